@@ -27,6 +27,7 @@ use crate::schema::{self, ProtocolName};
 use names::Names;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use text::{address, nonzero};
 
@@ -83,7 +84,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         drain_spread,
         control,
         listeners: listeners.into_iter().flatten().collect(),
-        services: services.into_iter().flatten().collect(),
+        services: services.into_iter().flatten().map(Arc::new).collect(),
     })
 }
 

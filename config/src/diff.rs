@@ -48,8 +48,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     entries(
         changes,
         "service",
-        old.services.iter().map(|service| (service.name.as_str(), service)),
-        new.services.iter().map(|service| (service.name.as_str(), service)),
+        old.services.iter().map(|service| (service.name.as_str(), &**service)),
+        new.services.iter().map(|service| (service.name.as_str(), &**service)),
         service,
     );
     for listener in &new.listeners {

@@ -22,7 +22,9 @@ pub use service::*;
 pub use upstream::*;
 
 use crate::diagnostic::Site;
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A whole configuration, valid.
@@ -49,10 +51,21 @@ pub struct Config {
     /// Addresses that accept traffic, in file order.
     pub listeners: Vec<Listener>,
     /// Groups of backends, in file order; routes refer to them by index.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
 }
 
 impl Config {
+    /// Services that another version has too become that version's: what is the same is held once, and is told by its address.
+    pub fn share(&mut self, other: &Self) {
+        let known: HashMap<&str, &Arc<Service>> =
+            other.services.iter().map(|service| (service.name.as_str(), service)).collect();
+        for service in &mut self.services {
+            if let Some(same) = known.get(service.name.as_str()).filter(|other| **other == service) {
+                *service = Arc::clone(same);
+            }
+        }
+    }
+
     pub(crate) fn sites(&mut self) -> impl Iterator<Item = &mut Site> {
         let admin = self.admin.iter_mut().map(|admin| &mut admin.site);
         admin.chain(self.listeners.iter_mut().map(|listener| &mut listener.site))

@@ -10,7 +10,7 @@ pub(crate) fn fleet_services(fleet: &FleetConfig) -> BTreeSet<String> {
     names.extend(fleet.backends.iter().map(|backend| backend.service.clone()));
     // A document alone, without any proxy's file: it was checked that way before it was agreed on.
     if let Ok(loaded) = ringway_config::check_fleet(fleet) {
-        names.extend(loaded.config.services.into_iter().map(|service| service.name));
+        names.extend(loaded.config.services.into_iter().map(|service| service.name.clone()));
     }
     names
 }

@@ -117,10 +117,10 @@ impl Parsed {
             from_objects(objects.map(|(key, entry)| (key, &*entry.object)), CONTROL_PLANE, |_| Default::default());
         // What cannot be read has no backends: the registered one stays.
         let services = self.read(&fleet).map(|loaded| loaded.config.services).unwrap_or_default();
-        let takes = |service: &ringway_config::model::Service| {
+        let takes = |service: &Arc<ringway_config::model::Service>| {
             service.backends.iter().any(|backend| !backend.drain && backend.weight > 0)
         };
-        let services = services.into_iter().filter(takes).map(|service| service.name).collect();
+        let services = services.into_iter().filter(takes).map(|service| service.name.clone()).collect();
         let services: Arc<BTreeSet<String>> = Arc::new(services);
         *lock(&self.written) = Some((at, Arc::clone(&services)));
         services

@@ -9,7 +9,12 @@ mod tests;
 
 pub use outcome::{Plan, PlanError, RoutePlan, Scope, ServicePlan};
 
-use ringway_config::model::{Config, Listener, Protocol};
+use ringway_config::model::{Config, Listener, Protocol, Service};
+use std::collections::HashMap;
+
+fn by_name(config: &Config) -> HashMap<&str, &Service> {
+    config.services.iter().map(|service| (service.name.as_str(), &**service)).collect()
+}
 
 /// Compares two configurations. Every backend counts as healthy; one that drains has no keys.
 ///
@@ -17,12 +22,13 @@ use ringway_config::model::{Config, Listener, Protocol};
 /// A ring cannot be built.
 pub fn plan(old: &Config, new: &Config, scope: Scope) -> Result<Plan, PlanError> {
     let mut plans = Vec::new();
+    let (known, kept) = (by_name(old), by_name(new));
     for service in &new.services {
-        let before = old.services.iter().find(|before| before.name == service.name);
+        let before = known.get(service.name.as_str()).copied();
         plans.push(services::compare(before, service)?);
     }
     for (index, gone) in old.services.iter().enumerate() {
-        if !new.services.iter().any(|service| service.name == gone.name) {
+        if !kept.contains_key(gone.name.as_str()) {
             // Routes that are known speak for themselves; those that are not known lead to where nothing is.
             let blind = scope == Scope::Fleet && !old.listeners.iter().any(|listener| leads_to(listener, index));
             plans.push(services::removed(gone, new, blind));

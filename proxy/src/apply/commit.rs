@@ -89,6 +89,9 @@ impl Control {
     /// A driver for each service that is new; those of services that have gone see that and end.
     fn reconcile_drivers(&self, old: &[Arc<Service>], new: &[Arc<Service>]) {
         let driven: HashSet<*const ServiceLive> = old.iter().map(|old| Arc::as_ptr(&old.live)).collect();
+        let unchanged: HashSet<*const Service> = old.iter().map(Arc::as_ptr).collect();
+        let unchanged: HashSet<*const Service> =
+            new.iter().map(Arc::as_ptr).filter(|service| unchanged.contains(service)).collect();
         for service in new {
             if !driven.contains(&Arc::as_ptr(&service.live)) {
                 self.runtime.spawn(health_driver::drive(
@@ -99,7 +102,7 @@ impl Control {
                 ));
             }
         }
-        for service in old.iter().chain(new) {
+        for service in old.iter().chain(new).filter(|service| !unchanged.contains(&Arc::as_ptr(service))) {
             service.live.health_changed.notify_one();
         }
     }

@@ -3,6 +3,7 @@
 use crate::snapshot::shadow::group_of;
 use crate::snapshot::{Service, Snapshot};
 use ringway_ring::{Movement, set_movement};
+use std::sync::Arc;
 
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
@@ -17,6 +18,9 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
     let mut moved = Vec::new();
     for service in &new.services {
         let Some(before) = old.service(&service.config.name) else { continue };
+        if Arc::ptr_eq(before, service) {
+            continue;
+        }
         let (drained_before, drained_now) = (drained(before), drained(service));
         if before.backend_set.digest() == service.backend_set.digest() && drained_before == drained_now {
             continue;
@@ -52,7 +56,6 @@ mod tests {
     use super::*;
     use crate::ambient;
     use crate::snapshot::Registry;
-    use std::sync::Arc;
 
     /// A version of one service with these backends; rebuilt, not served.
     fn with(backends: &[&str]) -> Snapshot {

@@ -34,7 +34,7 @@ impl Control {
     ///
     /// # Errors
     /// See [`ReloadError`].
-    pub(super) fn prepare(&self, config: Config) -> Result<Option<Change<'_>>, ReloadError> {
+    pub(super) fn prepare(&self, mut config: Config) -> Result<Option<Change<'_>>, ReloadError> {
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
@@ -45,6 +45,7 @@ impl Control {
         if *old.config == config && !is_first && config.shadow.is_none() && same_files {
             return Ok(None);
         }
+        config.share(&old.config);
         let mut diff = diff(&old.config, &config);
         if !is_first && !same_files {
             diff.changes.push("certificates changed".into());

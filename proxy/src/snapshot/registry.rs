@@ -73,11 +73,8 @@ impl Registry {
     ) -> Result<Snapshot, SnapshotError> {
         // Read before the files are: a file that changes in between is read again.
         let files_digest = tls::digest(&config);
-        let services: Box<[Arc<Service>]> = config
-            .services
-            .iter()
-            .map(|service| self.service(service, workers, now).map(Arc::new))
-            .collect::<Result<_, _>>()?;
+        let services: Box<[Arc<Service>]> =
+            config.services.iter().map(|service| self.service(service, workers, now)).collect::<Result<_, _>>()?;
         let shadow = match &config.shadow {
             Some(path) => Some(Arc::new(Shadow::load(path)?)),
             None => None,
@@ -110,8 +107,19 @@ impl Registry {
         })
     }
 
-    fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
+    /// A service of a version that is prepared: the one in force, if nothing of it has changed.
+    fn service(
+        &self,
+        config: &Arc<model::Service>,
+        workers: usize,
+        now: Instant,
+    ) -> Result<Arc<Service>, SnapshotError> {
         let live = self.live(config, workers, now);
+        let (transport, check_files) = (transport(config), check_files(config));
+        let in_force = lock(&live.newest).upgrade();
+        if let Some(same) = in_force.filter(|it| it.is_of(config, transport, check_files)) {
+            return Ok(same);
+        }
         let mut members: Vec<&model::Backend> = config.backends.iter().collect();
         members.sort_by(|a, b| a.id.cmp(&b.id));
         let backends: Box<[Backend]> = members
@@ -140,6 +148,7 @@ impl Registry {
         };
         let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
         let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+<<<<<<< HEAD
         let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
         let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
@@ -147,6 +156,8 @@ impl Registry {
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
             transport.update(&ringway_config::read_bytes(path).unwrap_or_default());
         }
+=======
+>>>>>>> 6ae0565 (A service that a reload leaves as it is stays one value: neither built, nor checked, nor told anew, and workers take over what differs)
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
@@ -154,20 +165,21 @@ impl Registry {
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
         let named = backends.iter().enumerate().filter(|_| sticky);
         let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
-        Ok(Service {
-            config: config.clone(),
+        Ok(Arc::new(Service {
+            config: Arc::clone(config),
             backend_set,
             backends,
             live,
             tls,
             prober: prober.map(Arc::new),
-            transport: transport.digest(),
+            transport,
+            check_files,
             limiter,
             cookie_slots,
             times_responses,
             limits_connections,
             turn: AtomicU64::new(0),
-        })
+        }))
     }
 
     /// The state of a service that outlives snapshots, existing or new.
@@ -188,7 +200,8 @@ impl Registry {
         let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
         *lock(&self.services) = kept.collect();
         self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
-        for service in &snapshot.services {
+        snapshot.services.iter().for_each(|service| service.live.forget_departed());
+        for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
             let fresh: Vec<bool> =
                 service.backends.iter().map(|backend| !service.live.knows(&backend.config.id)).collect();
             service.live.keep(service);
@@ -220,10 +233,10 @@ impl Registry {
     }
 
     /// Lets the removals of a committed snapshot take effect, now that requests read it: a request that has read the one before and
-    /// finds no backend there looks here. Returns the health events, by service.
+    /// finds no backend there looks here. Returns the health events of the services that have changed.
     pub fn settle(&self, snapshot: &Snapshot) -> Vec<(Arc<Service>, Vec<Event>)> {
         let mut happened = Vec::new();
-        for service in &snapshot.services {
+        for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
             let mut health = service.live.health();
             *lock(&service.live.newest) = Arc::downgrade(service);
             let events = service.write_health(&mut health);
@@ -233,6 +246,27 @@ impl Registry {
         }
         happened
     }
+}
+
+/// A number that changes with the protocol settings towards its backends, and with the files that these name.
+fn transport(config: &model::Service) -> u64 {
+    let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+    let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
+    let mut transport = xxhash_rust::xxh3::Xxh3::new();
+    transport.update(spoken.as_bytes());
+    for path in config.tls.iter().flat_map(|tls| tls.files()) {
+        transport.update(&std::fs::read(path).unwrap_or_default());
+    }
+    transport.digest()
+}
+
+/// A number that changes with the files that its checks' TLS is made of.
+fn check_files(config: &model::Service) -> u64 {
+    let mut files = xxhash_rust::xxh3::Xxh3::new();
+    for path in config.health.iter().filter_map(|health| health.tls.as_ref()).flat_map(|tls| tls.files()) {
+        files.update(&std::fs::read(path).unwrap_or_default());
+    }
+    files.digest()
 }
 
 fn by_name(services: &[Arc<Service>]) -> HashMap<Box<str>, usize> {
@@ -298,6 +332,55 @@ mod tests {
         assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
         assert_eq!(newest.backend_set.level_shares(), [(0, 0.0), (2, 1.0)]);
         assert_eq!(newest.backend_set.eligible_members(), 1);
+    }
+
+    /// A version of two services; rebuilt, not served.
+    fn of_two(registry: &Registry, generation: u64, weight: u32, tls: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\nservices:\n\
+             \x20 - {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:1\", weight: {weight} }} ] }}\n\
+             \x20 - {{ name: t, {tls} backends: [ {{ id: a, address: \"127.0.0.1:2\" }} ] }}\n"
+        );
+        let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        registry.prepare(Arc::new(config.config), generation, 1, ambient::now()).unwrap()
+    }
+
+    #[test]
+    fn a_service_that_is_the_same_in_two_versions_is_one_value_and_hears_nothing_of_the_change() {
+        let (registry, now) = (Registry::default(), ambient::now());
+        let first = of_two(&registry, 1, 100, "");
+        registry.commit(&first, now);
+        assert_eq!(registry.settle(&first).len(), 2);
+        let second = of_two(&registry, 2, 50, "");
+        assert!(!Arc::ptr_eq(&first.services[0], &second.services[0]));
+        assert!(Arc::ptr_eq(&first.services[1], &second.services[1]));
+        registry.commit(&second, now);
+        let changed: Vec<String> =
+            registry.settle(&second).into_iter().map(|(service, _)| service.config.name.clone()).collect();
+        assert_eq!(changed, ["s"]);
+        assert!(second.services.iter().all(|service| service.is_newest()) && !first.services[0].is_newest());
+    }
+
+    #[test]
+    fn a_service_is_built_anew_when_a_file_that_it_names_has_changed() {
+        let (registry, now) = (Registry::default(), ambient::now());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let authority = || rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&path, authority()).unwrap();
+        let tls = format!("tls: {{ ca: {path:?} }},");
+        let put = |generation: u64, tls: &str| {
+            let version = of_two(&registry, generation, 100, tls);
+            registry.commit(&version, now);
+            registry.settle(&version);
+            version
+        };
+        let (first, second) = (put(1, &tls), put(2, &tls));
+        assert!(Arc::ptr_eq(&first.services[1], &second.services[1]));
+        std::fs::write(&path, authority()).unwrap();
+        let third = put(3, &tls);
+        assert!(!Arc::ptr_eq(&second.services[1], &third.services[1]));
+        assert!(Arc::ptr_eq(&second.services[0], &third.services[0]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 /// A service as requests see it.
 pub struct Service {
     /// Its configuration.
-    pub config: model::Service,
+    pub config: Arc<model::Service>,
     /// Policy, bound and loads of its backends.
     pub backend_set: BackendSet,
     /// In slot order: sorted by id.
@@ -31,6 +31,8 @@ pub struct Service {
     pub(crate) prober: Option<Arc<Prober>>,
     /// A number that changes with the protocol settings towards its backends.
     pub(crate) transport: u64,
+    /// A number that changes with the content of the files that its checks' TLS is made of.
+    pub(super) check_files: u64,
     /// The limiter of the service's `rate_limit`.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Under a policy without keys: which backend an affinity cookie's value names.
@@ -82,6 +84,12 @@ impl Service {
     /// See [`ServiceLive::turnover`]; 0 where it is not counted.
     pub(crate) fn turnover(&self) -> u64 {
         if self.live.limits_connections.load(Relaxed) { self.live.turnover.load(Relaxed) } else { 0 }
+    }
+
+    /// Whether a version with this configuration, and these files, has it as it is.
+    pub(super) fn is_of(&self, config: &Arc<model::Service>, transport: u64, check_files: u64) -> bool {
+        let same = Arc::ptr_eq(&self.config, config) || self.config == *config;
+        same && self.transport == transport && self.check_files == check_files
     }
 
     /// Whether it is of the version that was put into force last.
@@ -286,12 +294,17 @@ impl ServiceLive {
         let states: HashMap<_, _> = states.collect();
         let mut backends = lock(&self.backends);
         let mut departed = lock(&self.departed);
-        departed.retain(|id, state| !states.contains_key(id) && state.strong_count() > 0);
+        departed.retain(|id, _| !states.contains_key(id));
         let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
         departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
         *backends = states;
         drop((backends, departed));
         *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
+    }
+
+    /// Forgets the backends that have departed and that nothing runs on any more.
+    pub(super) fn forget_departed(&self) {
+        lock(&self.departed).retain(|_, state| state.strong_count() > 0);
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Shadow {
 }
 
 pub(crate) struct ShadowService {
-    config: model::Service,
+    config: Arc<model::Service>,
     backend_set: BackendSet,
     ids: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Shadow {
                     group_of(service).map_err(|source| ShadowError::Build { service: service.name.clone(), source })?;
                 let mut ids: Vec<String> = service.backends.iter().map(|backend| backend.id.clone()).collect();
                 ids.sort_unstable();
-                Ok(ShadowService { config: service.clone(), backend_set, ids })
+                Ok(ShadowService { config: Arc::clone(service), backend_set, ids })
             })
             .collect::<Result<_, ShadowError>>()?;
         Ok(Self { config, services })

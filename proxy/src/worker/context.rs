@@ -5,12 +5,11 @@ use super::pool::Pool;
 use super::view::{Upstream, View, WorkerLive, WorkerService};
 use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
 use crate::planted::{self, Fault};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Backend, Service, Snapshot};
 use ringway_ring::Reader;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +22,6 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Reader<Snapshot>>,
-    pools: RefCell<BTreeMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
     pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
     /// Client connections that are open.
@@ -53,16 +51,6 @@ impl Drop for Accepting {
     }
 }
 
-/// Service and backend.
-type PoolKey = (Box<str>, Box<str>);
-
-/// Connections to a backend, usable only at this address and with these protocol settings.
-struct Pooled {
-    address: SocketAddr,
-    transport: u64,
-    upstream: Rc<Upstream>,
-}
-
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let mut snapshots = Reader::new(Arc::clone(&shared.current));
@@ -75,7 +63,6 @@ impl Worker {
             draining: Cell::new(false),
             view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
-            pools: RefCell::default(),
             services: RefCell::default(),
             listening: RefCell::default(),
             open: Cell::new(0),
@@ -101,59 +88,76 @@ impl Worker {
         fresh
     }
 
-    /// Pools and counters of unchanged services stay; the others are dropped.
+    /// The view of a version, by what differs from the one before: a service that is the same keeps its part whole, of the others
+    /// each backend that is the same keeps its connections. What is left over is closed.
     fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
-        let mut old_pools = std::mem::take(&mut *self.pools.borrow_mut());
-        let mut pools = self.pools.borrow_mut();
-        let mut lives = self.services.borrow_mut();
-        lives.retain(|name, _| snapshot.service(name).is_some());
-        let mut gone = Vec::new();
-        let services = snapshot
-            .services
-            .iter()
-            .map(|service| {
-                let name = service.config.name.as_str();
-                let live = lives.entry(name.into()).or_insert_with(|| {
-                    Rc::new(WorkerLive {
-                        counters: self.shared.counters.service(name),
-                        retries: RefCell::default(),
-                        hedges: RefCell::default(),
-                        sketch: RefCell::default(),
-                        hot: RefCell::default(),
-                    })
-                });
-                let upstreams = service
-                    .backends
-                    .iter()
-                    .map(|backend| {
-                        let key: PoolKey = (name.into(), backend.config.id.as_str().into());
-                        let (address, transport) = (backend.config.address, service.transport);
-                        let upstream = match old_pools.remove(&key) {
-                            Some(old) if old.address == address && old.transport == transport => old.upstream,
-                            old => {
-                                // A backend that has moved keeps its counters.
-                                let counters = old.as_ref().map(|old| Arc::clone(&old.upstream.counters));
-                                gone.extend(old);
-                                let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &key.1));
-                                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
-                            }
-                        };
-                        pools.insert(key, Pooled { address, transport, upstream: Rc::clone(&upstream) });
-                        upstream
-                    })
-                    .collect();
-                let counters = Arc::clone(&live.counters);
-                WorkerService { service: Arc::clone(service), live: Rc::clone(live), counters, upstreams }
-            })
-            .collect();
-        for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
-            if planted::is_planted(Fault::RemovedIdleCounted) {
-                continue;
+        let before = Rc::clone(&self.view.borrow());
+        self.services.borrow_mut().retain(|name, _| snapshot.service(name).is_some());
+        let services = snapshot.services.iter().map(|service| match before.of(service) {
+            Some(old) if Arc::ptr_eq(&old.service, service) => Rc::clone(old),
+            old => Rc::new(self.part_of(service, old.map(Rc::as_ref))),
+        });
+        let view = View { services: services.collect(), snapshot, timers: Rc::clone(&self.timers) };
+        for old in &before.services {
+            let new = view.of(&old.service);
+            if !new.is_some_and(|new| Rc::ptr_eq(new, old)) {
+                self.close_all_but(old, new.map(Rc::as_ref));
             }
-            upstream.pool.close(&self.counters);
-            upstream.shared.close();
         }
-        View { snapshot, services, timers: Rc::clone(&self.timers) }
+        view
+    }
+
+    /// This worker's part of a service that is new, or has changed.
+    fn part_of(&self, service: &Arc<Service>, old: Option<&WorkerService>) -> WorkerService {
+        let name = service.config.name.as_str();
+        let mut lives = self.services.borrow_mut();
+        let live = lives.entry(name.into()).or_insert_with(|| {
+            Rc::new(WorkerLive {
+                counters: self.shared.counters.service(name),
+                retries: RefCell::default(),
+                hedges: RefCell::default(),
+                sketch: RefCell::default(),
+                hot: RefCell::default(),
+            })
+        });
+        let of = |backend: &Backend| {
+            let known = old.and_then(|old| Some((old, old.service.slot_of(&backend.config.id)?)));
+            let known = known.map(|(old, slot)| {
+                let slot = usize::from(slot.0);
+                let same = old.service.backends[slot].config.address == backend.config.address
+                    && old.service.transport == service.transport;
+                (&old.upstreams[slot], same)
+            });
+            match known {
+                Some((upstream, true)) => Rc::clone(upstream),
+                // A backend that has moved keeps its counters.
+                other => {
+                    let counters = other.map(|(upstream, _)| Arc::clone(&upstream.counters));
+                    let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
+                    Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
+                }
+            }
+        };
+        let upstreams = service.backends.iter().map(of).collect();
+        WorkerService {
+            service: Arc::clone(service),
+            live: Rc::clone(live),
+            counters: Arc::clone(&live.counters),
+            upstreams,
+        }
+    }
+
+    /// Closes the connections to backends of an earlier version that the next one does not have in the same place.
+    fn close_all_but(&self, old: &WorkerService, new: Option<&WorkerService>) {
+        for (backend, upstream) in old.service.backends.iter().zip(&old.upstreams) {
+            let stays =
+                new.and_then(|new| Some(&new.upstreams[usize::from(new.service.slot_of(&backend.config.id)?.0)]));
+            let is_gone = !stays.is_some_and(|stays| Rc::ptr_eq(stays, upstream));
+            if is_gone && !planted::is_planted(Fault::RemovedIdleCounted) {
+                upstream.pool.close(&self.counters);
+                upstream.shared.close();
+            }
+        }
     }
 
     /// The newest view that has the listener, and the listener's index there.
@@ -232,32 +236,36 @@ impl Worker {
 
     /// Closes the connections to backends that are idle; returns how many they were.
     pub(crate) fn release_idle(&self) -> usize {
-        self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.counters)).sum()
+        let view = self.view();
+        let upstreams = view.services.iter().flat_map(|service| &service.upstreams);
+        upstreams.map(|upstream| upstream.pool.release(&self.counters)).sum()
     }
 
     /// Closes an idle connection to a service's backend, or to any of them. `false`: there is none.
     pub(crate) fn close_idle(&self, service: &str, backend: Option<&str>) -> bool {
-        let pools = self.pools.borrow();
-        let close =
-            |pooled: &Pooled| pooled.upstream.pool.close_one(&self.counters) || pooled.upstream.shared.close_one();
+        let view = self.view();
+        let close = |upstream: &Rc<Upstream>| upstream.pool.close_one(&self.counters) || upstream.shared.close_one();
+        let Some(service) = view.service(service) else { return false };
         match backend {
-            Some(backend) => pools.get(&(service.into(), backend.into())).is_some_and(close),
-            None => pools.iter().filter(|((name, _), _)| **name == *service).any(|(_, pooled)| close(pooled)),
+            Some(backend) => service.upstream(backend).is_some_and(close),
+            None => service.upstreams.iter().any(close),
         }
     }
 
     /// Idle connections to a service's backend, one that several share counted among them.
     #[cfg(test)]
     pub(crate) fn idle_to(&self, service: &str, backend: &str) -> usize {
-        let pools = self.pools.borrow();
-        let pooled = pools.get(&(service.into(), backend.into()));
-        pooled.map_or(0, |pooled| pooled.upstream.pool.len())
+        let view = self.view();
+        let upstream = view.service(service).and_then(|service| service.upstream(backend));
+        upstream.map_or(0, |upstream| upstream.pool.len())
     }
 
     /// All idle connections, and client connections that are open.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.pools.borrow().values().map(|pooled| pooled.upstream.pool.len()).sum(), self.open.get())
+        let view = self.view();
+        let upstreams = view.services.iter().flat_map(|service| &service.upstreams);
+        (upstreams.map(|upstream| upstream.pool.len()).sum(), self.open.get())
     }
 
     /// Reports to the drivers of the checks which keys this worker has seen, and takes over which are hot.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// The snapshot with this worker's own part: pools and counters.
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) services: Box<[WorkerService]>,
+    /// In the order of the configuration. What is the same in the next version is the same value.
+    pub(crate) services: Box<[Rc<WorkerService>]>,
     pub(super) timers: Rc<Timers>,
 }
 
@@ -53,6 +54,16 @@ impl View {
         }
     }
 
+    /// This worker's part of the service of that name.
+    pub(super) fn service(&self, name: &str) -> Option<&Rc<WorkerService>> {
+        self.snapshot.index_of(name).and_then(|index| self.services.get(index))
+    }
+
+    /// This worker's part of the service of another version that has the same name.
+    pub(super) fn of(&self, service: &Service) -> Option<&Rc<WorkerService>> {
+        self.service(&service.config.name)
+    }
+
     /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
@@ -66,6 +77,13 @@ pub(crate) struct WorkerService {
     pub(crate) counters: Arc<ServiceCounters>,
     /// In slot order.
     pub(crate) upstreams: Box<[Rc<Upstream>]>,
+}
+
+impl WorkerService {
+    /// This worker's part of a backend.
+    pub(super) fn upstream(&self, id: &str) -> Option<&Rc<Upstream>> {
+        self.service.slot_of(id).map(|slot| &self.upstreams[usize::from(slot.0)])
+    }
 }
 
 /// This worker's part of a service that outlives views.

@@ -36,7 +36,7 @@ struct Picker<'c> {
 
 impl<'c> Side<'c> {
     pub(super) fn new(config: &'c Config) -> Result<Self, PlanError> {
-        let pickers = config.services.iter().map(Picker::new).collect::<Result<_, _>>()?;
+        let pickers = config.services.iter().map(|service| Picker::new(service)).collect::<Result<_, _>>()?;
         Ok(Self { config, pickers })
     }
 }
@@ -245,7 +245,8 @@ fn compare(
     if let (Target::Services(one, _), Target::Services(other, _)) = (from, to)
         && let ([one], [other]) = (one.as_slice(), other.as_slice())
         && old.config.services[one.0].name == new.config.services[other.0].name
-        && let Some(plan) = services.iter().find(|plan| plan.name == new.config.services[other.0].name)
+        // Plans are in the order of the new configuration.
+        && let Some(plan) = services.get(other.0)
     {
         return named(&plan.movement, &plan.name);
     }

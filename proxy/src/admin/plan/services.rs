@@ -4,6 +4,7 @@ use super::outcome::{PlanError, ServicePlan};
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{Backend, Config, Service};
 use ringway_ring::{BackendSet, Move, Movement, independent_movement, set_movement};
+use std::collections::HashSet;
 
 /// A service's ring, with every backend up.
 struct Ring {
@@ -92,7 +93,7 @@ fn has_other_key(old: &Service, new: &Service) -> bool {
 }
 
 pub(super) fn removed(gone: &Service, new: &Config, blind: bool) -> ServicePlan {
-    let addresses: Vec<_> = gone.backends.iter().map(|backend| backend.address).collect();
+    let addresses: HashSet<_> = gone.backends.iter().map(|backend| backend.address).collect();
     let common = |service: &Service| service.backends.iter().filter(|one| addresses.contains(&one.address)).count();
     let candidates = new.services.iter().map(|service| (common(service), service)).filter(|(common, _)| *common > 0);
     let successor = candidates.max_by_key(|(common, _)| *common).map(|(_, service)| service.name.clone());

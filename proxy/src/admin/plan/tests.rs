@@ -110,7 +110,7 @@ impl<'c> Serving<'c> {
             ids.sort();
             (group_of(service).unwrap(), ids)
         };
-        Self { config, groups: config.services.iter().map(group).collect() }
+        Self { config, groups: config.services.iter().map(|service| group(service)).collect() }
     }
 
     fn route<'r>(&'r self, buffer: &[u8], head: &RequestHead) -> Option<(usize, &'r Route)> {

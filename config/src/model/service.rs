@@ -326,11 +326,11 @@ pub struct RateLimit {
     pub keys_max: usize,
 }
 
-/// Upstream keep-alive connections, per worker and backend.
+/// Upstream keep-alive connections of each backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
-    /// Most idle ones kept.
-    pub idle_max: usize,
+    /// Most idle ones kept, over all workers.
+    pub idle_max: u32,
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
 }

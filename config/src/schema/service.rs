@@ -56,7 +56,7 @@ section! {
         default("{}") limits: LimitsSection,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: RateLimitSection,
-        /// Keep-alive connections to backends, per worker and backend.
+        /// Keep-alive connections to backends, of each backend.
         default("{}") pool: PoolSection,
         /// The targets.
         default("[]") backends: List<BackendSection>,
@@ -188,9 +188,9 @@ section! {
 }
 
 section! {
-    /// Keep-alive connections to backends, per worker and backend.
+    /// Keep-alive connections to backends, of each backend.
     PoolSection, "pool" {
-        /// Most that are kept idle.
+        /// Most that are kept idle over HTTP/1.1, over all workers.
         default("256") idle_max: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,

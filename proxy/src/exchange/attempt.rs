@@ -211,7 +211,7 @@ impl Attempt {
     }
 
     /// The backend's part is over. The attempt's own connection goes back to the pool, or is closed.
-    pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, idle_max: usize, worker: &Worker) {
+    pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, idle_max: u32, worker: &Worker) {
         let BackendEnd::Http1(http1) = &mut self.end else { return };
         let Some(slot) = self.slot.take() else { return };
         let stream = std::mem::replace(&mut http1.stream, Stream::Returned(tokio::io::empty()));

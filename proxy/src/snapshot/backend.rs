@@ -27,6 +27,8 @@ pub struct BackendState {
     pub(crate) keeps_clients: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
+    /// Those of them that are idle in the workers' pools.
+    pub(super) idle: AtomicU32,
     /// Retries under way there, where it has a limit on them.
     pub(crate) retrying: AtomicU32,
     /// Requests that wait for a connection to it, where that is limited.
@@ -43,6 +45,7 @@ impl BackendState {
             suspect: AtomicBool::new(false),
             keeps_clients: AtomicBool::new(false),
             connections: AtomicU32::new(0),
+            idle: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             down: Falls::default(),

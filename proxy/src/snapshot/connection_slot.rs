@@ -15,6 +15,8 @@ use tokio::sync::futures::Notified;
 pub(crate) struct ConnectionSlot {
     service: Arc<ServiceLive>,
     backend: Arc<BackendState>,
+    /// It is counted among the backend's idle ones too.
+    idle: bool,
 }
 
 impl ConnectionSlot {
@@ -33,12 +35,26 @@ impl ConnectionSlot {
             live.connections.tell();
             return None;
         }
-        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state) })
+        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state), idle: false })
+    }
+
+    /// Counts it among the backend's idle ones, if there are fewer than `most` over all workers.
+    pub(crate) fn begin_idle(&mut self, most: u32) -> bool {
+        self.idle = self.idle || add_below(&self.backend.idle, most);
+        self.idle
+    }
+
+    /// It is in use again.
+    pub(crate) fn end_idle(&mut self) {
+        if std::mem::take(&mut self.idle) {
+            self.backend.idle.fetch_sub(1, Relaxed);
+        }
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
+        self.end_idle();
         self.backend.connections.fetch_sub(1, Relaxed);
         self.service.connections.open.fetch_sub(1, Relaxed);
         self.service.connections.tell();

@@ -26,27 +26,27 @@ impl Pool {
     /// is being closed: it could not be repeated.
     pub(crate) fn take(&self, certain: bool, counters: &WorkerCounters) -> Option<(Stream, ConnectionSlot)> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut stream, slot, .. }) = idle.pop() {
+        while let Some(Idle { mut stream, mut slot, .. }) = idle.pop() {
             counters.upstream_idle.subtract(1);
             if stream.is_reusable(certain) {
+                slot.end_idle();
                 return Some((stream, slot));
             }
         }
         None
     }
 
-    /// Keeps a connection whose exchange has ended cleanly.
+    /// Keeps a connection whose exchange has ended cleanly, unless all workers together keep `idle_max` of the backend's: then it closes.
     pub(crate) fn put(
         &self,
         stream: Stream,
-        slot: ConnectionSlot,
-        idle_max: usize,
+        mut slot: ConnectionSlot,
+        idle_max: u32,
         now: Deadline,
         counters: &WorkerCounters,
     ) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < idle_max && !self.closed.get() {
-            idle.push(Idle { stream, slot, since: now });
+        if !self.closed.get() && slot.begin_idle(idle_max) {
+            self.idle.borrow_mut().push(Idle { stream, slot, since: now });
             counters.upstream_idle.increment();
         }
     }
@@ -160,6 +160,40 @@ mod tests {
         assert_eq!(address(&taken), ends[0].1);
         assert!(pool.take(true, &worker.counters).is_none());
         assert_eq!((pool.len(), worker.counters.upstream_idle.get()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn workers_keep_no_more_of_a_backend_together_than_one_may() {
+        let (rig, backend) = (Rig::new(ONE), Backend::new());
+        let (one, other) = (Pool::default(), Pool::default());
+        let (counters, now) = (&rig.worker.counters, rig.worker.timers.now());
+        let mut ends = Vec::new();
+        let mut put = async |pool: &Pool| {
+            let (here, there, _) = backend.connect().await;
+            ends.push(there);
+            pool.put(here, slot(&rig), 3, now, counters);
+        };
+        for pool in [&one, &one, &other, &other, &one] {
+            put(pool).await;
+        }
+        assert_eq!((one.len(), other.len(), counters.upstream_idle.get()), (2, 1, 3));
+        // One that is taken makes room, whoever has taken it; so does one that closes.
+        let taken = one.take(true, counters).unwrap();
+        put(&other).await;
+        assert_eq!((one.len(), other.len()), (1, 2));
+        one.put(taken.0, taken.1, 3, now, counters);
+        assert_eq!(one.len(), 1, "there is no room for it any more");
+        assert!(other.close_one(counters));
+        put(&one).await;
+        assert_eq!((one.len(), other.len()), (2, 1));
+        one.close(counters);
+        for _ in 0..3 {
+            put(&other).await;
+        }
+        assert_eq!((one.len(), other.len()), (0, 3));
+        other.release(counters);
+        put(&other).await;
+        assert_eq!(other.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

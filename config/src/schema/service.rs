@@ -191,7 +191,7 @@ section! {
     /// Keep-alive connections to backends, of each backend.
     PoolSection, "pool" {
         /// Most that are kept idle over HTTP/1.1, over all workers.
-        default("256") idle_max: Count,
+        default("1024") idle_max: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,
     }

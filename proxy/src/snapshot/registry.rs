@@ -120,12 +120,7 @@ impl Registry {
         if let Some(same) = in_force.filter(|it| it.is_of(config, transport, check_files)) {
             return Ok(same);
         }
-        let mut members: Vec<&model::Backend> = config.backends.iter().collect();
-        members.sort_by(|a, b| a.id.cmp(&b.id));
-        let backends: Box<[Backend]> = members
-            .into_iter()
-            .map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) })
-            .collect();
+        let backends = backends(config, &live);
         let backend_set = BackendSet::build(
             config.policy,
             config.bound,
@@ -142,22 +137,7 @@ impl Registry {
         .with_all_full(config.all_full);
         let prober = config.health.as_ref().map(Prober::new).transpose();
         let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let alpn: &[&[u8]] = match config.protocol {
-            model::UpstreamProtocol::H2 => &[b"h2"],
-            model::UpstreamProtocol::Http1 => &[b"http/1.1"],
-        };
-        let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
-        let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-<<<<<<< HEAD
-        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
-        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
-        let mut transport = xxhash_rust::xxh3::Xxh3::new();
-        transport.update(spoken.as_bytes());
-        for path in config.tls.iter().flat_map(|tls| tls.files()) {
-            transport.update(&ringway_config::read_bytes(path).unwrap_or_default());
-        }
-=======
->>>>>>> 6ae0565 (A service that a reload leaves as it is stays one value: neither built, nor checked, nor told anew, and workers take over what differs)
+        let tls = client_tls(config)?;
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
@@ -248,6 +228,24 @@ impl Registry {
     }
 }
 
+/// In slot order: sorted by id.
+fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
+    let mut members: Vec<&model::Backend> = config.backends.iter().collect();
+    members.sort_by(|a, b| a.id.cmp(&b.id));
+    let backends = members.into_iter();
+    backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
+}
+
+/// TLS towards a service's backends, if it has it.
+fn client_tls(config: &model::Service) -> Result<Option<ClientTls>, SnapshotError> {
+    let alpn: &[&[u8]] = match config.protocol {
+        model::UpstreamProtocol::H2 => &[b"h2"],
+        model::UpstreamProtocol::Http1 => &[b"http/1.1"],
+    };
+    let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
+    tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })
+}
+
 /// A number that changes with the protocol settings towards its backends, and with the files that these name.
 fn transport(config: &model::Service) -> u64 {
     let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
@@ -255,7 +253,7 @@ fn transport(config: &model::Service) -> u64 {
     let mut transport = xxhash_rust::xxh3::Xxh3::new();
     transport.update(spoken.as_bytes());
     for path in config.tls.iter().flat_map(|tls| tls.files()) {
-        transport.update(&std::fs::read(path).unwrap_or_default());
+        transport.update(&ringway_config::read_bytes(path).unwrap_or_default());
     }
     transport.digest()
 }
@@ -264,7 +262,7 @@ fn transport(config: &model::Service) -> u64 {
 fn check_files(config: &model::Service) -> u64 {
     let mut files = xxhash_rust::xxh3::Xxh3::new();
     for path in config.health.iter().filter_map(|health| health.tls.as_ref()).flat_map(|tls| tls.files()) {
-        files.update(&std::fs::read(path).unwrap_or_default());
+        files.update(&ringway_config::read_bytes(path).unwrap_or_default());
     }
     files.digest()
 }

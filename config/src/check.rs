@@ -7,6 +7,7 @@ mod balance;
 mod control;
 mod cookies;
 mod edges;
+pub(crate) use backend::{is_plain, registered};
 pub(crate) use control::file_backends;
 mod health;
 mod key;

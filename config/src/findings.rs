@@ -15,6 +15,8 @@ pub(crate) struct Findings {
     pub(crate) detached: bool,
     /// Files that the configuration names.
     pub(crate) files: Vec<Named>,
+    /// Services with backends that are both written and registered.
+    pub(crate) overlaid: HashSet<String>,
     /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
     pub(crate) lost: HashSet<Place>,
 }

@@ -57,6 +57,13 @@ pub struct FleetBackend {
 }
 
 impl FleetConfig {
+    /// Whether nothing differs but backends that are registered.
+    #[must_use]
+    pub fn has_texts_of(&self, other: &Self) -> bool {
+        let Self { documents, services, backends: _, certificates } = self;
+        (documents, services, certificates) == (&other.documents, &other.services, &other.certificates)
+    }
+
     /// Its texts, in the order in which places count them, from 1.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &FleetText> {
         self.documents.iter().chain(self.services.iter().map(|(_, text)| text))
@@ -236,7 +243,10 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
         registered.sort_by(|a, b| a.id.cmp(&b.id));
         for backend in registered {
             match ids.get(&backend.id) {
-                Some(&index) => overlay(&mut list[index], backend),
+                Some(&index) => {
+                    findings.overlaid.insert(backend.service.clone());
+                    overlay(&mut list[index], backend);
+                }
                 None => {
                     let mut node = Node::new(Value::Map(Vec::new()), place);
                     overlay(&mut node, backend);
@@ -253,6 +263,13 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
             "add the service, or deregister them",
         );
     }
+}
+
+/// A backend that is registered and written nowhere.
+pub(crate) fn registered(backend: &FleetBackend) -> Node {
+    let mut node = Node::new(Value::Map(Vec::new()), Place::default());
+    overlay(&mut node, backend);
+    node
 }
 
 /// What is registered wins; what only a file can say (limits) stays.

@@ -12,6 +12,7 @@ mod env;
 mod files;
 mod findings;
 mod fleet;
+mod joiner;
 mod limits;
 pub mod model;
 mod node;
@@ -27,6 +28,7 @@ pub use env::Lookup;
 pub use files::{FileUse, Named, NamedFile, Need};
 use findings::Findings;
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
+pub use joiner::Joiner;
 pub use limits::read_bytes;
 pub use reference::{json_schema, reference};
 use std::collections::HashSet;
@@ -164,15 +166,16 @@ pub fn load_str_with(
     environment: Lookup<'_>,
     fleet: &FleetConfig,
 ) -> Result<Loaded, Diagnostics> {
-    join(diagnostic::Text::new(file, text), environment, fleet, Findings::default())
+    join(diagnostic::Text::new(file, text), environment, fleet, Findings::default()).0
 }
 
+/// What comes of it, and which services have backends that are both written and registered.
 fn join(
     text: diagnostic::Text<'_>,
     environment: Lookup<'_>,
     fleet: &FleetConfig,
     mut findings: Findings,
-) -> Result<Loaded, Diagnostics> {
+) -> (Result<Loaded, Diagnostics>, HashSet<String>) {
     let root = read(text.text, environment, &mut findings).map(|mut root| {
         fleet::merge(&mut root, fleet, &mut findings);
         root
@@ -182,7 +185,8 @@ fn join(
     let fleet_texts = names.iter().zip(fleet.texts()).map(|(name, text)| diagnostic::Text::new(name, &text.text));
     let texts: Vec<diagnostic::Text<'_>> =
         std::iter::once(diagnostic::Text::new(text.file, text.text)).chain(fleet_texts).collect();
-    finish(config, findings, &texts)
+    let overlaid = std::mem::take(&mut findings.overlaid);
+    (finish(config, findings, &texts), overlaid)
 }
 
 /// Checks what a fleet is to agree on, without any proxy's file, and without looking at any other file that it names: whoever
@@ -192,7 +196,7 @@ fn join(
 /// As [`load_file_with`].
 pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings)
+    join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings).0
 }
 
 /// Reads a file of a directory source: a list of backends.

@@ -3,11 +3,11 @@
 
 use crate::reason::{first_error, reason};
 use crate::rollout::{self, Candidate, goes_first};
-use crate::services::fleet_services;
+use crate::services::Services;
 use crate::standing::{Standing, Target};
 use anyhow::Context;
 use ringway_config::model::Config;
-use ringway_config::{Diagnostics, FleetConfig, Loaded};
+use ringway_config::{Diagnostics, FleetConfig, Joiner, Loaded};
 use ringway_control::client::Client;
 use ringway_control::state::Vote;
 use ringway_control::watch::view::View;
@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Fleet {
     file: PathBuf,
     client: Client,
+    joiner: Joiner,
+    services: Services,
     standing: Mutex<Standing>,
 }
 
@@ -50,7 +52,7 @@ impl Fleet {
         };
         let name = control.proxy.clone().unwrap_or_else(|| own_name(config));
         let client = Client::new(control, name).context("control plane")?;
-        let fleet = Self { file, client, standing: Mutex::default() };
+        let fleet = Self { file, client, joiner: <_>::default(), services: <_>::default(), standing: <_>::default() };
         if let Some(view) = client_view(&fleet.client) {
             fleet.set_target(&view);
         }
@@ -69,8 +71,8 @@ impl Fleet {
         if let Err(error) = self.client.cache().place_certificates(&view) {
             tracing::error!(%error, "the fleet's certificates cannot be written");
         }
-        let config = self.fleet_config(&view);
-        let named = fleet_services(&config);
+        let config = Arc::new(self.fleet_config(&view));
+        let named = self.services.of(&config);
         let target = Arc::new(Target { config, named, view: Some(Arc::new(view)), canary });
         self.standing().set_target(Arc::clone(&target));
         target
@@ -83,7 +85,7 @@ impl Fleet {
     /// File and topology, joined.
     fn load(&self) -> Result<Loaded, Diagnostics> {
         let target = self.standing().join();
-        ringway_config::load_file_with(&self.file, &target.config).and_then(ringway_proxy::verified)
+        self.joiner.load_file(&self.file, &target.config).and_then(ringway_proxy::verified)
     }
 
     /// What has come of the last [`Fleet::load`], whoever asked for it: the control plane, a signal, a change of the file.
@@ -228,13 +230,13 @@ impl Fleet {
     /// Builds a candidate, without putting it into force, and says what there is to say about it.
     fn prepare(&self, proxy: &Handle, candidate: &View) -> Vote {
         let certificates = self.client.cache().place_certificates(candidate);
-        let fleet = self.fleet_config(candidate);
+        let fleet = Arc::new(self.fleet_config(candidate));
         let built = certificates.map_err(|error| format!("certificates: {error}")).and_then(|()| {
             let loaded = ringway_config::load_file_with(&self.file, &fleet).and_then(ringway_proxy::verified);
             let loaded = loaded.map_err(|error| first_error(&error))?;
             proxy.prepare(loaded.config).map_err(|error| reason(&error))
         });
-        let named = fleet_services(&fleet);
+        let named = self.services.of(&fleet);
         let built = built.as_ref().map_err(Clone::clone);
         rollout::vote(
             candidate,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// A topology as this proxy takes it.
 #[derive(Default)]
 pub(crate) struct Target {
-    pub(crate) config: FleetConfig,
+    pub(crate) config: Arc<FleetConfig>,
     /// Services that it has a say in.
     pub(crate) named: BTreeSet<String>,
     /// What it was made from; none where the file is alone.

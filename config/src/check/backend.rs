@@ -1,10 +1,13 @@
 //! The backends of a service.
 
 use super::text::{address, name, unique};
+use crate::decode::Decode;
 use crate::diagnostic::At;
 use crate::findings::Findings;
+use crate::fleet::{self, FleetBackend};
 use crate::{model, schema};
-use std::collections::HashMap;
+use ringway_ring::PolicyParams;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 /// With a control plane (`fleet`), a service's backends may all be registered there, and none be so yet.
@@ -42,7 +45,32 @@ pub(super) fn backends(
             "write `zone: ...` at the top of the file, or remove `zone_aware`",
         );
     }
-    list.iter().filter_map(|at| backend(&at.value, section, zone, findings)).collect()
+    list.iter().filter_map(|at| backend(&at.value, section.zone_aware.value, zone, findings)).collect()
+}
+
+/// A backend of a service that is registered, and of which no text says anything. `None`: not without a finding.
+pub(crate) fn registered(
+    of_fleet: &FleetBackend,
+    service: &model::Service,
+    zone: Option<&str>,
+) -> Option<model::Backend> {
+    let mut findings = Findings::default();
+    let section = schema::BackendSection::decode(&fleet::registered(of_fleet), &mut findings)?;
+    backend(&section, service.zone_aware, zone, &mut findings).filter(|_| findings.list.is_empty())
+}
+
+/// Whether there is nothing to be found about a service's backends together, in a file that knows of a control plane: whatever one
+/// of them is looked at beside the others for must be named here.
+pub(crate) fn is_plain(service: &model::Service, backends: &[model::Backend]) -> bool {
+    let counts = matches!(service.policy, PolicyParams::Maglev(_) | PolicyParams::Rendezvous(_));
+    let agent = service.health.as_ref().is_some_and(|health| health.agent.is_some());
+    let ids: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
+    let addresses: HashSet<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+    !counts
+        && !agent
+        && backends.len() <= usize::from(u16::MAX)
+        && (backends.is_empty() || backends.iter().any(|backend| backend.weight > 0 && !backend.drain))
+        && (ids.len(), addresses.len()) == (backends.len(), backends.len())
 }
 
 /// That the backends together can take any traffic: not all are drained, and the first tier has one.
@@ -76,11 +104,11 @@ fn can_take_traffic(section: &schema::ServiceSection, fleet: bool, findings: &mu
 
 fn backend(
     backend: &schema::BackendSection,
-    section: &schema::ServiceSection,
+    zone_aware: bool,
     zone: Option<&str>,
     findings: &mut Findings,
 ) -> Option<model::Backend> {
-    let foreign = section.zone_aware.value && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
+    let foreign = zone_aware && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
     name(&backend.id, "a backend's id", findings);
     Some(model::Backend {
         id: backend.id.value.clone(),

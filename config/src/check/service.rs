@@ -112,6 +112,7 @@ fn service_model(
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
         pool: model::Pool { idle_max: pool.idle_max.value.0 as u32, idle_timeout: pool.idle_timeout.value },
+        zone_aware: section.zone_aware.value,
         backends,
     })
 }

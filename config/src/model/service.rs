@@ -78,6 +78,8 @@ pub struct Service {
     pub pool: Pool,
     /// Not empty; ids unique within the service.
     pub backends: Vec<Backend>,
+    /// Backends of the proxy's own zone come first.
+    pub zone_aware: bool,
 }
 
 /// One target.

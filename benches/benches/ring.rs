@@ -1,4 +1,4 @@
-//! Ring: lookup, pick and release, build, memory.
+//! Ring: lookup, pick and release, build, change, memory.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -93,5 +93,23 @@ fn build(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, pick, build);
+/// One of many joins and leaves again: two changes in each turn.
+fn change(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("change");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2)).sample_size(10);
+    for count in [100, 1000, 10_000] {
+        let ids = ids(count + 1);
+        let members: Vec<Member<'_>> = ids.iter().map(|id| Member { id, weight: 100 }).collect();
+        let ring = Ring::build(&members[..count], RingParams::default()).unwrap();
+        group.bench_function(BenchmarkId::new("one joins and leaves", count), |bencher| {
+            bencher.iter(|| {
+                let joined = ring.change(black_box(&members)).unwrap();
+                joined.change(black_box(&members[..count])).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookup, pick, build, change);
 criterion_main!(benches);

@@ -4,7 +4,7 @@ use crate::load::Load;
 use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::pick_context::PickContext;
 use crate::policy::Policy;
-use crate::ring::{BuildError, Member, check_members};
+use crate::ring::{BuildError, Member, Roster, check_members};
 use crate::slot::Slot;
 use crate::sum::LEVELS_MAX;
 use crate::total::Total;
@@ -64,7 +64,9 @@ pub struct BackendSet {
 #[derive(Debug)]
 struct Level {
     key: u8,
-    policy: Policy,
+    /// Held by sets that follow one another, as long as the level's members and their weights are the same.
+    policy: Arc<Policy>,
+    roster: Arc<Roster>,
     /// Slots of the members, which `order` knows by index.
     slots: Box<[u16]>,
     /// Keys up to here, of [`ALL_KEYS`], have their home in this level or one before.
@@ -95,6 +97,21 @@ impl BackendSet {
         members: impl IntoIterator<Item = MemberSpec<'a>>,
         total: Arc<Total>,
     ) -> Result<Self, BuildError> {
+        Self::build_after(None, policy, bound, members, total)
+    }
+
+    /// As [`BackendSet::build`], and the set is the same as one that is built so; but it is made of what it has in common with the one
+    /// before: levels with the same members and weights are shared, and a ring has all blocks that no point joins or leaves.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn build_after<'a>(
+        before: Option<&Self>,
+        policy: PolicyParams,
+        bound: Option<BoundParams>,
+        members: impl IntoIterator<Item = MemberSpec<'a>>,
+        total: Arc<Total>,
+    ) -> Result<Self, BuildError> {
         let mut members: Vec<MemberSpec<'a>> = members.into_iter().collect();
         members.sort_by(|a, b| a.id.cmp(b.id));
         check_members(members.iter().map(|member| (member.id, member.weight)))?;
@@ -104,22 +121,16 @@ impl BackendSet {
         if keys.is_empty() {
             keys.push(0);
         }
-        let levels = keys
-            .iter()
-            .map(|&key| {
-                let chosen =
-                    || members.iter().enumerate().filter(move |(_, member)| member.level % LEVELS_MAX as u8 == key);
-                let list: Vec<Member<'_>> =
-                    chosen().map(|(_, member)| Member { id: member.id, weight: member.weight }).collect();
-                Ok(Level {
-                    key,
-                    policy: Policy::build(policy, &list)?,
-                    slots: chosen().map(|(slot, _)| slot as u16).collect(),
-                    up_to: AtomicU32::new(ALL_KEYS),
-                    all_doubted: AtomicBool::new(false),
-                })
-            })
-            .collect::<Result<_, BuildError>>()?;
+        let level = |&key: &u8| {
+            let known = before.and_then(|before| {
+                let level = before.levels.iter().find(|level| level.key == key)?;
+                // What follows effective weights follows those of its own total.
+                let is_of_use = level.policy.has_sequence() || Arc::ptr_eq(&before.total, &total);
+                is_of_use.then_some((level, before.policy))
+            });
+            Level::build(key, policy, &members, known)
+        };
+        let levels = keys.iter().map(level).collect::<Result<_, BuildError>>()?;
         let members = members
             .into_iter()
             .map(|member| MemberState {
@@ -137,5 +148,97 @@ impl BackendSet {
     #[must_use]
     pub fn with_all_full(self, all_full: AllFull) -> Self {
         Self { all_full, ..self }
+    }
+}
+
+impl Level {
+    /// `members` are all of the set, in slot order. `before`: the level in the set before, and its policy.
+    fn build(
+        key: u8,
+        policy: PolicyParams,
+        members: &[MemberSpec<'_>],
+        before: Option<(&Self, PolicyParams)>,
+    ) -> Result<Self, BuildError> {
+        let chosen = || (0_u16..).zip(members).filter(|(_, member)| member.level % LEVELS_MAX as u8 == key);
+        let list: Vec<Member<'_>> =
+            chosen().map(|(_, member)| Member { id: member.id, weight: member.weight }).collect();
+        let roster = Arc::new(Roster::new(&list)?);
+        let (policy, roster) = match before {
+            Some((level, params)) if params == policy && level.roster == roster => {
+                (Arc::clone(&level.policy), Arc::clone(&level.roster))
+            }
+            before => (Arc::new(Policy::build(policy, &roster, before.map(|(level, _)| &*level.policy))?), roster),
+        };
+        let by_rank: Box<[u16]> = chosen().map(|(slot, _)| slot).collect();
+        let slots = match policy.ranks() {
+            Some(ranks) => ranks.iter().map(|&rank| by_rank[usize::from(rank)]).collect(),
+            None => by_rank,
+        };
+        Ok(Self { key, policy, roster, slots, up_to: AtomicU32::new(ALL_KEYS), all_doubted: AtomicBool::new(false) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{MaglevParams, RendezvousParams, RingParams};
+
+    const POLICIES: [PolicyParams; 7] = [
+        PolicyParams::Ring(RingParams { points: 256, seed: 0 }),
+        PolicyParams::Maglev(MaglevParams { table_size: 997, seed: 0 }),
+        PolicyParams::Rendezvous(RendezvousParams { seed: 0 }),
+        PolicyParams::RoundRobin,
+        PolicyParams::PowerOfTwo,
+        PolicyParams::LeastRequest,
+        PolicyParams::First,
+    ];
+
+    fn after(before: Option<&BackendSet>, policy: PolicyParams, list: &[(&str, u8)], total: &Arc<Total>) -> BackendSet {
+        let members = list.iter().map(|&(id, level)| MemberSpec {
+            id,
+            weight: 100,
+            requests_max: u32::MAX,
+            level,
+            load: Arc::new(Load::new(id)),
+        });
+        BackendSet::build_after(before, policy, None, members, Arc::clone(total)).unwrap()
+    }
+
+    #[test]
+    fn levels_that_do_not_change_are_shared_also_where_their_members_have_other_slots() {
+        for policy in POLICIES {
+            let total = Arc::new(Total::new(1));
+            let first = after(None, policy, &[("b", 0), ("d", 0), ("c", 1)], &total);
+            let next = after(Some(&first), policy, &[("a", 1), ("b", 0), ("c", 1), ("d", 0)], &total);
+            assert!(Arc::ptr_eq(&first.levels[0].policy, &next.levels[0].policy), "{policy:?}");
+            assert!(!Arc::ptr_eq(&first.levels[1].policy, &next.levels[1].policy), "{policy:?}");
+            assert_eq!((&*first.levels[0].slots, &*next.levels[0].slots), (&[0, 2][..], &[1, 3][..]));
+            // Nothing is shared with what counts elsewhere, unless it follows nothing that is counted.
+            let apart = after(Some(&next), policy, &[("b", 0), ("d", 0)], &Arc::new(Total::new(1)));
+            let shared = Arc::ptr_eq(&next.levels[0].policy, &apart.levels[0].policy);
+            assert_eq!(shared, next.levels[0].policy.has_sequence(), "{policy:?}");
+        }
+        // Another policy, or the same with other parameters, shares nothing.
+        let total = Arc::new(Total::new(1));
+        let first = after(None, POLICIES[0], &[("a", 0)], &total);
+        for policy in [POLICIES[1], PolicyParams::Ring(RingParams { points: 256, seed: 1 })] {
+            let next = after(Some(&first), policy, &[("a", 0)], &total);
+            assert!(!Arc::ptr_eq(&first.levels[0].policy, &next.levels[0].policy));
+            assert_eq!(next.digest(), after(None, policy, &[("a", 0)], &total).digest());
+        }
+    }
+
+    #[test]
+    fn a_member_that_joins_in_the_middle_has_the_slot_of_its_id_and_the_last_of_the_ring() {
+        let total = Arc::new(Total::new(1));
+        let first = after(None, POLICIES[0], &["a", "b", "d", "e", "f", "g"].map(|id| (id, 0)), &total);
+        let list = ["a", "b", "c", "d", "e", "f", "g"].map(|id| (id, 0));
+        let next = after(Some(&first), POLICIES[0], &list, &total);
+        assert_eq!(&*next.levels[0].slots, [0, 1, 3, 4, 5, 6, 2]);
+        let anew = after(None, POLICIES[0], &list, &total);
+        assert_eq!((next.digest(), next.shares()), (anew.digest(), anew.shares()));
+        for hash in (0..200_u64).map(crate::hash::mix) {
+            assert_eq!((next.owner(hash), next.sequence(hash)), (anew.owner(hash), anew.sequence(hash)));
+        }
     }
 }

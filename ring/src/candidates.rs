@@ -8,8 +8,10 @@ const INLINE: usize = 8;
 /// Where a key's (or a turn's) sequence of distinct members stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
-    /// The entry looked at next.
+    /// The entry looked at next: its number in the circle, or in the block of a ring.
     position: u32,
+    /// On a ring, the block.
+    block: u32,
     seen: Seen,
 }
 
@@ -80,7 +82,21 @@ impl Seen {
 
 impl Candidates {
     pub(crate) fn new(position: u32) -> Self {
-        Self { position, seen: Seen::default() }
+        Self::in_block(0, position)
+    }
+
+    pub(crate) fn in_block(block: u32, position: u32) -> Self {
+        Self { position, block, seen: Seen::default() }
+    }
+
+    #[inline]
+    pub(crate) fn block_position(&self) -> (u32, u32) {
+        (self.block, self.position)
+    }
+
+    #[inline]
+    pub(crate) fn pass_to(&mut self, block: u32, position: u32) {
+        (self.block, self.position) = (block, position);
     }
 
     #[inline]
@@ -108,7 +124,7 @@ impl Candidates {
             return None;
         }
         for _ in 0..length {
-            // The ring's last entry repeats its first: a position there is position 0.
+            // Behind the end is the beginning.
             if self.position as usize >= length {
                 self.position = 0;
             }
@@ -176,7 +192,7 @@ mod tests {
         let given: Vec<u16> =
             std::iter::from_fn(|| candidates.step(owners.len(), 3, 4, |at| owners[at])).map(|slot| slot.0).collect();
         assert_eq!(given, [3, 0, 1]);
-        // A position behind the end is the beginning: the ring's last entry repeats its first.
+        // A position behind the end is the beginning.
         assert_eq!(Candidates::new(6).step(owners.len(), 3, 4, |at| owners[at]), Some(Slot(3)));
         // More owners are promised than there are: it ends all the same.
         let mut candidates = Candidates::new(0);

@@ -48,8 +48,7 @@ pub struct Move {
 /// Compares two rings; `ids` are in slot order. A ring without points owns nothing: nothing moves to or from it.
 #[must_use]
 pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> Movement {
-    let (old_len, new_len) = (old.points(), new.points());
-    if old_len == 0 || new_len == 0 {
+    if old.points() == 0 || new.points() == 0 {
         return Movement::default();
     }
     let mut flows: BTreeMap<(u16, u16), u64> = BTreeMap::new();
@@ -60,24 +59,21 @@ pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> M
             *flows.entry(owners).or_default() += places;
         }
     };
-    let (mut at_old, mut at_new) = (0, 0);
+    let (mut of_old, mut of_new) = (old.walk(), new.walk());
     let mut begin = 0;
     // Between two neighbouring points of either ring all keys have one old and one new owner: those of the next points.
-    while at_old < old_len || at_new < new_len {
-        let next_old = (at_old < old_len).then(|| old.place_at(at_old));
-        let next_new = (at_new < new_len).then(|| new.place_at(at_new));
-        let end = next_old.into_iter().chain(next_new).min().unwrap_or(begin) + 1;
-        let owners = (old.owner_at(at_old % old_len), new.owner_at(at_new % new_len));
-        add(owners, end - begin);
+    while let Some(next) = of_old.place().into_iter().chain(of_new.place()).min() {
+        if let Some(last) = of_old.pass_shared(&mut of_new) {
+            begin = last + 1;
+            continue;
+        }
+        let end = next + 1;
+        add((of_old.owner(), of_new.owner()), end - begin);
         begin = end;
-        while at_old < old_len && old.place_at(at_old) < end {
-            at_old += 1;
-        }
-        while at_new < new_len && new.place_at(at_new) < end {
-            at_new += 1;
-        }
+        of_old.pass(end);
+        of_new.pass(end);
     }
-    add((old.owner_at(0), new.owner_at(0)), (1 << 48) - begin);
+    add((of_old.owner(), of_new.owner()), (1 << 48) - begin);
 
     let flows = flows.into_iter().map(|((from, to), places)| ((from, to), places as f64 / CIRCLE));
     collect(flows, old_ids, new_ids, Method::Exact)

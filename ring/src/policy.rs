@@ -6,9 +6,10 @@ use crate::load::FULL_SHARE;
 use crate::maglev::Maglev;
 use crate::params::PolicyParams;
 use crate::rendezvous::Rendezvous;
-use crate::ring::{BuildError, Member, Ring, check_members};
+use crate::ring::{BuildError, Ring, Roster};
 use crate::round_robin::RoundRobin;
 use crate::slot::Slot;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug)]
@@ -41,28 +42,35 @@ pub(crate) enum Preference {
 }
 
 impl Policy {
-    /// `members` are sorted by id.
-    pub(crate) fn build(policy: PolicyParams, members: &[Member<'_>]) -> Result<Self, BuildError> {
-        check_members(members.iter().map(|member| (member.id, member.weight)))?;
+    /// Of a level's members. A ring is made of one of before, where that has the same parameters.
+    pub(crate) fn build(policy: PolicyParams, roster: &Arc<Roster>, before: Option<&Self>) -> Result<Self, BuildError> {
         let alias = || {
-            let weight = |member: &Member<'_>| u64::from(member.weight) * u64::from(FULL_SHARE);
-            Alias::build(&members.iter().map(weight).collect::<Vec<_>>())
+            let weights = roster.weights().iter().map(|&weight| u64::from(weight) * u64::from(FULL_SHARE));
+            Alias::build(&weights.collect::<Vec<_>>())
         };
         let drawn = |preference| Self::Drawn(Drawn { alias: alias(), preference });
         Ok(match policy {
-            PolicyParams::Ring(params) => Self::Ring(Ring::build(members, params)?),
-            PolicyParams::Maglev(params) => Self::Maglev(Maglev::build(members, params)?),
-            PolicyParams::Rendezvous(params) => Self::Rendezvous(Rendezvous::build(members, params)),
-            PolicyParams::RoundRobin => {
-                let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-                Self::RoundRobin(RoundRobin::build(&weights))
-            }
+            PolicyParams::Ring(params) => Self::Ring(match before {
+                Some(Self::Ring(before)) if before.params() == params => before.change_to(Arc::clone(roster))?,
+                _ => Ring::build_of(Arc::clone(roster), params)?,
+            }),
+            PolicyParams::Maglev(params) => Self::Maglev(Maglev::build(&roster.members(), params)?),
+            PolicyParams::Rendezvous(params) => Self::Rendezvous(Rendezvous::build(&roster.members(), params)),
+            PolicyParams::RoundRobin => Self::RoundRobin(RoundRobin::build(roster.weights())),
             PolicyParams::Random => drawn(Preference::None),
             PolicyParams::PowerOfTwo => drawn(Preference::Load),
             PolicyParams::PeakEwma(params) => drawn(Preference::Cost { decay_millis: params.decay_millis }),
             PolicyParams::LeastRequest => Self::LeastRequest(alias()),
             PolicyParams::First => Self::First,
         })
+    }
+
+    /// By index, the rank of the level's member in the order of ids. `None`: they are equal.
+    pub(crate) fn ranks(&self) -> Option<&[u16]> {
+        match self {
+            Self::Ring(ring) => Some(ring.ranks()),
+            _ => None,
+        }
     }
 
     /// A candidate sequence from its beginning.
@@ -282,11 +290,13 @@ mod tests {
     #[test]
     fn each_policy_has_its_shares_its_owner_its_digest_and_its_size() {
         use crate::params::{MaglevParams, PeakEwmaParams, RendezvousParams, RingParams};
+        use crate::ring::Member;
         let members = [Member { id: "a", weight: 0 }, Member { id: "b", weight: 100 }, Member { id: "c", weight: 300 }];
+        let roster = Arc::new(Roster::new(&members).unwrap());
         let weights = [0, 100, 300];
         let near = |shares: &[f64], expected: [f64; 3]| shares.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.02);
         for (params, size, keyed) in [
-            (PolicyParams::Ring(RingParams { points: 4096, seed: 0 }), 16_385 * 8 + 16_384 * 4, true),
+            (PolicyParams::Ring(RingParams { points: 4096, seed: 0 }), 32 * 16 + 16_384 * (8 + 2) + 3 * 17, true),
             (PolicyParams::Maglev(MaglevParams { table_size: 1_009, seed: 0 }), 1_009 * 2, true),
             (PolicyParams::Rendezvous(RendezvousParams::default()), 3 * 16, true),
             (PolicyParams::RoundRobin, 4 * 4 + 3 * 8, false),
@@ -296,7 +306,7 @@ mod tests {
             (PolicyParams::PeakEwma(PeakEwmaParams::default()), 3 * 8, false),
             (PolicyParams::First, 0, false),
         ] {
-            let policy = Policy::build(params, &members).unwrap();
+            let policy = Policy::build(params, &roster, None).unwrap();
             assert_eq!(policy.memory_bytes(), size, "{params:?}");
             let expected = if params == PolicyParams::First { [0.0, 1.0, 0.0] } else { [0.0, 0.25, 0.75] };
             assert!(near(&policy.shares(&weights), expected), "{params:?}: {:?}", policy.shares(&weights));
@@ -317,9 +327,9 @@ mod tests {
             assert_eq!(params.hashes(), keyed);
         }
         // Nobody has weight: nobody has a share.
-        let nobody = [Member { id: "a", weight: 0 }];
+        let nobody = Arc::new(Roster::new(&[Member { id: "a", weight: 0 }]).unwrap());
         for params in [PolicyParams::Random, PolicyParams::First, PolicyParams::Maglev(MaglevParams::default())] {
-            assert_eq!(Policy::build(params, &nobody).unwrap().shares(&[0]), [0.0]);
+            assert_eq!(Policy::build(params, &nobody, None).unwrap().shares(&[0]), [0.0]);
         }
     }
 }

@@ -3,177 +3,196 @@
 //! Each member puts `points * weight / 100` points on a circle of 2^48 places; a key belongs to the member of the first
 //! point at or after its own place. Points are absolute: another member's coming, going or weight never moves mine.
 //! Karger et al., "Consistent Hashing and Random Trees", STOC 1997.
+//!
+//! So a ring that differs from another in few members differs in few points, and is made of the other's blocks (`circle`); members
+//! keep their slots (`roster`).
 
 use crate::RingParams;
 use crate::candidates::Candidates;
 use crate::hash::{Hash, hash_point};
 use crate::slot::Slot;
-use thiserror::Error;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Largest weight, in percent.
-pub const WEIGHT_MAX: u32 = 1600;
-/// The low bits of an entry are its owner's slot.
-const SLOT_BITS: u32 = 16;
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
-/// So many members at most: a slot has 16 bits, and one value is spare.
-const MEMBERS_MAX: usize = 65_535;
+#[cfg(test)]
+mod changes;
+mod circle;
+mod roster;
+
+use circle::{Circle, Position, SLOT_MASK, owner, place};
+pub use roster::{BuildError, Member, WEIGHT_MAX};
+use roster::{Change, Slots};
+pub(crate) use roster::{Roster, check_members};
+
 /// So many points at most, so that a position fits 32 bits with room to spare.
 const POINTS_MAX: u64 = 1 << 30;
+/// Of a change of more than this part of the points, nothing is left to share.
+const CHANGED_PART_MAX: u64 = 4;
+/// Bytes that are hashed at once.
+const DIGEST_BUFFER: usize = 1 << 14;
 
-/// A member as the ring is built from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member<'a> {
-    /// Stable identity: what is hashed.
-    pub id: &'a str,
-    /// In percent; 100 is normal, 0 has no points.
-    pub weight: u32,
-}
-
-/// Why a ring cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// Two members have the same id.
-    #[error("two members have the id {0:?}")]
-    DuplicateId(String),
-    /// A weight is above [`WEIGHT_MAX`].
-    #[error("member {id:?} has weight {weight}, above {WEIGHT_MAX}")]
-    Weight {
-        /// The member.
-        id: String,
-        /// Its weight.
-        weight: u32,
-    },
-    /// More than 65,535 members.
-    #[error("{0} members, more than 65535")]
-    TooManyMembers(usize),
-    /// More than 2^30 points in all.
-    #[error("{0} points, more than 2^30")]
-    TooManyPoints(u64),
-    /// The size of a Maglev table is not a prime, too large, or smaller than the number of members.
-    #[error("a Maglev table cannot have {0} entries: a prime of at most 5000011, and more than there are members")]
-    TableSize(u32),
-    /// A member without points per weight.
-    #[error("a ring needs at least one point per 100 of weight")]
-    NoPoints,
-}
+/// Points of members, which are named by their ranks.
+type Edits = Vec<(usize, Range<u32>)>;
 
 /// A ring, immutable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Ring {
-    /// Sorted: place in the high 48 bits, owner's slot in the low 16, so ties go to the smaller id. One more at the
-    /// end, the owner of the first entry, so that the wrap needs no test.
-    entries: Box<[u64]>,
-    /// For each value of the top bits of a hash, the first entry at or after it: about one entry per bucket.
-    index: Box<[u32]>,
-    shift: u32,
+    circle: Circle,
     members: u16,
     /// Members that have points.
     placed: u16,
     params: RingParams,
-    digest: u64,
+    slots: Slots,
+    roster: Arc<Roster>,
+    /// Worked out by who asks first: it takes as long as there are points.
+    digest: OnceLock<u64>,
 }
 
-/// Whether a set can be built of these members, given by id and weight in the order of their ids.
-///
-/// # Errors
-/// [`BuildError::TooManyMembers`], [`BuildError::DuplicateId`], [`BuildError::Weight`].
-pub(crate) fn check_members<'a>(
-    members: impl ExactSizeIterator<Item = (&'a str, u32)> + Clone,
-) -> Result<(), BuildError> {
-    if members.len() > MEMBERS_MAX {
-        return Err(BuildError::TooManyMembers(members.len()));
-    }
-    let mut pairs = members.clone().zip(members.clone().skip(1));
-    if let Some(((id, _), _)) = pairs.find(|((one, _), (next, _))| one == next) {
-        return Err(BuildError::DuplicateId(id.to_owned()));
-    }
-    let mut members = members;
-    match members.find(|(_, weight)| *weight > WEIGHT_MAX) {
-        Some((id, weight)) => Err(BuildError::Weight { id: id.to_owned(), weight }),
-        None => Ok(()),
+impl PartialEq for Ring {
+    /// Of the same members in the same slots.
+    fn eq(&self, other: &Self) -> bool {
+        self.params == other.params
+            && self.roster == other.roster
+            && self.slots == other.slots
+            && self.circle.entries().eq(other.circle.entries())
     }
 }
+
+impl Eq for Ring {}
 
 impl Ring {
-    /// Builds the ring of some members, in whatever order they are given.
+    /// Builds the ring of some members, in whatever order they are given. Slots are in the order of ids.
     ///
     /// # Errors
     /// See [`BuildError`].
     pub fn build(members: &[Member<'_>], params: RingParams) -> Result<Self, BuildError> {
-        if params.points == 0 {
-            return Err(BuildError::NoPoints);
-        }
-        let mut members = members.to_vec();
-        members.sort_unstable_by_key(|member| member.id);
-        check_members(members.iter().map(|member| (member.id, member.weight)))?;
-        let total: u64 = members.iter().map(|member| u64::from(point_count(member.weight, params.points))).sum();
-        if total > POINTS_MAX {
-            return Err(BuildError::TooManyPoints(total));
-        }
+        Self::of(sorted(members)?, params, &hasher(params))
+    }
 
+    /// The ring of other members, given in whatever order, made of what it has in common with this one: it places keys as one that is
+    /// built anew, but a member that is in both keeps its slot, unless more have left than joined and it has to fill a gap.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn change(&self, members: &[Member<'_>]) -> Result<Self, BuildError> {
+        self.follow(sorted(members)?, &hasher(self.params))
+    }
+
+    pub(crate) fn build_of(roster: Arc<Roster>, params: RingParams) -> Result<Self, BuildError> {
+        Self::of(roster, params, &hasher(params))
+    }
+
+    /// As [`Ring::change`].
+    pub(crate) fn change_to(&self, roster: Arc<Roster>) -> Result<Self, BuildError> {
+        self.follow(roster, &hasher(self.params))
+    }
+
+    /// `hash` gives the place of a point: of whom, which.
+    fn of(
+        roster: Arc<Roster>,
+        params: RingParams,
+        hash: &impl Fn(&str, Range<u32>, &mut dyn FnMut(u64)),
+    ) -> Result<Self, BuildError> {
+        let total = point_total(&roster, params)?;
         let mut unsorted = Vec::with_capacity(total as usize);
-        let mut label = Vec::new();
-        for (slot, member) in members.iter().enumerate() {
-            for index in 0..point_count(member.weight, params.points) {
-                unsorted.push(hash_point(member.id, index, params.seed, &mut label) & !SLOT_MASK | slot as u64);
+        for rank in 0..roster.len() {
+            let member = roster.member(rank);
+            let points = 0..point_count(member.weight, params.points);
+            hash(member.id, points, &mut |hash| unsorted.push(hash & !SLOT_MASK | rank as u64));
+        }
+        let slots = Slots::ordered(roster.len());
+        Ok(Self::with(Circle::build(&unsorted), slots, roster, params))
+    }
+
+    fn with(circle: Circle, slots: Slots, roster: Arc<Roster>, params: RingParams) -> Self {
+        Self {
+            circle,
+            members: roster.len() as u16,
+            placed: roster.weights().iter().filter(|&&weight| weight > 0).count() as u16,
+            params,
+            slots,
+            roster,
+            digest: OnceLock::new(),
+        }
+    }
+
+    fn follow(
+        &self,
+        roster: Arc<Roster>,
+        hash: &impl Fn(&str, Range<u32>, &mut dyn FnMut(u64)),
+    ) -> Result<Self, BuildError> {
+        let total = point_total(&roster, self.params)?;
+        let change = Change::between(&self.roster, &roster);
+        let slots = self.slots.follow(&change);
+        let (gone, come) = self.edits(&roster, &change, &slots);
+        let changed: u64 = gone.iter().chain(&come).map(|(_, points)| points.len() as u64).sum();
+        if self.circle.is_outgrown(total as usize) || changed > total / CHANGED_PART_MAX {
+            return Self::of(roster, self.params, hash);
+        }
+        let entries = |edits: Edits, of: &Roster, slots: &Slots| {
+            let mut entries = Vec::new();
+            for (rank, points) in edits {
+                let slot = u64::from(slots.slot(rank));
+                hash(of.member(rank).id, points, &mut |hash| entries.push(hash & !SLOT_MASK | slot));
+            }
+            entries.sort_unstable();
+            entries
+        };
+        let (gone, come) = (entries(gone, &self.roster, &self.slots), entries(come, &roster, &slots));
+        let circle = self.circle.edit(&gone, &come, |entry| slots.rank(owner(entry)));
+        Ok(Self::with(circle, slots, roster, self.params))
+    }
+
+    /// By rank, the points that go from the ring, and those that come: of who joins, leaves, has another slot or another weight.
+    fn edits(&self, roster: &Roster, change: &Change, slots: &Slots) -> (Edits, Edits) {
+        let points = |of: &Roster, rank: usize| point_count(of.weights()[rank], self.params.points);
+        let mut gone: Edits = change.left.iter().map(|&rank| (rank, 0..points(&self.roster, rank))).collect();
+        let mut come = Edits::new();
+        for (rank, before) in change.before.iter().enumerate() {
+            let now = points(roster, rank);
+            let Some(before) = *before else {
+                come.push((rank, 0..now));
+                continue;
+            };
+            let had = points(&self.roster, before);
+            if self.slots.slot(before) != slots.slot(rank) {
+                gone.push((before, 0..had));
+                come.push((rank, 0..now));
+            } else if now > had {
+                come.push((rank, had..now));
+            } else if now < had {
+                gone.push((before, now..had));
             }
         }
-        let (entries, index, shift) = sort_into_buckets(&unsorted);
-        let digest = digest(&entries[..entries.len().saturating_sub(1)], &members);
-        Ok(Self {
-            entries,
-            index,
-            shift,
-            members: members.len() as u16,
-            placed: members.iter().filter(|member| member.weight > 0).count() as u16,
-            params,
-            digest,
-        })
+        (gone, come)
     }
 
     /// The owner of a key: the first of its candidate sequence. `None` if no member has points.
     #[inline]
     #[must_use]
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
-        self.entries.get(self.position(hash)).map(|&entry| Slot((entry & SLOT_MASK) as u16))
+        self.circle.first(hash).map(|entry| Slot(owner(entry)))
     }
 
     /// The key's sequence of distinct members, owner first.
     #[inline]
     #[must_use]
     pub fn candidates(&self, hash: Hash) -> Candidates {
-        Candidates::new(self.position(hash) as u32)
+        let Position { block, word } = self.circle.position(hash);
+        Candidates::in_block(block, word)
     }
 
-    /// The first entry at or after the hash. Points are uniform, so the scan is less than a step on average.
-    #[inline]
-    fn position(&self, hash: Hash) -> usize {
-        let Some(&first) = self.index.get((hash >> self.shift) as usize) else { return 0 };
-        let place = hash & !SLOT_MASK;
-        let mut position = first as usize;
-        while self.entries[position] < place {
-            position += 1;
-        }
-        position
-    }
-
-    /// Number of entries, without the one that repeats the first.
+    /// Points on the circle.
     #[must_use]
     pub fn points(&self) -> usize {
-        self.entries.len().saturating_sub(1)
+        self.circle.points()
     }
 
-    /// Owner of an entry.
-    #[inline]
-    pub(crate) fn owner_at(&self, position: usize) -> u16 {
-        (self.entries[position] & SLOT_MASK) as u16
-    }
-
-    /// Place of an entry, 48 bits.
-    pub(crate) fn place_at(&self, position: usize) -> u64 {
-        self.entries[position] >> SLOT_BITS
+    /// By slot, the rank of its member in the order of ids: equal numbers in a ring that was built anew.
+    #[must_use]
+    pub fn ranks(&self) -> &[u16] {
+        self.slots.ranks()
     }
 
     /// Members, those of weight 0 included.
@@ -200,17 +219,32 @@ impl Ring {
         self.params
     }
 
-    /// Bytes of memory, on the heap.
+    /// Bytes of memory, on the heap; what is shared with other rings included.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.entries.len() * 8 + self.index.len() * 4
+        self.circle.memory_bytes() + self.slots.memory_bytes() + self.roster.memory_bytes()
     }
 
     /// A number that two rings share exactly if they place every key alike: XXH3-64 over (point as u64 LE, id, NUL) of
-    /// every entry, in order.
+    /// every entry, in order. The first call takes as long as there are points: tens of milliseconds for a million.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest
+        *self.digest.get_or_init(|| {
+            let mut hasher = Xxh3::new();
+            let mut bytes = Vec::with_capacity(DIGEST_BUFFER * 2);
+            for entry in self.circle.entries() {
+                bytes.extend_from_slice(&(entry & !SLOT_MASK).to_le_bytes());
+                let rank = usize::from(self.slots.rank(owner(entry)));
+                bytes.extend_from_slice(self.roster.member(rank).id.as_bytes());
+                bytes.push(0);
+                if bytes.len() >= DIGEST_BUFFER {
+                    hasher.update(&bytes);
+                    bytes.clear();
+                }
+            }
+            hasher.update(&bytes);
+            hasher.digest()
+        })
     }
 
     /// Length of the arcs that a member owns, in units of 2^-48 of the circle.
@@ -223,13 +257,14 @@ impl Ring {
     #[must_use]
     pub fn arcs(&self) -> Vec<u64> {
         let mut arcs = vec![0; self.len()];
-        let count = self.points();
-        for position in 0..count {
-            let length = match position {
-                0 => self.place_at(0) + (1 << 48) - self.place_at(count - 1),
-                position => self.place_at(position) - self.place_at(position - 1),
-            };
-            arcs[usize::from(self.owner_at(position))] += length;
+        let (mut first, mut before) = (None, 0);
+        for entry in self.circle.entries() {
+            arcs[usize::from(owner(entry))] += place(entry) - before;
+            before = place(entry);
+            first = first.or(Some(owner(entry)));
+        }
+        if let Some(first) = first {
+            arcs[usize::from(first)] += (1 << 48) - before;
         }
         arcs
     }
@@ -238,6 +273,75 @@ impl Ring {
     #[must_use]
     pub fn share(&self, slot: Slot) -> f64 {
         self.arc(slot) as f64 / (1_u64 << 48) as f64
+    }
+
+    /// A walk over the points, from the first on.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        let at = self.circle.begin();
+        let entry = self.circle.entry_at(at);
+        Walk { circle: &self.circle, at, entry, first: entry.map_or(0, owner) }
+    }
+}
+
+/// Where a walk over a ring's points stands, once round.
+pub(crate) struct Walk<'a> {
+    circle: &'a Circle,
+    at: Position,
+    entry: Option<u64>,
+    first: u16,
+}
+
+impl Walk<'_> {
+    /// The place of the next point. `None` when all have been passed.
+    pub(crate) fn place(&self) -> Option<u64> {
+        self.entry.map(place)
+    }
+
+    /// Whose keys are before the next point. Behind the last one, whose the first is.
+    pub(crate) fn owner(&self) -> u16 {
+        self.entry.map_or(self.first, owner)
+    }
+
+    /// Passes over the points before a place.
+    pub(crate) fn pass(&mut self, end: u64) {
+        while self.place().is_some_and(|place| place < end) {
+            self.at = self.circle.behind(self.at);
+            self.entry = self.circle.entry_at(self.at);
+        }
+    }
+
+    /// Passes over points that both rings hold in common, where both stand before the same: there every key has the same owner. The
+    /// place of the last.
+    pub(crate) fn pass_shared(&mut self, other: &mut Self) -> Option<u64> {
+        let last = self.circle.pass_shared(&mut self.at, other.circle, &mut other.at)?;
+        self.entry = self.circle.entry_at(self.at);
+        other.entry = other.circle.entry_at(other.at);
+        Some(place(last))
+    }
+}
+
+fn sorted(members: &[Member<'_>]) -> Result<Arc<Roster>, BuildError> {
+    let mut members = members.to_vec();
+    members.sort_by_key(|member| member.id);
+    Roster::new(&members).map(Arc::new)
+}
+
+/// Gives the hashes of a member's points.
+fn hasher(params: RingParams) -> impl Fn(&str, Range<u32>, &mut dyn FnMut(u64)) {
+    move |id, points, give| {
+        let mut label = Vec::new();
+        points.for_each(|index| give(hash_point(id, index, params.seed, &mut label)));
+    }
+}
+
+/// Points of all members.
+fn point_total(roster: &Roster, params: RingParams) -> Result<u64, BuildError> {
+    if params.points == 0 {
+        return Err(BuildError::NoPoints);
+    }
+    match roster.weights().iter().map(|&weight| u64::from(point_count(weight, params.points))).sum() {
+        total if total > POINTS_MAX => Err(BuildError::TooManyPoints(total)),
+        total => Ok(total),
     }
 }
 
@@ -249,61 +353,25 @@ fn point_count(weight: u32, points: u32) -> u32 {
     }
 }
 
-/// Points are uniform: one pass into buckets by their top bits leaves about one in each, and is the index as well.
-fn sort_into_buckets(unsorted: &[u64]) -> (Box<[u64]>, Box<[u32]>, u32) {
-    if unsorted.is_empty() {
-        return (Box::default(), Box::default(), 63);
-    }
-    let bits = unsorted.len().next_power_of_two().trailing_zeros().max(1);
-    let shift = 64 - bits;
-    let mut index = vec![0_u32; 1 << bits];
-    for entry in unsorted {
-        index[(entry >> shift) as usize] += 1;
-    }
-    let mut begin = 0;
-    for bucket in &mut index {
-        begin += std::mem::replace(bucket, begin);
-    }
-    let mut entries = vec![0_u64; unsorted.len() + 1];
-    for &entry in unsorted {
-        let bucket = &mut index[(entry >> shift) as usize];
-        entries[*bucket as usize] = entry;
-        *bucket += 1;
-    }
-    // Each bucket's number is now its end, which is the next one's begin.
-    index.rotate_right(1);
-    index[0] = 0;
-    for bucket in 0..index.len() {
-        let begin = index[bucket] as usize;
-        let end = index.get(bucket + 1).map_or(unsorted.len(), |&end| end as usize);
-        if end - begin > 1 {
-            entries[begin..end].sort_unstable();
-        }
-    }
-    entries[unsorted.len()] = !SLOT_MASK | entries[0] & SLOT_MASK;
-    (entries.into(), index.into(), shift)
-}
-
-fn digest(entries: &[u64], members: &[Member<'_>]) -> u64 {
-    let mut hasher = Xxh3::new();
-    for entry in entries {
-        hasher.update(&(entry & !SLOT_MASK).to_le_bytes());
-        hasher.update(members[(entry & SLOT_MASK) as usize].id.as_bytes());
-        hasher.update(&[0]);
-    }
-    hasher.digest()
-}
-
 impl Candidates {
     /// The next member of the sequence on the ring that began it. `None` once all have been seen.
     #[inline]
     pub fn next(&mut self, ring: &Ring) -> Option<Slot> {
-        self.step(ring.points(), ring.placed(), ring.len(), |position| ring.owner_at(position))
+        if self.seen().len() >= ring.placed() {
+            return None;
+        }
+        let (block, word) = self.block_position();
+        let mut at = Position { block, word };
+        let owner = ring.circle.advance(&mut at, |owner| !self.seen().contains(owner))?;
+        self.pass_to(at.block, at.word);
+        self.seen_mut().insert(owner, ring.len());
+        Some(Slot(owner))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::circle::SLOT_BITS;
     use super::*;
 
     #[test]
@@ -328,9 +396,8 @@ mod tests {
         let ids = ["a", "b"];
         let of = |points: &[(u64, u64)]| {
             let ring = Ring::build(&ids.map(|id| Member { id, weight: 100 }), RingParams::default()).unwrap();
-            let mut entries: Vec<u64> = points.iter().map(|&(place, slot)| place << SLOT_BITS | slot).collect();
-            entries.push(!SLOT_MASK | entries[0] & SLOT_MASK);
-            Ring { entries: entries.into(), ..ring }
+            let entries: Vec<u64> = points.iter().map(|&(place, slot)| place << SLOT_BITS | slot).collect();
+            Ring { circle: Circle::build(&entries), ..ring }
         };
         // The place 11 alone is of another in the second.
         let (one, other) = (of(&[(10, 0), (20, 0)]), of(&[(10, 0), (11, 1), (20, 0)]));
@@ -361,14 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_ring_can_be_built_of_is_said_at_its_edge() {
-        let of = |count: usize| check_members((0..count).map(|slot| (["a", "b"][slot % 2], 1)));
-        assert_eq!(of(MEMBERS_MAX), Ok(()));
-        assert_eq!(of(MEMBERS_MAX + 1), Err(BuildError::TooManyMembers(MEMBERS_MAX + 1)));
-        assert_eq!(check_members([("a", 0), ("b", WEIGHT_MAX)].into_iter()), Ok(()));
-        let heavy = Err(BuildError::Weight { id: "b".into(), weight: WEIGHT_MAX + 1 });
-        assert_eq!(check_members([("a", 0), ("b", WEIGHT_MAX + 1)].into_iter()), heavy);
-        assert_eq!(check_members([("a", 1), ("b", 1), ("b", 1)].into_iter()), Err(BuildError::DuplicateId("b".into())));
+    fn members_without_points_or_with_too_many_are_refused() {
         let member = [Member { id: "a", weight: 100 }];
         assert_eq!(Ring::build(&member, RingParams { points: 0, seed: 0 }), Err(BuildError::NoPoints));
         let many = Ring::build(&member, RingParams { points: u32::MAX, seed: 0 });
@@ -381,21 +441,22 @@ mod tests {
         let ring = Ring::build(&members, RingParams { points: 2, seed: 9 }).unwrap();
         assert_eq!((ring.points(), ring.len(), ring.placed(), ring.is_empty()), (6, 3, 2, false));
         let mut arcs = [0; 3];
+        let entries: Vec<u64> = ring.circle.entries().collect();
         for position in 0..6 {
-            let before = ring.place_at((position + 5) % 6);
-            let length = ring.place_at(position).wrapping_sub(before) & ((1 << 48) - 1);
-            arcs[usize::from(ring.owner_at(position))] += length;
+            let before = place(entries[(position + 5) % 6]);
+            let length = place(entries[position]).wrapping_sub(before) & ((1 << 48) - 1);
+            arcs[usize::from(owner(entries[position]))] += length;
             // The point itself is its member's, and the place behind it the next one's.
-            let place = ring.place_at(position) << SLOT_BITS;
-            assert_eq!(ring.owner(place), Some(Slot(ring.owner_at(position))));
-            assert_eq!(ring.owner(place.wrapping_add(1 << SLOT_BITS)), Some(Slot(ring.owner_at((position + 1) % 6))));
+            let place = entries[position] & !SLOT_MASK;
+            assert_eq!(ring.owner(place), Some(Slot(owner(entries[position]))));
+            assert_eq!(ring.owner(place.wrapping_add(1 << SLOT_BITS)), Some(Slot(owner(entries[(position + 1) % 6]))));
         }
         assert_eq!(ring.arcs(), arcs);
         assert_eq!([0, 1, 2].map(|slot| ring.arc(Slot(slot))), arcs);
         assert_eq!(arcs.iter().sum::<u64>(), 1 << 48);
         assert_eq!(ring.share(Slot(1)), arcs[1] as f64 / (1_u64 << 48) as f64);
-        // Seven entries, and an index of eight.
-        assert_eq!(ring.memory_bytes(), 7 * 8 + 8 * 4);
+        // One block of six entries and an index of eight; three members: id, end, weight, slot and rank.
+        assert_eq!(ring.memory_bytes(), 16 + 6 * 8 + 8 * 2 + 3 * (1 + 8 + 4 + 2 + 2));
         assert_eq!(Ring::build(&[], RingParams::default()).unwrap().memory_bytes(), 0);
         assert!(Ring::build(&[], RingParams::default()).unwrap().is_empty());
     }

@@ -77,7 +77,8 @@ impl Fleet {
             load: Arc::clone(&self.loads[index]),
         });
         let policy = PolicyParams::Ring(RingParams { points: 8, seed: 0 });
-        let group = BackendSet::build(policy, Some(BOUND), list, Arc::clone(&self.total)).unwrap();
+        let before = self.generations.last().map(|(group, _)| &**group);
+        let group = BackendSet::build_after(before, policy, Some(BOUND), list, Arc::clone(&self.total)).unwrap();
         group.install();
         self.generations.push((Arc::new(group), members));
     }

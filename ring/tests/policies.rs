@@ -579,6 +579,43 @@ fn key_of_one_that_takes_nothing_new_is_found_where_it_was_also_in_a_tier_that_t
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn a_set_that_follows_another_places_as_one_built_anew(
+        steps in prop::collection::vec(
+            prop::collection::btree_map(0..9_usize, (prop::sample::select(vec![0, 50, 100, 300_u32]), 0..2_u8), 1..9),
+            1..6,
+        ),
+    ) {
+        for policy in ALL {
+            let total = Arc::new(Total::new(1));
+            let mut before: Option<BackendSet> = None;
+            for step in &steps {
+                let ids: Vec<String> = step.keys().map(|index| format!("b{index}")).collect();
+                let members = || ids.iter().zip(step.values()).map(|(id, &(weight, level))| MemberSpec {
+                    id,
+                    weight,
+                    requests_max: u32::MAX,
+                    level,
+                    load: Arc::new(Load::new(id)),
+                });
+                let changed =
+                    BackendSet::build_after(before.as_ref(), policy, None, members(), Arc::clone(&total)).unwrap();
+                let anew = BackendSet::build(policy, None, members(), Arc::new(Total::new(1))).unwrap();
+                prop_assert_eq!(changed.digest(), anew.digest());
+                prop_assert_eq!(changed.shares(), anew.shares());
+                for hash in (0..50).map(|number| ask(number).hash) {
+                    prop_assert_eq!(changed.owner(hash), anew.owner(hash));
+                    prop_assert_eq!(changed.sequence(hash), anew.sequence(hash));
+                }
+                before = Some(changed);
+            }
+        }
+    }
+}
+
 fn movement_of(old: &Fleet, new: &Fleet) -> ringway_ring::Movement {
     let ids = |fleet: &Fleet| -> Vec<String> { fleet.ids.clone() };
     let (old_ids, new_ids) = (ids(old), ids(new));

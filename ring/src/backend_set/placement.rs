@@ -13,7 +13,7 @@ impl BackendSet {
     /// The ring of the most preferred level, if the policy has one.
     #[must_use]
     pub fn ring(&self) -> Option<&Ring> {
-        match &self.levels[0].policy {
+        match &*self.levels[0].policy {
             Policy::Ring(ring) => Some(ring),
             _ => None,
         }
@@ -26,7 +26,7 @@ impl BackendSet {
     }
 
     pub(crate) fn level_policies(&self) -> impl Iterator<Item = (u8, &Policy, &[u16])> {
-        self.levels.iter().map(|level| (level.key, &level.policy, &*level.slots))
+        self.levels.iter().map(|level| (level.key, &*level.policy, &*level.slots))
     }
 
     /// A number that two sets share exactly if they place every key alike when all are healthy. None without keys.

@@ -20,7 +20,7 @@ impl BackendSet {
         if selection.stage == Stage::Strict && level.all_doubted.load(Relaxed) {
             return None;
         }
-        let index = match &level.policy {
+        let index = match &*level.policy {
             Policy::RoundRobin(turns) => self.turned(level, turns, selection, load),
             Policy::Drawn(drawn) => self.drawn(level, drawn, selection, load),
             Policy::LeastRequest(alias) => self.least_of(level, alias, selection, load),

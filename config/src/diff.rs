@@ -146,6 +146,9 @@ impl fmt::Debug for Named<'_> {
 }
 
 fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) {
+    if std::ptr::eq(old, new) {
+        return;
+    }
     entries(
         changes,
         &format!("service {name:?}: backend"),

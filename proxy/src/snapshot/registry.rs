@@ -117,11 +117,12 @@ impl Registry {
         let live = self.live(config, workers, now);
         let (transport, check_files) = (transport(config), check_files(config));
         let in_force = lock(&live.newest).upgrade();
-        if let Some(same) = in_force.filter(|it| it.is_of(config, transport, check_files)) {
-            return Ok(same);
+        if let Some(same) = in_force.as_ref().filter(|it| it.is_of(config, transport, check_files)) {
+            return Ok(Arc::clone(same));
         }
         let backends = backends(config, &live);
-        let backend_set = BackendSet::build(
+        let backend_set = BackendSet::build_after(
+            in_force.as_ref().map(|service| &service.backend_set),
             config.policy,
             config.bound,
             backends.iter().map(|backend| MemberSpec {

@@ -223,7 +223,7 @@ mod tests {
                     let new = backend(["main", "own", "nobody"][usize::from(service)], id, address, weight);
                     fleet.backends.retain(|known| (&known.service, &known.id) != (&new.service, &new.id));
                     // What leaves is as likely as what is wrong.
-                    if weight < 10 && (id > 0 && address > 0 || weight == 9) && service < 2 || weight == 9 {
+                    if weight == 9 || weight < 10 && id > 0 && address > 0 && service < 2 {
                         fleet.backends.push(new);
                     }
                 }

@@ -51,7 +51,7 @@ mod tests {
             epoch: 1,
             revision: 3,
             digest: String::new(),
-            objects: BTreeMap::new(),
+            objects: <_>::default(),
             rollout,
         };
         View::from_snapshot(snapshot, None).unwrap()

@@ -141,7 +141,7 @@ mod tests {
             epoch: 1,
             revision,
             digest: String::new(),
-            objects: BTreeMap::new(),
+            objects: <_>::default(),
             rollout: None,
         };
         let view = View::from_snapshot(snapshot, None).unwrap();

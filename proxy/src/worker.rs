@@ -6,6 +6,7 @@ mod context;
 mod open_connection;
 mod peer;
 mod pool;
+mod succession;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 pub(crate) mod testing;

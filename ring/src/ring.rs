@@ -31,6 +31,10 @@ const POINTS_MAX: u64 = 1 << 30;
 const CHANGED_PART_MAX: u64 = 4;
 /// Bytes that are hashed at once.
 const DIGEST_BUFFER: usize = 1 << 14;
+/// Ids that are shorter are copied in one go, with what follows them.
+const LABEL_ROOM: usize = 32;
+/// Bytes of an entry that are written at once: its place, and its owner's id.
+const ENTRY_MAX: usize = 8 + LABEL_ROOM;
 
 /// Points of members, which are named by their ranks.
 type Edits = Vec<(usize, Range<u32>)>;
@@ -229,22 +233,54 @@ impl Ring {
     /// every entry, in order. The first call takes as long as there are points: tens of milliseconds for a million.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        *self.digest.get_or_init(|| {
-            let mut hasher = Xxh3::new();
-            let mut bytes = Vec::with_capacity(DIGEST_BUFFER * 2);
-            for entry in self.circle.entries() {
-                bytes.extend_from_slice(&(entry & !SLOT_MASK).to_le_bytes());
-                let rank = usize::from(self.slots.rank(owner(entry)));
-                bytes.extend_from_slice(self.roster.member(rank).id.as_bytes());
-                bytes.push(0);
-                if bytes.len() >= DIGEST_BUFFER {
-                    hasher.update(&bytes);
-                    bytes.clear();
-                }
+        *self.digest.get_or_init(|| self.hash_entries())
+    }
+
+    fn hash_entries(&self) -> u64 {
+        let label = |&rank: &u16| Label::new(self.roster.member(usize::from(rank)).id);
+        let labels: Vec<Label<'_>> = self.slots.ranks().iter().map(label).collect();
+        let mut hasher = Xxh3::new();
+        let mut bytes = vec![0; DIGEST_BUFFER + ENTRY_MAX];
+        let mut at = 0;
+        for entry in self.circle.entries() {
+            bytes[at..at + 8].copy_from_slice(&(entry & !SLOT_MASK).to_le_bytes());
+            at += 8;
+            let label = &labels[usize::from(owner(entry))];
+            bytes[at..at + LABEL_ROOM].copy_from_slice(&label.begin);
+            at += label.id.len().min(LABEL_ROOM - 1) + 1;
+            if label.id.len() >= LABEL_ROOM {
+                hasher.update(&bytes[..at - LABEL_ROOM]);
+                hasher.update(label.id.as_bytes());
+                (bytes[0], at) = (0, 1);
             }
-            hasher.update(&bytes);
-            hasher.digest()
-        })
+            if at >= DIGEST_BUFFER {
+                hasher.update(&bytes[..at]);
+                at = 0;
+            }
+        }
+        hasher.update(&bytes[..at]);
+        hasher.digest()
+    }
+
+    /// Whether two rings place every key alike: as their digests say, without looking at what one has of the other.
+    pub(crate) fn places_alike(&self, other: &Self) -> bool {
+        if self.points() != other.points() {
+            return false;
+        }
+        let (mut one, mut two) = (self.walk(), other.walk());
+        while let (Some(place), Some(of_other)) = (one.place(), two.place()) {
+            if one.pass_shared(&mut two).is_some() {
+                continue;
+            }
+            let id = |ring: &Self, walk: &Walk<'_>| usize::from(ring.slots.rank(walk.owner()));
+            let same_id = self.roster.member(id(self, &one)).id == other.roster.member(id(other, &two)).id;
+            if place != of_other || !same_id {
+                return false;
+            }
+            one.step();
+            two.step();
+        }
+        true
     }
 
     /// Length of the arcs that a member owns, in units of 2^-48 of the circle.
@@ -283,6 +319,22 @@ impl Ring {
     }
 }
 
+/// A member's id, as the digest takes it.
+struct Label<'a> {
+    id: &'a str,
+    /// Filled up with NUL.
+    begin: [u8; LABEL_ROOM],
+}
+
+impl<'a> Label<'a> {
+    fn new(id: &'a str) -> Self {
+        let mut begin = [0; LABEL_ROOM];
+        let len = id.len().min(LABEL_ROOM);
+        begin[..len].copy_from_slice(&id.as_bytes()[..len]);
+        Self { id, begin }
+    }
+}
+
 /// Where a walk over a ring's points stands, once round.
 pub(crate) struct Walk<'a> {
     circle: &'a Circle,
@@ -302,11 +354,16 @@ impl Walk<'_> {
         self.entry.map_or(self.first, owner)
     }
 
+    /// Passes over a point.
+    fn step(&mut self) {
+        self.at = self.circle.behind(self.at);
+        self.entry = self.circle.entry_at(self.at);
+    }
+
     /// Passes over the points before a place.
     pub(crate) fn pass(&mut self, end: u64) {
         while self.place().is_some_and(|place| place < end) {
-            self.at = self.circle.behind(self.at);
-            self.entry = self.circle.entry_at(self.at);
+            self.step();
         }
     }
 

@@ -95,7 +95,7 @@ pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
 /// What the file would move.
 fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Plan> {
     let mut next = view.clone();
-    next.objects.insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
+    Arc::make_mut(&mut next.objects).insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
     let before = check_fleet(&fleet_config(view))?.config;
     let after = check_fleet(&fleet_config(&next))?.config;
     Ok(ringway_proxy::plan(&before, &after, Scope::Fleet)?)

@@ -175,7 +175,8 @@ mod tests {
             rollout: None,
         };
         let pair = Certificate { certificate: format!("cert {revision}"), key: "key".into() };
-        snapshot.objects.insert("certificate/web".parse().unwrap(), Arc::new(Object::Certificate(pair)));
+        Arc::make_mut(&mut snapshot.objects)
+            .insert("certificate/web".parse().unwrap(), Arc::new(Object::Certificate(pair)));
         View::from_snapshot(snapshot, None).unwrap()
     }
 

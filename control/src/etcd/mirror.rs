@@ -18,7 +18,7 @@ pub(crate) struct Mirror {
     cluster: String,
     /// The last revision that has changed a part of the topology.
     revision: u64,
-    objects: BTreeMap<Key, Arc<Object>>,
+    objects: Arc<BTreeMap<Key, Arc<Object>>>,
     /// Of all objects.
     digest: Digest,
     /// About what they take.
@@ -35,7 +35,7 @@ impl Mirror {
             prefix: prefix.to_owned(),
             cluster: cluster(prefix, header),
             revision: 0,
-            objects: BTreeMap::new(),
+            objects: <_>::default(),
             digest: Digest::default(),
             bytes: 0,
             bad: BTreeMap::new(),
@@ -93,9 +93,9 @@ impl Mirror {
             Some(object) => {
                 self.digest.add(key, &object);
                 self.bytes += object.weight();
-                self.objects.insert(key.clone(), object)
+                Arc::make_mut(&mut self.objects).insert(key.clone(), object)
             }
-            None => self.objects.remove(key),
+            None => Arc::make_mut(&mut self.objects).remove(key),
         };
         if let Some(old) = old {
             self.digest.remove(key, &old);
@@ -133,7 +133,7 @@ impl Mirror {
             epoch: 0,
             revision: self.revision,
             digest: self.digest,
-            objects: self.objects.clone(),
+            objects: Arc::clone(&self.objects),
             rollout: None,
         })
     }

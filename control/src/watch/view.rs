@@ -19,8 +19,8 @@ pub struct View {
     pub revision: u64,
     /// Of all objects.
     pub digest: Digest,
-    /// Everything that the fleet has agreed on.
-    pub objects: BTreeMap<Key, Arc<Object>>,
+    /// Everything that the fleet has agreed on. Views of one topology share it.
+    pub objects: Arc<BTreeMap<Key, Arc<Object>>>,
     /// The change that is under way.
     pub rollout: Option<RolloutView>,
 }
@@ -102,7 +102,7 @@ impl View {
             }
         }
         let mut digest = Digest::default();
-        for (key, object) in &snapshot.objects {
+        for (key, object) in &*snapshot.objects {
             digest.add(key, object);
         }
         // A member of another version may write objects differently: what it says is taken, the difference is seen as
@@ -176,13 +176,14 @@ impl View {
     }
 
     fn replace(&mut self, changes: &[Replaced]) {
+        let objects = Arc::make_mut(&mut self.objects);
         for change in changes {
             let old = match &change.object {
                 Some(object) => {
                     self.digest.add(&change.key, object);
-                    self.objects.insert(change.key.clone(), Arc::clone(object))
+                    objects.insert(change.key.clone(), Arc::clone(object))
                 }
-                None => self.objects.remove(&change.key),
+                None => objects.remove(&change.key),
             };
             if let Some(old) = old {
                 self.digest.remove(&change.key, &old);
@@ -243,7 +244,7 @@ impl View {
             epoch: self.epoch,
             revision: self.revision,
             digest: self.digest.to_string(),
-            objects: self.objects.clone(),
+            objects: Arc::clone(&self.objects),
             rollout: self.rollout.clone(),
         }
     }

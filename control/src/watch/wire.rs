@@ -32,7 +32,7 @@ pub struct Snapshot {
     /// Of all objects, as text.
     pub digest: String,
     /// Everything that the fleet has agreed on.
-    pub objects: BTreeMap<Key, Arc<Object>>,
+    pub objects: Arc<BTreeMap<Key, Arc<Object>>>,
     /// The change that is under way.
     pub rollout: Option<RolloutView>,
 }
@@ -46,7 +46,9 @@ impl Snapshot {
             epoch: state.epoch,
             revision: state.revision,
             digest: state.digest.to_string(),
-            objects: state.objects.iter().map(|(key, entry)| (key.clone(), Arc::clone(&entry.object))).collect(),
+            objects: Arc::new(
+                state.objects.iter().map(|(key, entry)| (key.clone(), Arc::clone(&entry.object))).collect(),
+            ),
             rollout: state.rollout().map(RolloutView::of),
         }
     }

@@ -1,6 +1,6 @@
 //! What a change moves of each service's key space.
 
-use crate::snapshot::shadow::group_of;
+use crate::snapshot::shadow::group_of_after;
 use crate::snapshot::{Service, Snapshot};
 use ringway_ring::{Movement, set_movement};
 use std::sync::Arc;
@@ -22,15 +22,15 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
             continue;
         }
         let (drained_before, drained_now) = (drained(before), drained(service));
-        if before.backend_set.digest() == service.backend_set.digest() && drained_before == drained_now {
+        if drained_before == drained_now && before.backend_set.places_alike(&service.backend_set) {
             continue;
         }
         let movement = if drained_before.is_empty() && drained_now.is_empty() {
             set_movement(&before.backend_set, &before.ids(), &service.backend_set, &service.ids())
         } else {
-            let groups = (group_of(&before.config), group_of(&service.config));
-            // Both were built a moment ago.
-            let (Ok(from), Ok(to)) = groups else { continue };
+            // Both were built a moment ago, and are there for the most part.
+            let Ok(from) = group_of_after(Some(&before.backend_set), &before.config) else { continue };
+            let Ok(to) = group_of_after(Some(&from), &service.config) else { continue };
             set_movement(&from, &before.ids(), &to, &service.ids())
         };
         moved.push((service.config.name.clone(), movement));

@@ -77,7 +77,12 @@ impl ShadowService {
 
 /// A service's group without live state: every backend is healthy and idle, and a draining one has no keys.
 pub(crate) fn group_of(service: &model::Service) -> Result<BackendSet, BuildError> {
-    group_with(service, |backend| if backend.drain { 0 } else { backend.weight })
+    group_of_after(None, service)
+}
+
+/// As [`group_of`], made of what it has in common with a set that is there.
+pub(crate) fn group_of_after(before: Option<&BackendSet>, service: &model::Service) -> Result<BackendSet, BuildError> {
+    group_with(before, service, |backend| if backend.drain { 0 } else { backend.weight })
 }
 
 /// The digest of a service's ring, from its configuration alone: every proxy that runs it has the same. A function of membership (ids,
@@ -87,7 +92,7 @@ pub(crate) fn group_of(service: &model::Service) -> Result<BackendSet, BuildErro
 /// # Errors
 /// The ring cannot be built.
 pub fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
-    Ok(group_with(service, membership_weight)?.digest())
+    Ok(group_with(None, service, membership_weight)?.digest())
 }
 
 /// A backend's weight in the ring. What it takes at the moment is a matter of its load.
@@ -95,7 +100,11 @@ pub(crate) fn membership_weight(backend: &model::Backend) -> u32 {
     backend.weight
 }
 
-fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32) -> Result<BackendSet, BuildError> {
+fn group_with(
+    before: Option<&BackendSet>,
+    service: &model::Service,
+    weight: impl Fn(&model::Backend) -> u32,
+) -> Result<BackendSet, BuildError> {
     let members = service.backends.iter().map(|backend| MemberSpec {
         id: &backend.id,
         weight: weight(backend),
@@ -103,7 +112,7 @@ fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32)
         level: backend.level,
         load: Arc::new(Load::new(&backend.id)),
     });
-    BackendSet::build(service.policy, service.bound, members, Arc::new(Total::new(1)))
+    BackendSet::build_after(before, service.policy, service.bound, members, Arc::new(Total::new(1)))
 }
 
 #[cfg(test)]

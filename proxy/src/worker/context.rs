@@ -2,6 +2,7 @@
 
 use super::active_listener::ActiveListener;
 use super::pool::Pool;
+use super::succession::{Backends, Succession};
 use super::view::{Upstream, View, WorkerLive, WorkerService};
 use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
 use crate::planted::{self, Fault};
@@ -92,23 +93,32 @@ impl Worker {
     /// each backend that is the same keeps its connections. What is left over is closed.
     fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
         let before = Rc::clone(&self.view.borrow());
-        self.services.borrow_mut().retain(|name, _| snapshot.service(name).is_some());
-        let services = snapshot.services.iter().map(|service| match before.of(service) {
-            Some(old) if Arc::ptr_eq(&old.service, service) => Rc::clone(old),
-            old => Rc::new(self.part_of(service, old.map(Rc::as_ref))),
-        });
-        let view = View { services: services.collect(), snapshot, timers: Rc::clone(&self.timers) };
-        for old in &before.services {
-            let new = view.of(&old.service);
-            if !new.is_some_and(|new| Rc::ptr_eq(new, old)) {
-                self.close_all_but(old, new.map(Rc::as_ref));
+        let mut succession = Succession::of(&before);
+        let parts =
+            snapshot.services.iter().enumerate().map(|(index, service)| match succession.find(index, service) {
+                Some(old) if Arc::ptr_eq(&old.service, service) => Rc::clone(old),
+                old => Rc::new(self.part_of(service, old.map(Rc::as_ref), &mut succession.gone)),
+            });
+        let services = parts.collect();
+        for old in succession.without_successor() {
+            self.services.borrow_mut().remove(old.service.config.name.as_str());
+        }
+        for upstream in succession.gone {
+            if !planted::is_planted(Fault::RemovedIdleCounted) {
+                upstream.pool.close(&self.counters);
+                upstream.shared.close();
             }
         }
-        view
+        View { services, snapshot, timers: Rc::clone(&self.timers) }
     }
 
     /// This worker's part of a service that is new, or has changed.
-    fn part_of(&self, service: &Arc<Service>, old: Option<&WorkerService>) -> WorkerService {
+    fn part_of(
+        &self,
+        service: &Arc<Service>,
+        old: Option<&WorkerService>,
+        gone: &mut Vec<Rc<Upstream>>,
+    ) -> WorkerService {
         let name = service.config.name.as_str();
         let mut lives = self.services.borrow_mut();
         let live = lives.entry(name.into()).or_insert_with(|| {
@@ -120,43 +130,27 @@ impl Worker {
                 hot: RefCell::default(),
             })
         });
-        let of = |backend: &Backend| {
-            let known = old.and_then(|old| Some((old, old.service.slot_of(&backend.config.id)?)));
-            let known = known.map(|(old, slot)| {
-                let slot = usize::from(slot.0);
-                let same = old.service.backends[slot].config.address == backend.config.address
-                    && old.service.transport == service.transport;
-                (&old.upstreams[slot], same)
-            });
-            match known {
-                Some((upstream, true)) => Rc::clone(upstream),
+        let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
+        let mut before = Backends::of(old);
+        let of = |backend: &Backend| match before.find(backend, gone) {
+            Some((known, upstream)) if same_transport && known.config.address == backend.config.address => {
+                Rc::clone(upstream)
+            }
+            other => {
                 // A backend that has moved keeps its counters.
-                other => {
-                    let counters = other.map(|(upstream, _)| Arc::clone(&upstream.counters));
-                    let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
-                    Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
-                }
+                let counters = other.map(|(_, upstream)| Arc::clone(&upstream.counters));
+                gone.extend(other.map(|(_, upstream)| Rc::clone(upstream)));
+                let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
+                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
             }
         };
         let upstreams = service.backends.iter().map(of).collect();
+        before.finish(gone);
         WorkerService {
             service: Arc::clone(service),
             live: Rc::clone(live),
             counters: Arc::clone(&live.counters),
             upstreams,
-        }
-    }
-
-    /// Closes the connections to backends of an earlier version that the next one does not have in the same place.
-    fn close_all_but(&self, old: &WorkerService, new: Option<&WorkerService>) {
-        for (backend, upstream) in old.service.backends.iter().zip(&old.upstreams) {
-            let stays =
-                new.and_then(|new| Some(&new.upstreams[usize::from(new.service.slot_of(&backend.config.id)?.0)]));
-            let is_gone = !stays.is_some_and(|stays| Rc::ptr_eq(stays, upstream));
-            if is_gone && !planted::is_planted(Fault::RemovedIdleCounted) {
-                upstream.pool.close(&self.counters);
-                upstream.shared.close();
-            }
         }
     }
 
@@ -289,6 +283,7 @@ impl Worker {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::super::testing::Rig;
     use std::rc::Rc;
@@ -315,6 +310,39 @@ mod tests {
         assert!(!Rc::ptr_eq(&before, &now) && std::sync::Arc::ptr_eq(&before.counters, &now.counters));
         assert!(Rc::ptr_eq(&first.services[0].live, &second.services[0].live));
         assert_eq!((first.services.len(), second.services.len()), (1, 2));
+    }
+
+    #[test]
+    fn what_goes_on_in_the_next_version_is_found_wherever_it_stands_and_the_rest_is_closed() {
+        let backends = |list: &[(&str, u16)]| {
+            let list = list.iter().map(|(id, port)| format!("{{ id: {id}, address: \"10.0.0.1:{port}\" }}"));
+            list.collect::<Vec<_>>().join(", ")
+        };
+        let service =
+            |name: &str, list: &[(&str, u16)]| format!("{{ name: {name}, backends: [ {} ] }}", backends(list));
+        let all = [("b", 2), ("d", 4), ("f", 6), ("h", 8)];
+        let first = [service("s", &all), service("t", &[("a", 1)]), service("u", &[("a", 1)])];
+        let mut rig = Rig::new(&first.join(", "));
+        let before = rig.worker.view();
+        // Others come before, between and behind those that stay; `d` moves, `f` goes; services stand elsewhere, `t` goes.
+        let next = [("a", 1), ("b", 2), ("c", 3), ("d", 9), ("g", 7), ("h", 8), ("i", 9)];
+        rig.apply(&[service("u", &[("a", 1)]), service("s", &next), service("v", &[("a", 1)])].join(", "));
+        let now = rig.worker.view();
+        let part = |view: &super::View, name: &str| Rc::clone(view.service(name).unwrap());
+        assert!(Rc::ptr_eq(&part(&before, "u"), &part(&now, "u")));
+        let upstream = |view: &super::View, name: &str, id: &str| Rc::clone(part(view, name).upstream(id).unwrap());
+        for id in ["b", "h"] {
+            assert!(Rc::ptr_eq(&upstream(&before, "s", id), &upstream(&now, "s", id)), "{id}");
+            assert!(!upstream(&now, "s", id).pool.is_closed());
+        }
+        let (old, new) = (upstream(&before, "s", "d"), upstream(&now, "s", "d"));
+        assert!(!Rc::ptr_eq(&old, &new) && std::sync::Arc::ptr_eq(&old.counters, &new.counters));
+        for gone in [old, upstream(&before, "s", "f"), upstream(&before, "t", "a")] {
+            assert!(gone.pool.is_closed());
+        }
+        let mut known: Vec<String> = rig.worker.services.borrow().keys().map(ToString::to_string).collect();
+        known.sort();
+        assert_eq!(known, ["s", "u", "v"]);
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Pool {
     }
 
     #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().len()
     }

@@ -59,11 +59,6 @@ impl View {
         self.snapshot.index_of(name).and_then(|index| self.services.get(index))
     }
 
-    /// This worker's part of the service of another version that has the same name.
-    pub(super) fn of(&self, service: &Service) -> Option<&Rc<WorkerService>> {
-        self.service(&service.config.name)
-    }
-
     /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32

@@ -1,6 +1,6 @@
 //! What a set says of itself: where keys belong when all are healthy, which share each member has, how large it is.
 
-use super::{BackendSet, MemberState};
+use super::{BackendSet, Level, MemberState};
 use crate::hash::{Hash, mix};
 use crate::load::FULL_SHARE;
 use crate::params::PolicyParams;
@@ -40,6 +40,21 @@ impl BackendSet {
                 mix(all ^ u64::from(level.key)).wrapping_add(next.unwrap_or_default())
             }),
         )
+    }
+
+    /// Whether two sets place every key alike when all are healthy, as their digests say; of rings that are made of each other this
+    /// takes no time.
+    #[must_use]
+    pub fn places_alike(&self, other: &Self) -> bool {
+        let alike = |(one, other): (&Level, &Level)| {
+            one.key == other.key
+                && match (&*one.policy, &*other.policy) {
+                    (Policy::Ring(one), Policy::Ring(other)) => one.places_alike(other),
+                    (one, other) => one.digest() == other.digest(),
+                }
+        };
+        let keyless = !self.policy.hashes() && !other.policy.hashes();
+        keyless || self.levels.len() == other.levels.len() && self.levels.iter().zip(&other.levels).all(alike)
     }
 
     /// The member that a key belongs to when all are healthy. None without keys.

@@ -123,8 +123,19 @@ proptest! {
             let anew = |fleet: &Fleet| Ring::of(roster(fleet), params, &coarse(bits)).unwrap();
             let moved = |old: &Ring, new: &Ring| crate::movement::movement(old, &ids(old), new, &ids(new)).moves;
             prop_assert_eq!(moved(&ring, &changed), moved(&anew(&before), &anew(&fleet)));
+            prop_assert_eq!(ring.places_alike(&changed), ring.digest() == changed.digest());
+            prop_assert!(changed.places_alike(&anew(&fleet)));
             ring = changed;
         }
+    }
+}
+
+#[test]
+fn a_digest_is_of_places_and_ids_however_long_these_are() {
+    for lengths in [&[1, 2][..], &[30, 31], &[31, 32, 33], &[32], &[40, 3, 255]] {
+        let fleet: Fleet = lengths.iter().map(|&len| ("x".repeat(len), 100)).collect();
+        // More than are hashed at once.
+        hold(&Ring::of(roster(&fleet), RingParams { points: 700, seed: 0 }, &coarse(48)).unwrap(), &fleet, 48);
     }
 }
 

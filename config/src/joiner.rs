@@ -7,8 +7,8 @@ use crate::env::Lookup;
 use crate::findings::Findings;
 use crate::fleet::{FleetBackend, FleetConfig};
 use crate::limits;
+use crate::load::{Loaded, join, read_file};
 use crate::model::{Backend, Config, Protocol, Service};
-use crate::{Loaded, join, read_file};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,7 +150,8 @@ fn of_bytes(texts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FleetText, load_str_with};
+    use crate::FleetText;
+    use crate::load::load_str_with;
     use proptest::prelude::*;
 
     /// A file of a proxy in zone `z1`, a document and a service of its own, with these lines in each service.

@@ -8,9 +8,9 @@ use std::path::Path;
 /// Most bytes of a file.
 const BYTES_MAX: u64 = 64 << 20;
 /// Values of a file: texts, numbers, lists and mappings, names of fields among them. 100,000 backends are 900,000 of them.
-const VALUES_MAX: usize = 3_000_000;
+pub(crate) const VALUES_MAX: usize = 3_000_000;
 /// Lists and mappings in each other.
-const DEPTH_MAX: usize = 32;
+pub(crate) const DEPTH_MAX: usize = 32;
 /// Values that aliases stand for, over the whole file: ten thousand services may have a hundred of one in common.
 const ALIASED_MAX: usize = 1_000_000;
 /// Findings that are told; the others are counted.

@@ -13,11 +13,11 @@ use crate::hash::{Hash, hash_point};
 use crate::slot::Slot;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use xxhash_rust::xxh3::Xxh3;
 
 #[cfg(test)]
 mod changes;
 mod circle;
+mod digest;
 mod roster;
 
 use circle::{Circle, Position, SLOT_MASK, owner, place};
@@ -29,13 +29,6 @@ pub(crate) use roster::{Roster, check_members};
 const POINTS_MAX: u64 = 1 << 30;
 /// Of a change of more than this part of the points, nothing is left to share.
 const CHANGED_PART_MAX: u64 = 4;
-/// Bytes that are hashed at once.
-const DIGEST_BUFFER: usize = 1 << 14;
-/// Ids that are shorter are copied in one go, with what follows them.
-const LABEL_ROOM: usize = 32;
-/// Bytes of an entry that are written at once: its place, and its owner's id.
-const ENTRY_MAX: usize = 8 + LABEL_ROOM;
-
 /// Points of members, which are named by their ranks.
 type Edits = Vec<(usize, Range<u32>)>;
 
@@ -233,33 +226,7 @@ impl Ring {
     /// every entry, in order. The first call takes as long as there are points: tens of milliseconds for a million.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        *self.digest.get_or_init(|| self.hash_entries())
-    }
-
-    fn hash_entries(&self) -> u64 {
-        let label = |&rank: &u16| Label::new(self.roster.member(usize::from(rank)).id);
-        let labels: Vec<Label<'_>> = self.slots.ranks().iter().map(label).collect();
-        let mut hasher = Xxh3::new();
-        let mut bytes = vec![0; DIGEST_BUFFER + ENTRY_MAX];
-        let mut at = 0;
-        for entry in self.circle.entries() {
-            bytes[at..at + 8].copy_from_slice(&(entry & !SLOT_MASK).to_le_bytes());
-            at += 8;
-            let label = &labels[usize::from(owner(entry))];
-            bytes[at..at + LABEL_ROOM].copy_from_slice(&label.begin);
-            at += label.id.len().min(LABEL_ROOM - 1) + 1;
-            if label.id.len() >= LABEL_ROOM {
-                hasher.update(&bytes[..at - LABEL_ROOM]);
-                hasher.update(label.id.as_bytes());
-                (bytes[0], at) = (0, 1);
-            }
-            if at >= DIGEST_BUFFER {
-                hasher.update(&bytes[..at]);
-                at = 0;
-            }
-        }
-        hasher.update(&bytes[..at]);
-        hasher.digest()
+        *self.digest.get_or_init(|| digest::of(&self.circle, &self.slots, &self.roster))
     }
 
     /// Whether two rings place every key alike: as their digests say, without looking at what one has of the other.
@@ -316,22 +283,6 @@ impl Ring {
         let at = self.circle.begin();
         let entry = self.circle.entry_at(at);
         Walk { circle: &self.circle, at, entry, first: entry.map_or(0, owner) }
-    }
-}
-
-/// A member's id, as the digest takes it.
-struct Label<'a> {
-    id: &'a str,
-    /// Filled up with NUL.
-    begin: [u8; LABEL_ROOM],
-}
-
-impl<'a> Label<'a> {
-    fn new(id: &'a str) -> Self {
-        let mut begin = [0; LABEL_ROOM];
-        let len = id.len().min(LABEL_ROOM);
-        begin[..len].copy_from_slice(&id.as_bytes()[..len]);
-        Self { id, begin }
     }
 }
 

@@ -33,7 +33,8 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         "ringway-config",
         &[
             &["lib.rs"],
-            &["reference"],
+            &["joiner"],
+            &["load", "reference"],
             &["check"],
             &["schema"],
             &["decode", "fleet"],

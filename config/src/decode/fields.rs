@@ -5,6 +5,11 @@ use crate::diagnostic::{At, Place, closest};
 use crate::findings::Findings;
 use crate::node::{Node, Value};
 
+/// A field's name as it stands in the file: one that is a word of Rust's has a mark before it.
+fn written(name: &str) -> &str {
+    name.strip_prefix("r#").unwrap_or(name)
+}
+
 /// Reads the fields of one section.
 pub(crate) struct SectionReader<'a> {
     entries: &'a [(String, Place, Node)],
@@ -29,9 +34,10 @@ impl<'a> SectionReader<'a> {
             _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), &example(&shape(), node.text())),
         };
         let mut misspelt = Vec::new();
-        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("r#")).collect();
+        let names = names.iter().map(|name| written(name));
         for (name, place, _) in entries {
-            if !names.contains(&name.as_str()) {
+            if !names.clone().any(|known| known == name) {
+                let names: Vec<&str> = names.clone().collect();
                 let meant = closest(name, names.iter().copied());
                 misspelt.extend(meant.map(str::to_owned));
                 let help = match (elsewhere(name, &shape()), meant) {
@@ -48,7 +54,7 @@ impl<'a> SectionReader<'a> {
     }
 
     fn find(&self, name: &str) -> Option<&'a Node> {
-        let name = name.trim_start_matches("r#");
+        let name = written(name);
         // `field:` with nothing behind it is the field left out.
         self.entries.iter().find(|entry| entry.0 == name && entry.2.value != Value::Null).map(|entry| &entry.2)
     }
@@ -57,15 +63,10 @@ impl<'a> SectionReader<'a> {
         match self.find(name) {
             Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
             // It is there, under another name, and that has been said.
-            None if self.misspelt.iter().any(|meant| meant == name.trim_start_matches("r#")) => None,
+            None if self.misspelt.iter().any(|meant| meant == written(name)) => None,
             None => {
-                let message = format!("{} has no `{}`", self.title, name.trim_start_matches("r#"));
-                findings.error(
-                    self.place,
-                    "missing_field",
-                    message,
-                    format!("add `{}: ...`", name.trim_start_matches("r#")),
-                );
+                let message = format!("{} has no `{}`", self.title, written(name));
+                findings.error(self.place, "missing_field", message, format!("add `{}: ...`", written(name)));
                 None
             }
         }
@@ -93,7 +94,7 @@ impl<'a> SectionReader<'a> {
     /// `tcp:` with nothing behind it is an empty section, not an absent one.
     fn empty_section<T: Decode>(&self, name: &str) -> Option<&'a Node> {
         let is_section = matches!(T::shape(), Shape::Section { .. });
-        let name = name.trim_start_matches("r#");
+        let name = written(name);
         self.entries.iter().find(|entry| is_section && entry.0 == name).map(|entry| &entry.2)
     }
 

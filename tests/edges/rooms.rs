@@ -65,6 +65,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["routes"],
             &["probe"],
             &["error"],
+            &["overload"],
             &["net"],
             &["ambient", "planted"],
         ],

@@ -36,7 +36,7 @@ pub(super) struct Serving {
     floods: bool,
     /// GOAWAY has been sent.
     closing: bool,
-    /// On a listener that closes: the latest time for GOAWAY, and the turns at that time.
+    /// Once it is to end with its next response: the latest time for GOAWAY, and the turns at that time.
     leave: Option<(Timer, u64)>,
 }
 
@@ -169,7 +169,11 @@ impl Serving {
             // The last GOAWAY has been sent: a peer that does not close is cut.
             return if idle { Poll::Ready(()) } else { Poll::Pending };
         }
-        let told = open.is_closing() && {
+        let ends = open.ends_with_response();
+        if !ends {
+            *leave = None;
+        }
+        let told = ends && {
             let (timer, turns) = leave.get_or_insert_with(|| {
                 let timer = open.worker.timer();
                 timer.shorten(open.leave_after(*asked));

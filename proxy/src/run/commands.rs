@@ -7,7 +7,7 @@ use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
 use crate::net::transport::{Detached, Listener};
 use crate::worker::{ActiveListener, Worker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,6 +32,8 @@ pub(crate) struct WorkerLoop {
     retired: RefCell<VecDeque<Rc<ActiveListener>>>,
     /// Connections that other workers have sent here before this one has got their listener. Each has its permit.
     early: RefCell<Vec<Early>>,
+    /// Whether there was overload at the last look.
+    saves: Cell<bool>,
 }
 
 /// A connection of a listener that is not known here yet.
@@ -48,7 +50,13 @@ impl WorkerLoop {
     /// The loop of a worker that begins.
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
         let frontend = Frontend::new(Rc::clone(&worker));
-        Rc::new(Self { worker, frontend, retired: RefCell::default(), early: RefCell::default() })
+        Rc::new(Self {
+            worker,
+            frontend,
+            retired: RefCell::default(),
+            early: RefCell::default(),
+            saves: Cell::new(false),
+        })
     }
 
     #[cfg(test)]
@@ -171,6 +179,21 @@ impl WorkerLoop {
         });
     }
 
+    /// Under overload: frees what only a better time needs. Once, as it begins, has connections without a request see that.
+    fn save(&self) {
+        let saves = self.worker.shared.overload.stops_keep_alive();
+        if saves {
+            self.worker.release_idle();
+            self.worker.trim();
+            self.frontend.trim();
+        }
+        let began = saves && !self.saves.get();
+        self.saves.set(saves);
+        if began {
+            self.worker.timers.wake_all();
+        }
+    }
+
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
     fn tick(&self, ticks: u64) {
         let worker = &self.worker;
@@ -189,6 +212,7 @@ impl WorkerLoop {
                 worker.shared.shortage.look();
             }
             worker.expire_idle();
+            self.save();
         }
         if ticks.is_multiple_of(TRIM_TICKS) {
             worker.trim();

@@ -15,6 +15,9 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 /// to send again, and learns from that response that it has to reconnect.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
+/// Under overload, connections without a request close within this time.
+const OVERLOAD_SPREAD: Duration = Duration::from_secs(3);
+
 /// A connection, from accept to its last byte. See [`OpenConnection::begin`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
@@ -57,10 +60,19 @@ impl OpenConnection {
         self.worker.is_draining() || self.active_listener.closing.get()
     }
 
-    /// How long this connection may stay without a request, once its listener closes: each has a time of its own, so that clients
-    /// do not all come back at once.
+    /// Whether its next response ends it: it is closing, or none is kept at the moment.
+    #[inline]
+    pub(crate) fn ends_with_response(&self) -> bool {
+        self.is_closing() || self.worker.shared.overload.stops_keep_alive()
+    }
+
+    /// How long this connection may stay without a request, once its listener closes, or none is kept: each has a time of its own, so
+    /// that clients do not all come back at once.
     pub(crate) fn leave_after(&self, asked: bool) -> Duration {
-        let left = self.active_listener.leave_until.get().since(self.worker.timers.now());
+        let left = match self.is_closing() {
+            true => self.active_listener.leave_until.get().since(self.worker.timers.now()),
+            false => OVERLOAD_SPREAD,
+        };
         let least = match asked {
             true if self.worker.spreads() => QUIET_TIME,
             true => Duration::ZERO,

@@ -4,6 +4,8 @@
 pub(crate) mod memory;
 mod stage;
 mod state;
+mod ticks;
 
 pub(crate) use stage::{Change, Resource, Stage, Stages, Usage};
 pub(crate) use state::OverloadState;
+pub(crate) use ticks::{Turn, Watchdog};

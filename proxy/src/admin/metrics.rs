@@ -65,6 +65,12 @@ fn overload(control: &ControlHandle, samples: &mut Vec<Sample>) {
     for resource in Resource::ALL {
         samples.push((catalogue::OVERLOAD_PRESSURE, vec![resource.name().to_owned()], overload.pressure(resource)));
     }
+    for (worker, found) in overload.ticks.found().enumerate() {
+        samples.push((catalogue::WORKER_LAG, vec![worker.to_string()], found.lag.as_secs_f64()));
+    }
+    for (worker, found) in overload.ticks.found().enumerate() {
+        samples.push((catalogue::WORKER_STUCK, vec![worker.to_string()], f64::from(u8::from(found.is_stuck))));
+    }
 }
 
 fn topology(control: &ControlHandle, samples: &mut Vec<Sample>) {

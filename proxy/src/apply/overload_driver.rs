@@ -3,7 +3,7 @@
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
-use crate::overload::{Change, Resource, Stage, Stages, Usage};
+use crate::overload::{Change, Resource, Stage, Stages, Turn, Usage, Watchdog};
 use ringway_config::model::{Config, Overload};
 use ringway_telemetry::catalogue;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ pub(crate) async fn drive(shared: Arc<Shared>) {
 struct Driver {
     shared: Arc<Shared>,
     stages: Stages,
+    watchdog: Watchdog,
     turns: u64,
     /// What the cgroup lets the process have.
     cgroup_bytes_max: Option<u64>,
@@ -40,7 +41,7 @@ struct Driver {
 
 impl Driver {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, stages: Stages::default(), turns: 0, cgroup_bytes_max: None }
+        Self { shared, stages: Stages::default(), watchdog: Watchdog::new(TURN), turns: 0, cgroup_bytes_max: None }
     }
 
     fn has_workers(&self) -> bool {
@@ -53,7 +54,7 @@ impl Driver {
         }
         self.turns += 1;
         let snapshot = self.shared.current.load();
-        let usage = self.measure(&snapshot.config);
+        let usage = self.measure(&snapshot.config, now);
         let change = self.stages.handle_usage(&usage, snapshot.config.overload.as_ref(), now);
         self.shared.overload.publish(self.stages.stage(), &usage);
         if let Some(change) = change {
@@ -72,9 +73,10 @@ impl Driver {
         self.cgroup_bytes_max = limit;
     }
 
-    fn measure(&self, config: &Config) -> Usage {
+    fn measure(&mut self, config: &Config, now: Instant) -> Usage {
         let mut usage = Usage::default();
         let overload = config.overload.as_ref();
+        usage.set(Resource::Lag, self.lag(overload.and_then(|overload| overload.lag_max), now));
         usage.set(Resource::Memory, self.memory(overload));
         usage.set(Resource::Connections, self.connections(config.process.connections_max));
         usage.set(Resource::Descriptors, self.shared.shortage.use_by_clients());
@@ -86,11 +88,31 @@ impl Driver {
         Some((memory::resident(memory::read)?, limit))
     }
 
+    /// The longest of all workers. Those that are stuck, or go on, are named, whether or not it has a limit.
+    fn lag(&mut self, most: Option<Duration>, now: Instant) -> Option<(u64, u64)> {
+        let (longest, turns) = self.watchdog.look(&self.shared.overload.ticks, now)?;
+        turns.into_iter().for_each(tell_of_worker);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Some((millis(longest), millis(most?)))
+    }
+
     /// Against what the process takes before clients wait.
     fn connections(&self, most: usize) -> Option<(u64, u64)> {
         let occupancy = &self.shared.occupancy;
         let borne = self.shared.shortage.connections_max().saturating_add(occupancy.flows.load(Relaxed) / 2);
         Some((occupancy.connections.load(Relaxed) as u64, most.min(borne) as u64))
+    }
+}
+
+fn tell_of_worker(Turn { worker, is_stuck, silent }: Turn) {
+    let silent_seconds = silent.as_secs_f64();
+    match is_stuck {
+        true => tracing::error!(
+            worker,
+            silent_seconds,
+            "worker {worker} is stuck: it has not looked at what is due for {silent_seconds:.1} s; its clients wait"
+        ),
+        false => tracing::warn!(worker, silent_seconds, "worker {worker} goes on, after {silent_seconds:.1} s"),
     }
 }
 

@@ -143,7 +143,7 @@ fn enter_at(stage: Stage, config: &Overload) -> f64 {
     }
 }
 
-/// A change of stage, and the resource that is used most.
+/// A change of stage, and the resource that has led to the highest one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) from: Stage,
@@ -156,6 +156,8 @@ pub(crate) struct Change {
 #[derive(Debug)]
 pub(crate) struct Stages {
     stage: Stage,
+    /// The resource that has led to it.
+    by: Resource,
     /// Since when the stage could be left.
     below_since: Option<Instant>,
 }
@@ -163,7 +165,7 @@ pub(crate) struct Stages {
 impl Default for Stages {
     /// Of a process that begins.
     fn default() -> Self {
-        Self { stage: Stage::Normal, below_since: None }
+        Self { stage: Stage::Normal, by: Resource::Memory, below_since: None }
     }
 }
 
@@ -176,15 +178,16 @@ impl Stages {
     pub(crate) fn handle_usage(&mut self, usage: &Usage, config: Option<&Overload>, now: Instant) -> Option<Change> {
         let from = self.stage;
         let Some(config) = config else {
+            let change = Change { from, to: Stage::Normal, by: self.by };
             *self = Self::default();
-            return (from != Stage::Normal).then_some(Change { from, to: Stage::Normal, by: Resource::Memory });
+            return (from != Stage::Normal).then_some(change);
         };
         let (asked, by) = usage.asked(config, 1.0);
         if asked > from {
-            (self.stage, self.below_since) = (asked, None);
+            (self.stage, self.by, self.below_since) = (asked, by, None);
             return Some(Change { from, to: asked, by });
         }
-        let (held, by) = usage.asked(config, LEAVE_AT);
+        let (held, _) = usage.asked(config, LEAVE_AT);
         if held >= from {
             self.below_since = None;
             return None;
@@ -196,7 +199,7 @@ impl Stages {
         self.stage = from.before();
         // The next step has to wait as long.
         self.below_since = Some(now);
-        Some(Change { from, to: self.stage, by })
+        Some(Change { from, to: self.stage, by: self.by })
     }
 }
 

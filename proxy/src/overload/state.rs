@@ -1,17 +1,25 @@
 //! The stage in force and the pressures that led to it: written by the control side, read by workers and at a scrape.
 
 use super::stage::{Resource, Stage, Usage};
+use super::ticks::Ticks;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
-/// What workers know of overload. Nothing is in force at first.
-#[derive(Default)]
+/// What workers know of overload, and tell. Nothing is in force at first.
 pub(crate) struct OverloadState {
     stage: AtomicU8,
     /// Bits of a share each.
     pressures: [AtomicU64; Resource::ALL.len()],
+    /// When workers have looked at what is due.
+    pub(crate) ticks: Ticks,
 }
 
 impl OverloadState {
+    /// Of a process with so many workers, which begins.
+    pub(crate) fn new(workers: usize, now: Instant) -> Self {
+        Self { stage: AtomicU8::default(), pressures: <_>::default(), ticks: Ticks::new(workers, now) }
+    }
+
     pub(crate) fn publish(&self, stage: Stage, usage: &Usage) {
         self.stage.store(stage as u8, Relaxed);
         for resource in Resource::ALL {

@@ -32,7 +32,7 @@ pub(crate) struct WorkerLoop {
     retired: RefCell<VecDeque<Rc<ActiveListener>>>,
     /// Connections that other workers have sent here before this one has got their listener. Each has its permit.
     early: RefCell<Vec<Early>>,
-    /// Whether there was overload at the last look.
+    /// Whether connections are kept no longer, as of the last tick.
     saves: Cell<bool>,
 }
 
@@ -179,25 +179,27 @@ impl WorkerLoop {
         });
     }
 
-    /// Under overload: frees what only a better time needs. Once, as it begins, has connections without a request see that.
-    fn save(&self) {
+    /// As overload begins, has connections without a request see that they are to end.
+    fn watch_overload(&self) {
         let saves = self.worker.shared.overload.stops_keep_alive();
-        if saves {
-            self.worker.release_idle();
-            self.worker.trim();
-            self.frontend.trim();
-        }
-        let began = saves && !self.saves.get();
-        self.saves.set(saves);
-        if began {
+        if saves && !self.saves.get() {
             self.worker.timers.wake_all();
         }
+        self.saves.set(saves);
+    }
+
+    /// Frees memory, and connections to backends, that only a better time needs.
+    fn save(&self) {
+        self.worker.release_idle();
+        self.worker.trim();
+        self.frontend.trim();
     }
 
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
     fn tick(&self, ticks: u64) {
         let worker = &self.worker;
         worker.timers.advance(ambient::now());
+        self.watch_overload();
         if worker.shared.shortage.is_tight() {
             worker.release_idle();
         }
@@ -212,7 +214,9 @@ impl WorkerLoop {
                 worker.shared.shortage.look();
             }
             worker.expire_idle();
-            self.save();
+            if self.saves.get() {
+                self.save();
+            }
         }
         if ticks.is_multiple_of(TRIM_TICKS) {
             worker.trim();
@@ -271,11 +275,14 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                 }
                 Some(Command::Drain { done }) => this.drain(done),
             },
-            _ = ticker.tick() => {
+            due = ticker.tick() => {
                 ticks += 1;
+                let worker = &this.worker;
+                worker.shared.overload.ticks.note(worker.index, due.into_std(), ambient::now());
                 this.tick(ticks);
             }
         }
     }
+    this.worker.shared.overload.ticks.end(this.worker.index);
     this.tick(0);
 }

@@ -157,7 +157,7 @@ impl World {
         let shared = Arc::new(Shared {
             current,
             network: transport::Network::Memory(Arc::clone(&network)),
-            overload: OverloadState::default(),
+            overload: OverloadState::new(setup.workers, ambient::now()),
             shortage: Shortage::new(Arc::clone(&counters)),
             counters,
             started: ambient::now(),

@@ -173,15 +173,16 @@ impl Serving {
         if !ends {
             *leave = None;
         }
-        let told = ends && {
-            let (timer, turns) = leave.get_or_insert_with(|| {
-                let timer = open.worker.timer();
-                timer.shorten(open.leave_after(*asked));
-                (timer, activity.turns.get())
-            });
-            // A busy client gets GOAWAY with its next response.
-            timer.poll_fired(context) || *turns != activity.turns.get()
-        };
+        let told = open.is_worn()
+            || ends && {
+                let (timer, turns) = leave.get_or_insert_with(|| {
+                    let timer = open.worker.timer();
+                    timer.shorten(open.leave_after(*asked));
+                    (timer, activity.turns.get())
+                });
+                // A busy client gets GOAWAY with its next response.
+                timer.poll_fired(context) || *turns != activity.turns.get()
+            };
         if told || idle {
             *closing = true;
             link.codec.borrow_mut().go_away(true, Reason::NoError);

@@ -3,7 +3,9 @@
 use super::active_listener::ActiveListener;
 use super::context::Worker;
 use crate::dispatcher::{ConnectionPermit, Place};
-use ringway_config::model::{Listener, Protocol};
+use crate::net::timer::Deadline;
+use ringway_config::model::{KeepAlive, Listener, Protocol};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +28,11 @@ pub(crate) struct OpenConnection {
     _permit: Option<ConnectionPermit>,
     /// Among the connections of its client's address.
     place: Option<Place>,
+    begun: Deadline,
+    /// Requests that have come while their number or its age had a limit.
+    requests: Cell<u32>,
+    /// It has reached one.
+    is_worn: Cell<bool>,
 }
 
 impl OpenConnection {
@@ -38,7 +45,15 @@ impl OpenConnection {
         worker.open.set(worker.open.get() + 1);
         worker.counters.connections.increment();
         worker.counters.accepted.increment();
-        Self { worker: Rc::clone(worker), active_listener: Rc::clone(active_listener), _permit: permit, place: None }
+        Self {
+            worker: Rc::clone(worker),
+            active_listener: Rc::clone(active_listener),
+            _permit: permit,
+            place: None,
+            begun: worker.timers.now(),
+            requests: Cell::new(0),
+            is_worn: Cell::new(false),
+        }
     }
 
     /// Counts it among its client's, where the listener limits them. `false`: the client has as many as allowed.
@@ -60,10 +75,25 @@ impl OpenConnection {
         self.worker.is_draining() || self.active_listener.closing.get()
     }
 
-    /// Whether its next response ends it: it is closing, or none is kept at the moment.
+    /// A request has come.
+    pub(crate) fn count_request(&self, most: &KeepAlive) {
+        self.requests.set(self.requests.get().saturating_add(1));
+        let age = self.worker.timers.now().since(self.begun);
+        if self.requests.get() >= most.requests_max || age >= most.age_max {
+            self.is_worn.set(true);
+        }
+    }
+
+    /// Whether it has had as many requests, or is as old, as it may.
+    #[inline]
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.get()
+    }
+
+    /// Whether its next response ends it: it is closing or worn, or none is kept at the moment.
     #[inline]
     pub(crate) fn ends_with_response(&self) -> bool {
-        self.is_closing() || self.worker.shared.overload.stops_keep_alive()
+        self.is_closing() || self.is_worn() || self.worker.shared.overload.stops_keep_alive()
     }
 
     /// How long this connection may stay without a request, once its listener closes, or none is kept: each has a time of its own, so

@@ -14,6 +14,7 @@ mod key;
 mod layer4;
 mod listener;
 mod names;
+mod overload;
 mod route;
 mod service;
 mod text;
@@ -67,6 +68,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     findings.names_file(root.shadow.as_ref(), FileUse::Shadow, Need::Serving);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let drain_spread = drain_spread(root, findings);
+    let overload = overload::overload(&root.overload.value, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -77,6 +79,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
             workers: root.workers.value.0 as usize,
             connections_max: root.connections_max.value.0 as usize,
         },
+        overload,
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),

@@ -68,6 +68,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
 /// What concerns the process as a whole.
 fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     let changes = &mut diff.changes;
+    if old.overload != new.overload {
+        changes.push("overload changed".into());
+    }
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
     }
@@ -255,6 +258,8 @@ mod tests {
             ("drain_spread: 1s", "drain_spread changed"),
             ("admin: { hosts: [ a.test ] }", "admin hosts changed"),
             ("connections_max: 7", "connections_max changed"),
+            ("overload: { hold: 7s }", "overload changed"),
+            ("overload: { enabled: false }", "overload changed"),
         ] {
             assert_eq!(changes(SAME, ("top: 0", top)), (vec![change.to_owned()], vec![]), "{top}");
         }

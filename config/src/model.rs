@@ -34,6 +34,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// What concerns the process as a whole.
     pub process: Process,
+    /// What the process stops doing under pressure; none is nothing.
+    pub overload: Option<Overload>,
     /// Where and how requests are logged.
     pub access_log: AccessLog,
     /// The zone that this proxy stands in.
@@ -196,6 +198,25 @@ pub struct Process {
     pub workers: usize,
     /// Most client connections at once, over all listeners.
     pub connections_max: usize,
+}
+
+/// What the process stops doing as what it may use comes to its end. Thresholds are shares: 1 is all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overload {
+    /// Most resident memory; none is the limit of the cgroup.
+    pub memory_bytes_max: Option<u64>,
+    /// How late a worker may be; none is not looked at.
+    pub lag_max: Option<Duration>,
+    /// Whether client connections and descriptors are looked at.
+    pub connections: bool,
+    /// From here on responses end their connections.
+    pub stop_keep_alive: f64,
+    /// From here on what is new is refused.
+    pub refuse_requests: f64,
+    /// From here on connections are not accepted.
+    pub stop_accepting: f64,
+    /// How long the share has to stay lower before a stage ends.
+    pub hold: Duration,
 }
 
 /// The access log.

@@ -14,9 +14,10 @@ mod balance;
 mod control;
 mod health;
 mod listener;
+mod overload;
 mod route;
 mod service;
-pub(crate) use {balance::*, control::*, health::*, listener::*, route::*, service::*};
+pub(crate) use {balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*};
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
@@ -135,6 +136,8 @@ section! {
         default("0") workers: Int<0, 1024>,
         /// Most client connections at once, over all listeners.
         default("100000") connections_max: Positive,
+        /// What the process stops doing as what it may use of this host comes to its end.
+        default("{}") overload: OverloadSection,
         /// The log of requests.
         default("{}") access_log: AccessLogSection,
         /// The zone that this proxy stands in, for services that are `zone_aware`.

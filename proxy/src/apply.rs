@@ -11,6 +11,7 @@ pub(crate) mod health_driver;
 mod listeners;
 mod movements;
 pub(crate) mod outcome;
+pub(crate) mod overload_driver;
 mod prepare;
 pub(crate) mod reload;
 pub(crate) mod source;

@@ -62,6 +62,9 @@ pub enum ProxyError {
     /// The service has as many requests as allowed.
     #[error("the service is full")]
     ServiceFull,
+    /// The process is short of memory, or its workers of time.
+    #[error("overloaded")]
+    Overloaded,
     /// The key has used up its rate.
     #[error("rate limit: try again in {seconds} s")]
     RateLimited {
@@ -160,6 +163,7 @@ impl ProxyError {
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
+            | Self::Overloaded
             | Self::ConnectionLimit
             | Self::PendingLimit
             | Self::LocalShortage
@@ -191,6 +195,7 @@ impl ProxyError {
             Self::AllFull | Self::ConnectionLimit => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
+            Self::Overloaded => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
             Self::PendingLimit => "pending_limit",
             Self::LocalShortage => "local_shortage",

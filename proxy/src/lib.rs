@@ -17,6 +17,7 @@ mod exchange;
 pub mod fuzzing;
 mod l4;
 mod net;
+mod overload;
 mod planted;
 mod probe;
 mod proxy;

@@ -9,12 +9,14 @@ use crate::apply::control::Control;
 use crate::apply::files;
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::{Applied, ReloadError};
+use crate::apply::overload_driver;
 use crate::apply::reload;
 use crate::apply::source::Source;
 use crate::apply::topology::TopologyStatus;
 use crate::dispatcher::{Occupancy, PerIp, Shared};
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
+use crate::overload::OverloadState;
 use crate::run::Crew;
 use crate::snapshot::Snapshot;
 use ringway_config::Diagnostic;
@@ -66,6 +68,7 @@ impl Proxy {
         control.apply(config)?;
         reload::declare_metrics();
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));
+        tokio::spawn(overload_driver::drive(control.shared()));
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), socket));
         }
@@ -132,6 +135,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         started: ambient::now(),
         secret: RandomState::new().hash_one(0_u8),
         instance: RandomState::new().hash_one(1_u8),
+        overload: OverloadState::new(workers, ambient::now()),
         shortage: Shortage::new(Arc::clone(&metrics.counters)),
         per_ip: PerIp::default(),
         workers,

@@ -66,6 +66,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["routes"],
             &["probe"],
             &["error"],
+            &["overload"],
             &["net"],
             &["ambient", "planted"],
         ],

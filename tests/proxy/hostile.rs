@@ -37,7 +37,7 @@ fn a_client_that_reads_slowly_over_tls_gets_all_of_it() {
 }
 
 /// As [`python`], with the client of HTTP/2 at hand.
-fn python_h2(script: &str, arguments: &[&str]) {
+pub(crate) fn python_h2(script: &str, arguments: &[&str]) {
     python(&format!("{}{script}", include_str!("../python/h2client.py")), arguments);
 }
 

@@ -3,8 +3,10 @@
 
 use crate::common::peers::frame;
 use crate::common::*;
+use crate::hostile::python_h2;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 fn proxy(service: &str) -> (Ringway, SocketAddr, Backend) {
     let backend = Backend::echo("a");
@@ -450,4 +452,49 @@ fn answers_of_the_proxys_own_keep_a_connection_whose_body_has_come() {
             assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
         }
     }
+}
+
+#[test]
+fn connections_end_after_as_many_requests_as_allowed_in_either_version() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let text = simple(listen, "", &[("a", backend.address)]);
+    let text = text.replace("service: s } ]", "service: s, keep_alive: { requests_max: 3 } } ]");
+    let ringway = Ringway::start(&text);
+    if require("curl").is_some() {
+        let url = format!("http://{listen}/");
+        let mut arguments = vec!["--silent", "--write-out", "%{http_code} %{num_connects}\n"];
+        (0..7).for_each(|_| arguments.extend(["--output", "/dev/null", &url]));
+        let lines = String::from_utf8(output("curl", &arguments).stdout).unwrap();
+        assert_eq!(lines, "200 1\n200 0\n200 0\n200 1\n200 0\n200 0\n200 1\n");
+    }
+    if require_python("h2").is_some() {
+        python_h2(include_str!("../python/h2_goodbye.py"), &[&listen.to_string(), "3"]);
+    }
+    // More are let through as soon as the file says so.
+    ringway.reconfigure(&text.replace("requests_max: 3", "requests_max: 100"));
+    let mut kept = send(listen, b"");
+    for _ in 0..10 {
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(read_answer(&mut kept, true).unwrap().header("connection"), None);
+    }
+}
+
+#[test]
+fn a_connection_of_some_age_ends_with_its_next_response() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let text = simple(listen, "", &[("a", backend.address)]);
+    let age = Duration::from_secs(1);
+    let _ringway = Ringway::start(&text.replace("service: s } ]", "service: s, keep_alive: { age_max: 1s } } ]"));
+    let begun = Instant::now();
+    let mut kept = send(listen, b"");
+    let last = wait_for("the last response", || {
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let answer = read_answer(&mut kept, true).expect("nothing is cut");
+        assert_eq!(answer.status, 200);
+        answer.header("connection").is_some().then_some(answer)
+    });
+    assert_eq!(last.header("connection"), Some("close"));
+    // Workers know the time to a twentieth of a second.
+    assert!(begun.elapsed() >= age - Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!(kept.read(&mut [0]).unwrap(), 0);
 }

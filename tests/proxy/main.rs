@@ -19,6 +19,7 @@ mod http;
 mod identity;
 mod main_job;
 mod operator;
+mod overload;
 mod plan;
 mod policies;
 mod protocols;

@@ -11,6 +11,7 @@ use crate::findings::Findings;
 use crate::model::{self, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub(super) fn listeners(
     root: &schema::Root,
@@ -140,6 +141,7 @@ fn http_listener(
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
         allow_half_close: section.allow_half_close.value,
+        keep_alive: keep_alive(&section.keep_alive.value),
         timeouts: client_timeouts(section, findings),
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,
@@ -148,6 +150,14 @@ fn http_listener(
         },
         errors: actions::error_answers(section, findings),
         compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
+    })
+}
+
+fn keep_alive(section: &schema::KeepAliveSection) -> Option<model::KeepAlive> {
+    let (requests, age) = (section.requests_max.value.0 as u32, section.age_max.value);
+    (requests > 0 || !age.is_zero()).then(|| model::KeepAlive {
+        requests_max: if requests == 0 { u32::MAX } else { requests },
+        age_max: if age.is_zero() { Duration::MAX } else { age },
     })
 }
 

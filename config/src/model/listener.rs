@@ -108,6 +108,8 @@ pub struct HttpListener {
     pub explain_allow: Networks,
     /// Whether a client that sends nothing more may still wait for its response.
     pub allow_half_close: bool,
+    /// How long connections are kept, where that has limits.
+    pub keep_alive: Option<KeepAlive>,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
     /// HTTP/2.
@@ -116,6 +118,15 @@ pub struct HttpListener {
     pub errors: Vec<ErrorPage>,
     /// Compression of responses.
     pub compress: Option<Box<Compress>>,
+}
+
+/// How long a client's connection is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Most requests; `u32::MAX` is no limit.
+    pub requests_max: u32,
+    /// Age from which on it ends with its next response; `Duration::MAX` is no limit.
+    pub age_max: Duration,
 }
 
 /// Client-side time limits of HTTP.

@@ -43,6 +43,8 @@ section! {
         /// Whether a client of HTTP/1.1 that closes its sending side before its response begins still gets it, as from
         /// `printf ... | nc -N`. Otherwise it has left: its request is ended at once, and logged with status 499.
         default("false") allow_half_close: bool,
+        /// How long connections are kept from request to request. For `http`.
+        default("{}") keep_alive: KeepAliveSection,
         /// Time limits towards clients. For `http`.
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.
@@ -173,6 +175,17 @@ section! {
         default("true") x_forwarded: bool,
         /// Send `Forwarded` (RFC 7239).
         default("false") forwarded: bool,
+    }
+}
+
+section! {
+    /// How long clients' connections are kept. One that has reached a limit ends with its response (`Connection: close`); over HTTP/2 it
+    /// gets GOAWAY, and streams that have begun end as they do.
+    KeepAliveSection, "keep_alive" {
+        /// Most requests on a connection; 0 is no limit.
+        default("0") requests_max: Count,
+        /// Age from which on a connection ends with its next response; 0 is no limit.
+        default("0") age_max: Duration,
     }
 }
 

@@ -4,6 +4,7 @@ use super::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::dispatcher::Fullness;
+use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
 use ringway_ring::{FULL_SHARE, Slot};
 use ringway_telemetry::Sample;
@@ -45,6 +46,7 @@ const BACKEND_METRICS: [(Metric, OfBackend); 6] = [
 pub(super) fn page(control: &ControlHandle) -> String {
     let snapshot = control.snapshot();
     let mut samples = vec![(catalogue::GENERATION, Vec::new(), snapshot.generation as f64)];
+    overload(control, &mut samples);
     topology(control, &mut samples);
     listeners(control, &snapshot, &mut samples);
     for end in &snapshot.certificates {
@@ -55,6 +57,20 @@ pub(super) fn page(control: &ControlHandle) -> String {
     services(&snapshot, &shares, &mut samples);
     backends(&snapshot, &shares, &mut samples);
     control.render(&samples)
+}
+
+fn overload(control: &ControlHandle, samples: &mut Vec<Sample>) {
+    let overload = control.overload();
+    samples.push((catalogue::OVERLOAD_STAGE, Vec::new(), f64::from(overload.stage() as u8)));
+    for resource in Resource::ALL {
+        samples.push((catalogue::OVERLOAD_PRESSURE, vec![resource.name().to_owned()], overload.pressure(resource)));
+    }
+    for (worker, found) in overload.ticks.found().enumerate() {
+        samples.push((catalogue::WORKER_LAG, vec![worker.to_string()], found.lag.as_secs_f64()));
+    }
+    for (worker, found) in overload.ticks.found().enumerate() {
+        samples.push((catalogue::WORKER_STUCK, vec![worker.to_string()], f64::from(u8::from(found.is_stuck))));
+    }
 }
 
 fn topology(control: &ControlHandle, samples: &mut Vec<Sample>) {

@@ -23,6 +23,7 @@ pub(super) fn status(control: &ControlHandle) -> Value {
         "uptime_seconds": control.uptime().as_secs_f64(),
         "generation": snapshot.generation,
         "draining": control.is_draining(),
+        "overload": control.overload().stage().name(),
         "workers": control.workers(),
         "topology": control.topology().map(|topology| topology.json()),
         "last_reload": control.last_reload().json(),

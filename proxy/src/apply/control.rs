@@ -87,6 +87,11 @@ impl Control {
         &self.current
     }
 
+    /// What all workers share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Workers that carry traffic.
     pub(crate) fn workers(&self) -> usize {
         self.workers

@@ -6,6 +6,7 @@ use super::topology::TopologyStatus;
 use crate::ambient;
 use crate::dispatcher::Fullness;
 use crate::net::shortage::Shortage;
+use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
 use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::{Metrics, Sample};
@@ -42,6 +43,11 @@ impl ControlHandle {
     /// What this host is short of.
     pub(crate) fn shortage(&self) -> &Shortage {
         &self.0.shared.shortage
+    }
+
+    /// What is stopped for want of something.
+    pub(crate) fn overload(&self) -> &OverloadState {
+        &self.0.shared.overload
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -5,6 +5,7 @@ use super::per_ip::PerIp;
 use super::permits::Occupancy;
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
+use crate::overload::OverloadState;
 use crate::snapshot::Current;
 use ringway_ring::Published;
 use ringway_telemetry::counters::Registry as Counters;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) occupancy: Arc<Occupancy>,
     /// The workers' command channels; set once all are started.
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
+    /// What the process has stopped doing for want of memory, time, connections or descriptors.
+    pub(crate) overload: OverloadState,
     /// Resources that this host is short of.
     pub(crate) shortage: Arc<Shortage>,
     /// Client connections by address, where a listener limits them.

@@ -56,7 +56,8 @@ struct Door {
 impl Door {
     async fn accept(&mut self, socket: &Listener) {
         while !self.active_listener.closing.get() {
-            if !self.admit() || self.frontend.worker.shared.shortage.is_tight() {
+            let waits = self.frontend.worker.shared.overload.stops_accepting() || !self.admit();
+            if waits || self.frontend.worker.shared.shortage.is_tight() {
                 self.back_off().await;
                 continue;
             }

@@ -105,7 +105,7 @@ impl Connection {
                     Poll::Ready(Ok(())) => *input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
                     Poll::Pending => {
-                        if self.client.open.is_closing() && !std::mem::replace(&mut self.leaving, true) {
+                        if self.client.open.ends_with_response() && !std::mem::replace(&mut self.leaving, true) {
                             self.client.timer.shorten(self.client.open.leave_after(self.asked));
                         }
                         // Between requests nothing is lost by closing, unless a request has just arrived.

@@ -36,7 +36,7 @@ pub(super) struct Serving {
     floods: bool,
     /// GOAWAY has been sent.
     closing: bool,
-    /// On a listener that closes: the latest time for GOAWAY, and the turns at that time.
+    /// Once it is to end with its next response: the latest time for GOAWAY, and the turns at that time.
     leave: Option<(Timer, u64)>,
 }
 
@@ -169,15 +169,20 @@ impl Serving {
             // The last GOAWAY has been sent: a peer that does not close is cut.
             return if idle { Poll::Ready(()) } else { Poll::Pending };
         }
-        let told = open.is_closing() && {
-            let (timer, turns) = leave.get_or_insert_with(|| {
-                let timer = open.worker.timer();
-                timer.shorten(open.leave_after(*asked));
-                (timer, activity.turns.get())
-            });
-            // A busy client gets GOAWAY with its next response.
-            timer.poll_fired(context) || *turns != activity.turns.get()
-        };
+        let ends = open.ends_with_response();
+        if !ends {
+            *leave = None;
+        }
+        let told = open.is_worn()
+            || ends && {
+                let (timer, turns) = leave.get_or_insert_with(|| {
+                    let timer = open.worker.timer();
+                    timer.shorten(open.leave_after(*asked));
+                    (timer, activity.turns.get())
+                });
+                // A busy client gets GOAWAY with its next response.
+                timer.poll_fired(context) || *turns != activity.turns.get()
+            };
         if told || idle {
             *closing = true;
             link.codec.borrow_mut().go_away(true, Reason::NoError);

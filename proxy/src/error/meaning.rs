@@ -73,6 +73,7 @@ impl ProxyError {
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
+            | Self::Overloaded
             | Self::ConnectionLimit
             | Self::PendingLimit
             | Self::LocalShortage
@@ -120,6 +121,7 @@ impl ProxyError {
             | Self::NoBackend
             | Self::AllFull
             | Self::ServiceFull
+            | Self::Overloaded
             | Self::RateLimited { .. }
             | Self::QueueTimeout
             | Self::PendingLimit
@@ -182,6 +184,7 @@ impl ProxyError {
             | Self::NoBackend
             | Self::AllFull
             | Self::ServiceFull
+            | Self::Overloaded
             | Self::RateLimited { .. }
             | Self::ConnectionLimit
             | Self::PendingLimit

@@ -82,7 +82,7 @@ impl LocalReply {
         if let Cause::Error(error) = &self.why {
             worker.shared.counters.error(&self.service, error.reason());
         }
-        let keep_alive = self.keep_alive && !client.open.is_closing();
+        let keep_alive = self.keep_alive && !client.open.ends_with_response();
         let listener = worker.listener(&client.open.active_listener);
         let pages = listener.as_ref().map_or(&[][..], |(view, listener)| &view.http(*listener).errors);
         let mut out = client.own_head();

@@ -74,7 +74,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
         // Nothing follows it on its stream.
         ClientEnd::Http2(_) => true,
     };
-    let keep_alive = request.keep_alive && rest && !client.open.is_closing();
+    let keep_alive = request.keep_alive && rest && !client.open.ends_with_response();
     let mut fields = HeadWriter::default();
     if request.explain || !request.response_lines.is_empty() {
         request.append_fields(&mut fields);

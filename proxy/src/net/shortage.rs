@@ -218,6 +218,14 @@ impl Shortage {
         self.limit.load(Relaxed)
     }
 
+    /// Descriptors in use, and from how many on clients get none: what has to do without them is left the rest.
+    pub(crate) fn use_by_clients(&self) -> Option<(u64, u64)> {
+        // Linux 6.2 and later: as many entries as there are open ones. Before, the lowest free one says how many there are at least.
+        let open = std::fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len());
+        let open = if open > 0 { open } else { self.lowest_free()? as u64 };
+        Some((open, self.ceiling(Rank::Client) as u64))
+    }
+
     fn ceiling(&self, rank: Rank) -> usize {
         let limit = self.limit();
         let reserve = self.reserve(limit);

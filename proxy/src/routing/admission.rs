@@ -37,7 +37,7 @@ pub(crate) struct Admitted {
 /// Checks it against the service's limits, and finds its key. `key_bytes` is scratch space.
 ///
 /// # Errors
-/// [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
+/// [`ProxyError::Overloaded`], [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
 pub(crate) fn admit(
     (view, service): (&View, usize),
     worker: &Worker,
@@ -48,6 +48,9 @@ pub(crate) fn admit(
 ) -> Result<Admitted, ProxyError> {
     let this = &view.services[service].service;
     if arrival == Arrival::New {
+        if worker.shared.overload.refuses_requests() {
+            return Err(ProxyError::Overloaded);
+        }
         rate_limit::admit(this, worker, input, key_bytes, now)?;
     }
     let mut admitted = Admitted::default();

@@ -7,7 +7,7 @@ use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
 use crate::net::transport::{Detached, Listener};
 use crate::worker::{ActiveListener, Worker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,6 +32,8 @@ pub(crate) struct WorkerLoop {
     retired: RefCell<VecDeque<Rc<ActiveListener>>>,
     /// Connections that other workers have sent here before this one has got their listener. Each has its permit.
     early: RefCell<Vec<Early>>,
+    /// Whether connections are kept no longer, as of the last tick.
+    saves: Cell<bool>,
 }
 
 /// A connection of a listener that is not known here yet.
@@ -48,7 +50,13 @@ impl WorkerLoop {
     /// The loop of a worker that begins.
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
         let frontend = Frontend::new(Rc::clone(&worker));
-        Rc::new(Self { worker, frontend, retired: RefCell::default(), early: RefCell::default() })
+        Rc::new(Self {
+            worker,
+            frontend,
+            retired: RefCell::default(),
+            early: RefCell::default(),
+            saves: Cell::new(false),
+        })
     }
 
     #[cfg(test)]
@@ -171,10 +179,27 @@ impl WorkerLoop {
         });
     }
 
+    /// As overload begins, has connections without a request see that they are to end.
+    fn watch_overload(&self) {
+        let saves = self.worker.shared.overload.stops_keep_alive();
+        if saves && !self.saves.get() {
+            self.worker.timers.wake_all();
+        }
+        self.saves.set(saves);
+    }
+
+    /// Frees memory, and connections to backends, that only a better time needs.
+    fn save(&self) {
+        self.worker.release_idle();
+        self.worker.trim();
+        self.frontend.trim();
+    }
+
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
     fn tick(&self, ticks: u64) {
         let worker = &self.worker;
         worker.timers.advance(ambient::now());
+        self.watch_overload();
         if worker.shared.shortage.is_tight() {
             worker.release_idle();
         }
@@ -189,6 +214,9 @@ impl WorkerLoop {
                 worker.shared.shortage.look();
             }
             worker.expire_idle();
+            if self.saves.get() {
+                self.save();
+            }
         }
         if ticks.is_multiple_of(TRIM_TICKS) {
             worker.trim();
@@ -247,11 +275,14 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                 }
                 Some(Command::Drain { done }) => this.drain(done),
             },
-            _ = ticker.tick() => {
+            due = ticker.tick() => {
                 ticks += 1;
+                let worker = &this.worker;
+                worker.shared.overload.ticks.note(worker.index, due.into_std(), ambient::now());
                 this.tick(ticks);
             }
         }
     }
+    this.worker.shared.overload.ticks.end(this.worker.index);
     this.tick(0);
 }

@@ -13,6 +13,7 @@ use crate::dispatcher::{Command, ListenerId, ListenerPermits, Listening, Occupan
 use crate::net::shortage::Shortage;
 use crate::net::transport::memory::{Network, Shape, Wire};
 use crate::net::transport::{self};
+use crate::overload::OverloadState;
 use crate::run::{WorkerLoop, work};
 use crate::snapshot::{Registry, Service, Snapshot};
 use crate::worker::Worker;
@@ -156,6 +157,7 @@ impl World {
         let shared = Arc::new(Shared {
             current,
             network: transport::Network::Memory(Arc::clone(&network)),
+            overload: OverloadState::new(setup.workers, ambient::now()),
             shortage: Shortage::new(Arc::clone(&counters)),
             counters,
             started: ambient::now(),

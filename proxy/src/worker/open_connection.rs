@@ -3,7 +3,9 @@
 use super::active_listener::ActiveListener;
 use super::context::Worker;
 use crate::dispatcher::{ConnectionPermit, Place};
-use ringway_config::model::{Listener, Protocol};
+use crate::net::timer::Deadline;
+use ringway_config::model::{KeepAlive, Listener, Protocol};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,6 +17,9 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 /// to send again, and learns from that response that it has to reconnect.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
+/// Under overload, connections without a request close within this time.
+const OVERLOAD_SPREAD: Duration = Duration::from_secs(3);
+
 /// A connection, from accept to its last byte. See [`OpenConnection::begin`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
@@ -23,6 +28,11 @@ pub(crate) struct OpenConnection {
     _permit: Option<ConnectionPermit>,
     /// Among the connections of its client's address.
     place: Option<Place>,
+    begun: Deadline,
+    /// Requests that have come while their number or its age had a limit.
+    requests: Cell<u32>,
+    /// It has reached one.
+    is_worn: Cell<bool>,
 }
 
 impl OpenConnection {
@@ -35,7 +45,15 @@ impl OpenConnection {
         worker.open.set(worker.open.get() + 1);
         worker.counters.connections.increment();
         worker.counters.accepted.increment();
-        Self { worker: Rc::clone(worker), active_listener: Rc::clone(active_listener), _permit: permit, place: None }
+        Self {
+            worker: Rc::clone(worker),
+            active_listener: Rc::clone(active_listener),
+            _permit: permit,
+            place: None,
+            begun: worker.timers.now(),
+            requests: Cell::new(0),
+            is_worn: Cell::new(false),
+        }
     }
 
     /// Counts it among its client's, where the listener limits them. `false`: the client has as many as allowed.
@@ -57,10 +75,34 @@ impl OpenConnection {
         self.worker.is_draining() || self.active_listener.closing.get()
     }
 
-    /// How long this connection may stay without a request, once its listener closes: each has a time of its own, so that clients
-    /// do not all come back at once.
+    /// A request has come.
+    pub(crate) fn count_request(&self, most: &KeepAlive) {
+        self.requests.set(self.requests.get().saturating_add(1));
+        let age = self.worker.timers.now().since(self.begun);
+        if self.requests.get() >= most.requests_max || age >= most.age_max {
+            self.is_worn.set(true);
+        }
+    }
+
+    /// Whether it has had as many requests, or is as old, as it may.
+    #[inline]
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.get()
+    }
+
+    /// Whether its next response ends it: it is closing or worn, or none is kept at the moment.
+    #[inline]
+    pub(crate) fn ends_with_response(&self) -> bool {
+        self.is_closing() || self.is_worn() || self.worker.shared.overload.stops_keep_alive()
+    }
+
+    /// How long this connection may stay without a request, once its listener closes, or none is kept: each has a time of its own, so
+    /// that clients do not all come back at once.
     pub(crate) fn leave_after(&self, asked: bool) -> Duration {
-        let left = self.active_listener.leave_until.get().since(self.worker.timers.now());
+        let left = match self.is_closing() {
+            true => self.active_listener.leave_until.get().since(self.worker.timers.now()),
+            false => OVERLOAD_SPREAD,
+        };
         let least = match asked {
             true if self.worker.spreads() => QUIET_TIME,
             true => Duration::ZERO,

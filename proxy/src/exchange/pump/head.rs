@@ -148,7 +148,7 @@ impl Exchange<'_> {
         // An early response: the rest of the body would stand between this request and the next.
         let abandons_body = self.upload != Upload::Done && head.status >= 400;
         self.client_keep_alive =
-            self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.is_closing();
+            self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.ends_with_response();
         self.write_fields(head, bytes, told, ruled.then_some(coding));
         self.retry_after = retry_after(head, bytes);
         Ok(())

@@ -35,6 +35,9 @@ pub(crate) fn prepare(
     let worker = &client.open.worker;
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let started = ambient::now();
+    if let Some(most) = &http.keep_alive {
+        client.open.count_request(most);
+    }
 
     let routed = route_of(client, bytes, view, listener, head, key_bytes, started);
     let Routed { route, service, origin, hold, explain, admitted } = match routed {

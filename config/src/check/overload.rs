@@ -1,0 +1,53 @@
+//! Overload: thresholds that follow each other, limits that are none.
+
+use super::text::nonzero;
+use crate::findings::Findings;
+use crate::model;
+use crate::schema::OverloadSection;
+use std::time::Duration;
+
+/// Workers look at what is due this often: they are always late by as much.
+const LAG_MIN: Duration = Duration::from_millis(100);
+
+pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Option<model::Overload> {
+    let thresholds = [
+        ("stop_keep_alive", &section.stop_keep_alive),
+        ("refuse_requests", &section.refuse_requests),
+        ("stop_accepting", &section.stop_accepting),
+    ];
+    for (name, at) in thresholds {
+        if at.value.0 == 0 {
+            let message = format!("`{name}` at 0 % would hold for ever");
+            let help = "write a percentage from 1 to 100; `enabled: false` turns all of it off";
+            findings.error(at.place, "out_of_range", message, help);
+        }
+    }
+    for [(before, earlier), (name, later)] in [[thresholds[0], thresholds[1]], [thresholds[1], thresholds[2]]] {
+        if later.value.0 < earlier.value.0 {
+            let message = format!(
+                "`{name}` at {} % comes before `{before}` at {} %, which it includes",
+                later.value.0, earlier.value.0
+            );
+            findings.error(later.place, "out_of_range", message, format!("write at least {}%", earlier.value.0));
+        }
+    }
+    if let Some(at) = section.memory_max.as_ref().filter(|at| at.value.0 == 0) {
+        let help = "write a size, for example `1GiB`, or remove it: then it is the limit of the cgroup";
+        findings.error(at.place, "out_of_range", "a process without memory serves nobody", help);
+    }
+    if let Some(at) = section.lag_max.as_ref().filter(|at| at.value < LAG_MIN) {
+        let message = format!("`lag_max` is shorter than {LAG_MIN:?}: workers are always that late");
+        findings.error(at.place, "bad_duration", message, "write for example `500ms`");
+    }
+    nonzero(&section.hold, "hold", findings);
+    let share = |percent: u32| f64::from(percent) / 100.0;
+    section.enabled.value.then(|| model::Overload {
+        memory_bytes_max: section.memory_max.as_ref().map(|at| at.value.0),
+        lag_max: section.lag_max.as_ref().map(|at| at.value),
+        connections: section.connections.value,
+        stop_keep_alive: share(section.stop_keep_alive.value.0),
+        refuse_requests: share(section.refuse_requests.value.0),
+        stop_accepting: share(section.stop_accepting.value.0),
+        hold: section.hold.value,
+    })
+}

@@ -1,0 +1,29 @@
+//! The section of overload: what is looked at, and from where on less is done.
+
+use super::*;
+
+section! {
+    /// What the process stops doing as what it may use comes to its end: stages, each with those before it. The share of a resource
+    /// that is used decides; a stage begins at once, and ends once that share has been below 95 % of its threshold for `hold`.
+    OverloadSection, "overload" {
+        /// Whether anything is stopped.
+        default("true") enabled: bool,
+        /// Most resident memory of this process. Absent is the limit of its cgroup (of containers, of systemd's `MemoryMax`); where
+        /// that has none, memory is not looked at.
+        optional memory_max: Bytes,
+        /// How late a worker may be for what is due; it may lead to refusals, not further. Absent is not looked at.
+        optional lag_max: Duration,
+        /// Whether keep-alive stops as `connections_max` is neared, or the descriptors that clients may take. Beyond it, clients wait in
+        /// the kernel's queue in any case.
+        default("false") connections: bool,
+        /// Percent from which responses end their connections (`Connection: close`, GOAWAY), and connections without a request are
+        /// closed, those to backends too.
+        default("85") stop_keep_alive: Percent,
+        /// Percent from which new requests get 503 with `Retry-After`, new TCP sessions are reset, new UDP flows do not begin.
+        default("92") refuse_requests: Percent,
+        /// Percent from which new connections are not accepted: they wait in the kernel's queue.
+        default("97") stop_accepting: Percent,
+        /// How long the share has to stay lower before a stage ends.
+        default("5s") hold: Duration,
+    }
+}

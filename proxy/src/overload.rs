@@ -1,0 +1,11 @@
+//! Overload: how much of what this process may use is used, and what it stops doing as that comes to its end. The control side measures
+//! and decides ([`stage`]); workers read the stage ([`OverloadState`]).
+
+pub(crate) mod memory;
+mod stage;
+mod state;
+mod ticks;
+
+pub(crate) use stage::{Change, Resource, Stage, Stages, Usage};
+pub(crate) use state::OverloadState;
+pub(crate) use ticks::{Turn, Watchdog};

@@ -1,6 +1,7 @@
 //! One of a backend's connections, one that is wanted, one request that waits: values whose drop returns what they count.
 
 use super::backend::BackendState;
+use super::connection_life::ConnectionLife;
 use super::connections::{Connections, add_below};
 use super::service::{Service, ServiceLive};
 use crate::error::ProxyError;
@@ -15,6 +16,8 @@ use tokio::sync::futures::Notified;
 pub(crate) struct ConnectionSlot {
     service: Arc<ServiceLive>,
     backend: Arc<BackendState>,
+    /// Of a connection that carries one request after the other.
+    pub(crate) life: ConnectionLife,
 }
 
 impl ConnectionSlot {
@@ -33,7 +36,7 @@ impl ConnectionSlot {
             live.connections.tell();
             return None;
         }
-        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state) })
+        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state), life: ConnectionLife::default() })
     }
 }
 

@@ -22,7 +22,6 @@ use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol}
 use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsConnector;
 
@@ -163,7 +162,7 @@ impl Prober {
             None => CheckConnection::new(stream),
             // Most checks need no room for a handshake, nor for HTTP/2.
             Some(tls) => {
-                let connector = TlsConnector::from(Arc::clone(&tls.config));
+                let connector = TlsConnector::from(tls.config_for(address));
                 let connecting = Box::pin(connector.connect(tls.name(address.ip()), stream)).await;
                 CheckConnection::new(connecting.map_err(|error| ProbeError::of(error, CheckFailure::Tls))?)
             }
@@ -210,6 +209,7 @@ fn fields(http: &HttpCheck) -> Vec<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 

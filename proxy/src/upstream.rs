@@ -189,7 +189,7 @@ async fn connect(
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+    let connector = tokio_rustls::TlsConnector::from(tls.config_for(address));
     // Boxed: a handshake must not make every connection's future larger.
     let connecting = Box::pin(connector.connect(tls.name(address.ip()), tcp));
     let stream = within(timer, ProxyError::TlsFailed, connecting).await?;

@@ -3,7 +3,8 @@
 //! It is heard apart from the checks, at its own times, and nothing that a check finds takes back what it has said. Each of the
 //! three things that it may say holds until it says another of the same kind.
 
-use std::time::{Duration, Instant};
+use crate::recurring::Recurring;
+use std::time::Duration;
 
 /// When agents are asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,13 +44,13 @@ pub(crate) struct AgentState {
     pub(crate) up: bool,
     pub(crate) percent: u8,
     pub(crate) mode: AgentMode,
-    pub(crate) next: Option<Instant>,
-    pub(crate) asking: bool,
+    /// The questions to it.
+    pub(crate) question: Recurring,
 }
 
 impl Default for AgentState {
     fn default() -> Self {
-        Self { up: true, percent: 100, mode: AgentMode::Ready, next: None, asking: false }
+        Self { up: true, percent: 100, mode: AgentMode::Ready, question: Recurring::NEVER }
     }
 }
 

@@ -11,7 +11,7 @@
 //! health.set_members(&[Member::new("a"), Member::new("b")], start);
 //! let later = start + Duration::from_secs(2);
 //! while let Some(id) = health.poll_probe(later) {
-//!     let result = if id == "a" { Probe::Success } else { Probe::Failure(CheckFailure::Connect) };
+//!     let result = if &*id == "a" { Probe::Success } else { Probe::Failure(CheckFailure::Connect) };
 //!     health.handle_probe(&id, result, later);
 //! }
 //! assert_eq!((health.share("a"), health.share("b")), (Some(u16::MAX), Some(0)));
@@ -24,13 +24,14 @@ mod event;
 mod levels;
 mod member;
 mod params;
+mod recurring;
 mod schedule;
 mod service;
 mod statistics;
 
 pub use agent::{AgentMode, AgentParams, AgentReport};
 pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
-pub use member::MemberView;
+pub use member::{MemberKey, MemberRef, MemberView};
 pub use params::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
     SlowStartParams, SuccessRateParams,

@@ -3,6 +3,9 @@
 use crate::agent::{AgentMode, AgentState};
 use crate::event::{CheckFailure, EventKind, Probe};
 use crate::params::{CheckParams, Initial, OutlierParams, SlowStartParams};
+use crate::recurring::Recurring;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A share of 1: all keys.
@@ -13,7 +16,7 @@ const STEP_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct MemberState {
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
     pub(crate) weight: u32,
     pub(crate) drain: bool,
     /// Drained, and clients that are bound to it are to go elsewhere.
@@ -34,8 +37,7 @@ pub(crate) struct MemberState {
     /// Checks in a row that contradict `check_up`.
     streak: u32,
     pub(crate) last_failure: Option<CheckFailure>,
-    pub(crate) next_check: Option<Instant>,
-    pub(crate) checking: bool,
+    pub(crate) check: Recurring,
     /// Failures of live traffic in a row; those of the way to it apart, if they are counted apart.
     pub(crate) failures: u32,
     pub(crate) local_failures: u32,
@@ -83,6 +85,49 @@ impl Ramp {
     }
 }
 
+/// A member for which something is due: its id, and where it is found at once as long as the membership stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberKey {
+    pub(crate) id: Arc<str>,
+    pub(crate) index: usize,
+}
+
+impl MemberKey {
+    /// Its place among the members, sorted by id, when the key was made.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+}
+
+/// Its id.
+impl Deref for MemberKey {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A member, named by its id alone or by its key.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberRef<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) index: usize,
+}
+
+impl<'a> From<&'a str> for MemberRef<'a> {
+    fn from(id: &'a str) -> Self {
+        Self { id, index: usize::MAX }
+    }
+}
+
+impl<'a> From<&'a MemberKey> for MemberRef<'a> {
+    fn from(key: &'a MemberKey) -> Self {
+        Self { id: &key.id, index: key.index }
+    }
+}
+
 /// A backend as the status shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemberView {
@@ -112,7 +157,7 @@ impl MemberState {
     pub(crate) fn new(id: &str, check: Option<&CheckParams>) -> Self {
         let up = check.is_none_or(|check| check.initial == Initial::Up);
         Self {
-            id: id.to_owned(),
+            id: id.into(),
             weight: 0,
             drain: false,
             maintenance: false,
@@ -125,8 +170,7 @@ impl MemberState {
             checked: false,
             streak: 0,
             last_failure: None,
-            next_check: None,
-            checking: false,
+            check: Recurring::NEVER,
             failures: 0,
             local_failures: 0,
             good_checks: 0,
@@ -175,7 +219,7 @@ impl MemberState {
     }
 
     /// When it keeps its clients no longer.
-    pub(crate) fn keeps_until(&self, keep: Option<Duration>) -> Option<Instant> {
+    fn keeps_until(&self, keep: Option<Duration>) -> Option<Instant> {
         self.without_keys_since.filter(|_| self.keeps_clients)?.checked_add(keep?)
     }
 
@@ -187,7 +231,7 @@ impl MemberState {
 
     /// Takes in a check's result. `true`: what the checks say has changed.
     pub(crate) fn handle_probe(&mut self, probe: Probe, params: &CheckParams) -> bool {
-        self.checking = false;
+        self.check.under_way = false;
         let good = !matches!(probe, Probe::Failure(_));
         self.good_checks = if good { self.good_checks.saturating_add(1) } else { 0 };
         if let Probe::Failure(failure) = probe {
@@ -309,8 +353,13 @@ impl MemberState {
         (u32::from(share) * u32::from(self.percent()) / 100) as u16
     }
 
+    /// When time alone changes something: its ejection ends, its ramp moves, it keeps its clients no longer.
+    pub(crate) fn next_move(&self, keep: Option<Duration>, now: Instant) -> Option<Instant> {
+        [self.ejected_until, self.next_step(now), self.keeps_until(keep)].into_iter().flatten().min()
+    }
+
     /// When its ramp moves next.
-    pub(crate) fn next_step(&self, now: Instant) -> Option<Instant> {
+    fn next_step(&self, now: Instant) -> Option<Instant> {
         let ramp = self.ramp.filter(|ramp| !ramp.is_over(now))?;
         let step = (ramp.window / STEPS).max(STEP_MIN);
         Some((now + step).min(ramp.began + ramp.window))

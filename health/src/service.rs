@@ -1,10 +1,12 @@
 //! All backends of a service: which are checked when, which may be ejected, and when health is ignored.
 
-use crate::due::begin;
+use crate::due::Due;
 use crate::event::{Event, EventKind};
-use crate::member::MemberState;
+use crate::member::{MemberKey, MemberRef, MemberState};
 use crate::params::Params;
+use crate::recurring::Recurring;
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 mod ejection;
@@ -44,6 +46,11 @@ pub struct ServiceHealth {
     pub(crate) params: Params,
     /// Sorted by id.
     pub(crate) members: Vec<MemberState>,
+    /// Checks, and questions to agents.
+    pub(crate) checks: Due,
+    pub(crate) questions: Due,
+    /// When time alone changes something: an ejection ends, a ramp moves, clients are kept no longer.
+    next_move: Option<Instant>,
     random: u64,
     started: bool,
     panic: bool,
@@ -63,6 +70,9 @@ impl ServiceHealth {
         Self {
             params,
             members: Vec::new(),
+            checks: Due::new(|member| &mut member.check),
+            questions: Due::new(|member| &mut member.agent.question),
+            next_move: None,
             random: seed,
             started: false,
             panic: false,
@@ -82,20 +92,21 @@ impl ServiceHealth {
         for index in 0..self.members.len() {
             if lost {
                 let member = &mut self.members[index];
-                (member.next_check, member.checking) = (None, false);
+                member.check = Recurring::NEVER;
                 member.check_percent = 100;
                 if !std::mem::replace(&mut member.check_up, true) && member.is_up() {
                     member.ramp_up(params.slow_start, now);
                 }
             } else if gained {
                 self.schedule_first(index);
-            } else if let (Some(check), Some(next)) = (params.check, self.members[index].next_check) {
+            } else if let (Some(check), Some(next)) = (params.check, self.members[index].check.next) {
                 // A shorter interval holds at once.
                 let latest = now + self.members[index].check_interval(&check);
-                self.members[index].next_check = Some(next.min(latest));
+                self.members[index].check.next = Some(next.min(latest));
             }
         }
         self.follow_agent_params(now);
+        self.rebuild_due();
         self.settle(now);
     }
 
@@ -104,10 +115,10 @@ impl ServiceHealth {
         self.now = now;
         let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
         let mut regained = Vec::new();
-        self.members.retain(|state| ids.contains(state.id.as_str()));
+        self.members.retain(|state| ids.contains(&*state.id));
         for member in members {
             let drain = member.drain || member.maintenance;
-            let index = match self.find(member.id) {
+            let index = match self.find(member.id.into()) {
                 Ok(index) => index,
                 Err(index) => {
                     let mut state = MemberState::new(member.id, self.params.check.as_ref());
@@ -140,17 +151,28 @@ impl ServiceHealth {
         }
         // Once all are known: whether one may be ejected depends on which others there are.
         for id in regained {
-            if let Ok(index) = self.find(id) {
+            if let Ok(index) = self.find(id.into()) {
                 self.recount_ejection(index, now);
             }
         }
         self.started = true;
+        self.rebuild_due();
         self.settle(now);
+    }
+
+    fn rebuild_due(&mut self) {
+        self.checks.rebuild(&mut self.members);
+        self.questions.rebuild(&mut self.members);
     }
 
     /// Time has passed: ejections end, ramps move.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
+        self.checks.forget_past(&mut self.members);
+        self.questions.forget_past(&mut self.members);
+        if self.next_move.is_none_or(|at| at > now) {
+            return;
+        }
         for index in 0..self.members.len() {
             if self.members[index].ejected_until.is_some_and(|until| until <= now) {
                 self.members[index].return_from_ejection(now);
@@ -161,37 +183,36 @@ impl ServiceHealth {
         self.settle(now);
     }
 
-    /// When [`ServiceHealth::handle_timeout`] or [`ServiceHealth::poll_probe`] has something to do next.
+    /// When [`ServiceHealth::handle_timeout`] or [`ServiceHealth::poll_probes`] has something to do next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.members
-            .iter()
-            .flat_map(|member| {
-                let check = member.next_check.filter(|_| !member.checking);
-                let agent = member.agent.next.filter(|_| !member.agent.asking);
-                let kept = member.keeps_until(self.params.keep_clients);
-                [check, agent, member.ejected_until, member.next_step(self.now), kept]
-            })
-            .flatten()
-            .min()
+        [self.checks.next(), self.questions.next(), self.next_move].into_iter().flatten().min()
     }
 
-    /// A backend whose check is due; the check counts as begun. Call until `None`.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<String> {
+    /// A backend whose check is due, the longest overdue first; the check counts as begun. Call until `None`.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<MemberKey> {
         self.now = now;
-        begin(&mut self.members, now, 1, |member| (&mut member.next_check, &mut member.checking)).pop()
+        let index = self.checks.begin(&mut self.members, now)?;
+        Some(self.key(index))
     }
 
-    /// All backends whose checks are due, the longest overdue first; the checks count as begun.
-    pub fn poll_probes(&mut self, now: Instant) -> Vec<String> {
-        self.now = now;
-        begin(&mut self.members, now, usize::MAX, |member| (&mut member.next_check, &mut member.checking))
+    /// All backends whose checks are due, likewise.
+    pub fn poll_probes(&mut self, now: Instant) -> Vec<MemberKey> {
+        std::iter::from_fn(|| self.poll_probe(now)).collect()
     }
 
     /// All backends whose agents are to be asked, likewise.
-    pub fn poll_agents(&mut self, now: Instant) -> Vec<String> {
+    pub fn poll_agents(&mut self, now: Instant) -> Vec<MemberKey> {
         self.now = now;
-        begin(&mut self.members, now, usize::MAX, |member| (&mut member.agent.next, &mut member.agent.asking))
+        std::iter::from_fn(|| {
+            let index = self.questions.begin(&mut self.members, now)?;
+            Some(self.key(index))
+        })
+        .collect()
+    }
+
+    fn key(&self, index: usize) -> MemberKey {
+        MemberKey { id: Arc::clone(&self.members[index].id), index }
     }
 
     /// What has happened since; call until `None`.
@@ -204,14 +225,18 @@ impl ServiceHealth {
         std::mem::take(&mut self.changed)
     }
 
-    fn find(&self, id: &str) -> Result<usize, usize> {
-        self.members.binary_search_by(|member| member.id.as_str().cmp(id))
+    fn find(&self, member: MemberRef<'_>) -> Result<usize, usize> {
+        let MemberRef { id, index } = member;
+        if self.members.get(index).is_some_and(|state| *state.id == *id) {
+            return Ok(index);
+        }
+        self.members.binary_search_by(|state| (*state.id).cmp(id))
     }
 
     fn tell(&mut self, index: usize, kind: EventKind) {
         self.members[index].last_change = Some((kind, self.now));
         if self.events.len() < EVENTS_MAX {
-            self.events.push_back(Event { id: self.members[index].id.clone(), kind });
+            self.events.push_back(Event { id: self.members[index].id.to_string(), kind });
         }
     }
 
@@ -279,7 +304,7 @@ mod tests {
         for round in 1..20 {
             let at = now + SECOND * round;
             while let Some(id) = health.poll_probe(at) {
-                let probe = if id == "a" { Probe::Failure(crate::CheckFailure::Connect) } else { Probe::Success };
+                let probe = if &*id == "a" { Probe::Failure(crate::CheckFailure::Connect) } else { Probe::Success };
                 health.handle_probe(&id, probe, at);
             }
         }

@@ -133,7 +133,7 @@ fn agents_and_checks_have_times_of_their_own() {
         }
     }
     for (times, interval) in [(&checks, 2), (&agents, 5)] {
-        let mine: Vec<Instant> = times.iter().filter(|(id, _)| id == "a").map(|(_, at)| *at).collect();
+        let mine: Vec<Instant> = times.iter().filter(|(id, _)| &**id == "a").map(|(_, at)| *at).collect();
         assert_eq!(mine.len(), 60 / interval as usize);
         assert!(mine.windows(2).all(|pair| pair[1] - pair[0] == SECOND * interval), "{interval}");
     }

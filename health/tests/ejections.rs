@@ -163,7 +163,7 @@ fn a_backend_that_cannot_take_traffic_is_no_part_of_those_that_may_be_ejected() 
                     "asks for nothing" if index >= 2 => Probe::Weighted(0),
                     _ => Probe::Success,
                 };
-                health.handle_probe(name, probe, now);
+                health.handle_probe(name.as_str(), probe, now);
             }
             // Those that take nothing fail first, as they may: nobody is protected by that, and nobody exposed.
             for name in names.iter().rev() {

@@ -135,7 +135,7 @@ fn panic_begins_below_its_threshold_and_not_at_it() {
             Params { panic_threshold_percent: 50, ..params() },
             &ids.map(|id| Member { weight: 3, ..Member::new(id) }),
         );
-        ids[..down].iter().for_each(|id| health.handle_probe(id, DOWN, now));
+        ids[..down].iter().for_each(|id| health.handle_probe(*id, DOWN, now));
         assert_eq!(health.is_panic(), expected, "{down} of four are down");
     }
     // Of weights, not of heads.

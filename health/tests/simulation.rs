@@ -8,8 +8,8 @@
 )]
 
 use ringway_health::{
-    AgentMode, AgentParams, AgentReport, CheckFailure, CheckParams, Member, Outcome, OutlierOn, OutlierParams, Params,
-    Probe, ServiceHealth,
+    AgentMode, AgentParams, AgentReport, CheckFailure, CheckParams, Member, MemberKey, Outcome, OutlierOn,
+    OutlierParams, Params, Probe, ServiceHealth,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ fn simulate(seed: u64) {
     let mut now = begin;
     let mut health = ServiceHealth::new(params, seed, now);
     let mut shadows: BTreeMap<String, Shadow> = BTreeMap::new();
-    let mut pending: Vec<String> = Vec::new();
+    let mut pending: Vec<MemberKey> = Vec::new();
 
     for step in 0..STEPS {
         now += Duration::from_millis(random.below(90_000) / (1 + random.below(20)));
@@ -99,7 +99,7 @@ fn simulate(seed: u64) {
             1 if shadows.len() > 3 => {
                 let id = pick(&shadows, &mut random);
                 shadows.remove(&id);
-                pending.retain(|other| *other != id);
+                pending.retain(|other| **other != *id);
                 tell_members(&mut health, &mut shadows, now);
             }
             2 if !shadows.is_empty() => {
@@ -136,11 +136,11 @@ fn simulate(seed: u64) {
                 if random.below(5) > 0 {
                     report.up = Some(!shadow.agent_down);
                     report.mode = Some(if shadow.agent_drain { AgentMode::Drain } else { AgentMode::Ready });
-                    health.handle_agent(&id, report, now);
+                    health.handle_agent(id.as_str(), report, now);
                 } else {
                     // Lost on the way: what it meant to say is not known here.
                     (shadow.agent_down, shadow.agent_drain) = said(&health, &id, now);
-                    health.handle_agent(&id, report, now);
+                    health.handle_agent(id.as_str(), report, now);
                 }
             }
             _ => {}
@@ -152,12 +152,12 @@ fn simulate(seed: u64) {
         for id in pending.drain(..) {
             let good = random.below(10) < 7;
             health.handle_probe(&id, if good { Probe::Success } else { Probe::Failure(CheckFailure::Timeout) }, now);
-            let shadow = shadows.get_mut(&id).unwrap();
+            let shadow = shadows.get_mut(&*id).unwrap();
             shadow.checks.push(good);
             shadow.up = replay(&shadow.checks);
         }
         while let Some(id) = health.poll_probe(now) {
-            assert!(!pending.contains(&id), "a second check of {id} at once");
+            assert!(!pending.contains(&id), "a second check of {} at once", &*id);
             pending.push(id);
         }
         // Most agents have nothing to say.

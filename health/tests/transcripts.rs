@@ -64,6 +64,24 @@ fn fall_failures_take_down_and_rise_successes_bring_up() {
 }
 
 #[test]
+fn a_check_that_ends_after_the_members_have_moved_counts_for_its_own_and_for_nobody_once_that_has_gone() {
+    let check = CheckParams { interval: SECOND, ..CheckParams::default() };
+    let (mut health, now) = start(checks(check), 4);
+    let due = health.poll_probes(now + SECOND);
+    assert_eq!(due.len(), 4);
+    let (now, left) = (now + SECOND, ["b1", "b2", "c"].map(str::to_owned));
+    set(&mut health, &left, &[], now);
+    for key in due.iter().filter(|key| &***key != "b1") {
+        health.handle_probe(key, DOWN, now);
+    }
+    assert_eq!(["b1", "b2", "c"].map(|id| health.share(id)), [Some(FULL), Some(0), Some(FULL)]);
+    // Who is new is checked as the others are, and a check that is under way is not made twice.
+    let mut again: Vec<String> = health.poll_probes(now + SECOND * 2).iter().map(|key| key.to_string()).collect();
+    again.sort();
+    assert_eq!(again, ["b2", "c"]);
+}
+
+#[test]
 fn first_check_decides_alone() {
     for (initial, probe, before, after) in [(Initial::Up, DOWN, FULL, 0), (Initial::Down, Probe::Success, 0, FULL)] {
         let (mut health, now) = start(checks(CheckParams { initial, ..CheckParams::default() }), 2);
@@ -83,7 +101,7 @@ fn a_check_that_could_not_be_made_changes_nothing_but_is_made_again() {
     let mut now = health.poll_timeout().unwrap().max(first);
     health.take_changed();
     for _ in 0..10 {
-        assert_eq!(health.poll_probe(now), Some("b0".into()));
+        assert_eq!(health.poll_probe(now).as_deref(), Some("b0"));
         health.handle_no_probe("b0", now);
         assert_eq!((health.share("b0"), health.take_changed()), (Some(FULL), false), "neither fall");
         now = health.poll_timeout().unwrap();
@@ -131,7 +149,7 @@ fn interval_follows_the_state() {
         (Probe::Success, 1),
         (Probe::Success, 10),
     ] {
-        assert_eq!(health.poll_probe(now), Some("b0".into()));
+        assert_eq!(health.poll_probe(now).as_deref(), Some("b0"));
         assert_eq!(health.poll_probe(now), None, "one check at a time");
         // The check's own time is part of the interval.
         health.handle_probe("b0", probe, now + Duration::from_millis(300));
@@ -456,7 +474,7 @@ fn panic_may_refuse_instead() {
 fn all_due_checks_come_at_once_and_each_once() {
     let (mut health, now) = start(checks(CheckParams::default()), 50);
     let later = now + SECOND * 2;
-    let mut due = health.poll_probes(later);
+    let mut due: Vec<String> = health.poll_probes(later).iter().map(|key| key.to_string()).collect();
     assert!(health.poll_probes(later).is_empty() && health.poll_probe(later).is_none());
     due.sort();
     let mut all = members(50);

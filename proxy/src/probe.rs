@@ -16,14 +16,12 @@ pub(crate) use grpc::serving_status;
 use crate::net::proxy_protocol;
 use crate::net::shortage::{Resource, Shortage};
 use crate::net::tls::{ClientTls, TlsError};
-use crate::net::transport;
 use connection::{CheckConnection, connect};
 use judge::{judge_status, judge_weight};
-use ringway_config::model::{CheckKind, HealthCheck, UpstreamProtocol};
+use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
 use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsConnector;
 
@@ -63,6 +61,8 @@ impl Opened {
 pub(crate) struct Prober {
     check: HealthCheck,
     tls: Option<ClientTls>,
+    /// What is sent, where that is HTTP/1.1.
+    request: Option<http1::Request>,
 }
 
 impl Prober {
@@ -77,7 +77,13 @@ impl Prober {
             CheckKind::Tcp => &[],
         };
         let tls = check.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose()?;
-        Ok(Self { check: check.clone(), tls })
+        let request = match &check.kind {
+            CheckKind::Http(http) if http.protocol == UpstreamProtocol::Http1 => {
+                Some(http1::Request::new(http, &fields(http)))
+            }
+            CheckKind::Http(_) | CheckKind::Grpc { .. } | CheckKind::Tcp => None,
+        };
+        Ok(Self { check: check.clone(), tls, request })
     }
 
     /// Checks that may be under way at once.
@@ -145,10 +151,8 @@ impl Prober {
         shortage: &Shortage,
         opened: &mut Option<CheckConnection>,
     ) -> Result<u8, ProbeError> {
-        let mut stream =
-            connect(address, shortage).await.map_err(|error| ProbeError::of(error, CheckFailure::Connect))?;
-        // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
-        let _ = transport::prepare(&stream, self.check.params.timeout);
+        let connected = connect(address, self.check.params.timeout, shortage).await;
+        let mut stream = connected.map_err(|error| ProbeError::of(error, CheckFailure::Connect))?;
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxy_protocol::write(version, &<_>::default(), &mut header);
@@ -156,51 +160,56 @@ impl Prober {
         }
         let connection = match &self.tls {
             None => CheckConnection::new(stream),
+            // Most checks need no room for a handshake, nor for HTTP/2.
             Some(tls) => {
-                let connector = TlsConnector::from(Arc::clone(&tls.config));
-                let connecting = connector.connect(tls.name(address.ip()), stream).await;
+                let connector = TlsConnector::from(tls.config_for(address));
+                let connecting = Box::pin(connector.connect(tls.name(address.ip()), stream)).await;
                 CheckConnection::new(connecting.map_err(|error| ProbeError::of(error, CheckFailure::Tls))?)
             }
         };
-        Ok(self.exchange(opened.insert(connection), address).await?)
+        let connection = opened.insert(connection);
+        Ok(match (&self.check.kind, &self.request) {
+            (CheckKind::Tcp, _) => 100,
+            (CheckKind::Http(http), Some(request)) => http1::check(connection, http, request, address).await?,
+            (CheckKind::Http(http), None) => Box::pin(self.http2(connection, http, address)).await?,
+            (CheckKind::Grpc { service, authority }, _) => {
+                let authority = authority.clone().unwrap_or_else(|| address.to_string());
+                let secure = self.check.tls.is_some();
+                let checking = h2::grpc_health(&mut connection.stream, service, &authority, secure);
+                Box::pin(checking).await.map(|()| 100)?
+            }
+        })
     }
 
-    async fn exchange(&self, connection: &mut CheckConnection, address: SocketAddr) -> Result<u8, CheckFailure> {
-        let secure = self.check.tls.is_some();
-        match &self.check.kind {
-            CheckKind::Tcp => Ok(100),
-            CheckKind::Grpc { service, authority } => {
-                let authority = authority.clone().unwrap_or_else(|| address.to_string());
-                h2::grpc_health(&mut connection.stream, service, &authority, secure).await.map(|()| 100)
-            }
-            CheckKind::Http(http) => {
-                let default_host = address.to_string();
-                let host = http.host.as_deref().unwrap_or(&default_host);
-                // A configured field takes the place of the default.
-                let own_agent = http.headers.iter().any(|(name, _)| name == "user-agent");
-                let agent = (!own_agent).then_some(("user-agent", "ringway-check"));
-                let named = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                let fields: Vec<(&str, &str)> = agent.into_iter().chain(named).collect();
-                match http.protocol {
-                    UpstreamProtocol::Http1 => http1::check(connection, http, host, &fields).await,
-                    UpstreamProtocol::H2 => {
-                        let (method, path, body) = (&http.method, &http.path, http.body.as_ref());
-                        let check = h2::HttpCheck { method, path, host, secure, fields: &fields, body };
-                        h2::http(&mut connection.stream, &check, |status, fields| {
-                            judge_status(http, status.as_u16())?;
-                            Ok(judge_weight(fields.get(&http.weight_header).map(|value| value.as_bytes())))
-                        })
-                        .await
-                    }
-                }
-            }
-        }
+    async fn http2(
+        &self,
+        connection: &mut CheckConnection,
+        http: &HttpCheck,
+        address: SocketAddr,
+    ) -> Result<u8, CheckFailure> {
+        let host = http.host.clone().unwrap_or_else(|| address.to_string());
+        let (method, path, body, secure) = (&http.method, &http.path, http.body.as_ref(), self.check.tls.is_some());
+        let check = h2::HttpCheck { method, path, host: &host, secure, fields: &fields(http), body };
+        h2::http(&mut connection.stream, &check, |status, fields| {
+            judge_status(http, status.as_u16())?;
+            Ok(judge_weight(fields.get(&http.weight_header).map(|value| value.as_bytes())))
+        })
+        .await
     }
+}
+
+/// Fields of a request, besides the host. A configured field takes the place of the default.
+fn fields(http: &HttpCheck) -> Vec<(&str, &str)> {
+    let own_agent = http.headers.iter().any(|(name, _)| name == "user-agent");
+    let agent = (!own_agent).then_some(("user-agent", "ringway-check"));
+    let named = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    agent.into_iter().chain(named).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 

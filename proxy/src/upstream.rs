@@ -18,6 +18,7 @@ use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
 use crate::net::transport::Transport;
 use crate::snapshot::Service;
+use crate::snapshot::connection_life::ConnectionLife;
 use crate::snapshot::connection_slot::{ConnectionSlot, Pending};
 use crate::worker::Peer;
 use crate::worker::{Upstream, Worker, WorkerService};
@@ -66,7 +67,9 @@ pub(crate) struct Connector<'a> {
 pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, certain: bool) -> Option<Connection> {
     let upstream = &service.upstreams[usize::from(slot.0)];
     match service.service.config.protocol {
-        UpstreamProtocol::H2 => upstream.shared.take(false).map(Connection::http2),
+        UpstreamProtocol::H2 => {
+            upstream.shared.take(false, &service.service.config.pool, &worker.timers).map(Connection::http2)
+        }
         // An upgrade takes the connection for good; a pooled one serves as well.
         UpstreamProtocol::Http1 => {
             upstream.pool.take(certain, &worker.counters).map(|taken| Connection::http1(taken, true))
@@ -97,7 +100,7 @@ impl Connector<'_> {
 
     /// A stream of a connection that is being opened now, by this request or another.
     async fn opened_stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<http2::Upstream, ProxyError> {
-        let shared = &upstream.shared;
+        let (shared, limits) = (&upstream.shared, &self.service.service.config.pool);
         self.timer.set_before(Duration::ZERO, self.limit);
         let _waiting = shared.wait();
         loop {
@@ -114,7 +117,7 @@ impl Connector<'_> {
                 Poll::Pending => Poll::Pending,
             });
             result.await?;
-            if let Some(stream) = shared.take(std::mem::take(&mut fresh)) {
+            if let Some(stream) = shared.take(std::mem::take(&mut fresh), limits, &self.worker.timers) {
                 return Ok(stream);
             }
             shared.outcome()?;
@@ -126,9 +129,11 @@ impl Connector<'_> {
         let service = &self.service.service;
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
-            let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            let mut slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
             self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
             let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
+            let worker = self.worker;
+            slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
             Ok((stream, slot))
         };
         let opened = opening.await;
@@ -141,10 +146,11 @@ impl Connector<'_> {
 async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
     let timer = worker.timer();
     let opened = async {
-        let counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        let mut counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
+        counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
@@ -152,7 +158,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
     };
     let opened = opened.await;
     let is_open = opened.is_ok();
-    upstream.shared.put(opening, opened);
+    upstream.shared.put(opening, opened, &service.config.pool);
     if is_open {
         // The request that wanted it may be gone: it is idle, and can give way.
         service.live.tell_room();
@@ -183,7 +189,7 @@ async fn connect(
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+    let connector = tokio_rustls::TlsConnector::from(tls.config_for(address));
     // Boxed: a handshake must not make every connection's future larger.
     let connecting = Box::pin(connector.connect(tls.name(address.ip()), tcp));
     let stream = within(timer, ProxyError::TlsFailed, connecting).await?;

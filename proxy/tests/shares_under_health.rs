@@ -59,7 +59,7 @@ impl World {
     }
 
     fn probe(&mut self, index: usize, probe: Probe) {
-        self.health.handle_probe(&self.ids[index], probe, self.now);
+        self.health.handle_probe(self.ids[index].as_str(), probe, self.now);
         self.apply();
     }
 

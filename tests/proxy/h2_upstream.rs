@@ -585,3 +585,82 @@ listen(sys.argv[2], True)
         assert_eq!(get(address, "/").unwrap().header("x-scheme"), Some(scheme));
     }
 }
+
+/// A backend in HTTP/1.1 or HTTP/2 that answers each request, and notes the end of each connection.
+fn notes_ends(protocol: &str) -> Backend {
+    match protocol {
+        "h2" => Backend::custom(|stream, seen| {
+            let Some(mut frames) = Frames::serve(stream, 100) else { return };
+            while let Some(stream) = frames.request() {
+                frames.answer(stream, "a");
+            }
+            seen.lock().unwrap().push("end".into());
+        }),
+        _ => Backend::custom(|mut stream, seen| {
+            while read_request(&mut stream).is_some() {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na");
+            }
+            seen.lock().unwrap().push("end".into());
+        }),
+    }
+}
+
+#[test]
+fn a_connection_carries_as_many_requests_as_it_may_and_is_closed_then() {
+    if require("curl").is_none() {
+        return;
+    }
+    for protocol in ["http1", "h2"] {
+        let (backend, listen) = (notes_ends(protocol), free_address());
+        let text = format!("protocol: {protocol}\npool: {{ requests_max: 10 }}");
+        let _ringway = Ringway::start(&one_worker(listen, &text, &[("a", backend.address)]));
+        let url = format!("http://{listen}/[1-100]");
+        let curl = output("curl", &["-s", "-w", " %{http_code}", &url]);
+        assert_eq!(String::from_utf8_lossy(&curl.stdout), "a 200".repeat(100), "{protocol}");
+        // Ten each; one in a hundred has drawn nine.
+        let connections = backend.connections.load(Ordering::SeqCst);
+        assert!((10..=12).contains(&connections), "{protocol}: {connections}");
+        wait_for("those that are full to be closed", || (backend.requests().len() + 1 >= connections).then_some(()));
+    }
+}
+
+#[test]
+fn a_connection_that_is_too_old_is_closed_though_nobody_asks_for_it() {
+    for protocol in ["http1", "h2"] {
+        let (backend, listen) = (notes_ends(protocol), free_address());
+        let text = format!("protocol: {protocol}\npool: {{ age_max: 500ms, idle_timeout: 1h }}");
+        let _ringway = Ringway::start(&one_worker(listen, &text, &[("a", backend.address)]));
+        assert_eq!(get(listen, "/").unwrap().status, 200);
+        wait_for("the connection to be closed", || (backend.requests() == ["end"]).then_some(()));
+    }
+}
+
+#[test]
+fn a_request_outlives_the_age_of_its_connection_while_the_next_goes_on_another() {
+    let (gate, turn) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let opens = Arc::clone(&gate);
+    let backend = Backend::custom(move |stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        let is_first = turn.fetch_add(1, Ordering::SeqCst) == 0;
+        while let Some(stream) = frames.request() {
+            if is_first {
+                seen.lock().unwrap().push("asked".into());
+                wait_for("the other to be answered", || (opens.load(Ordering::SeqCst) == 1).then_some(()));
+            }
+            frames.answer(stream, if is_first { "first" } else { "second" });
+        }
+        seen.lock().unwrap().push(if is_first { "first ended" } else { "second ended" }.into());
+    });
+    let listen = free_address();
+    let text = "protocol: h2\npool: { age_max: 500ms }";
+    let _ringway = Ringway::start(&one_worker(listen, text, &[("a", backend.address)]));
+    let slow = std::thread::spawn(move || get(listen, "/").unwrap().text());
+    wait_for("the first request", || (backend.requests() == ["asked"]).then_some(()));
+    // Nothing but its age changes meanwhile.
+    takes(Duration::from_millis(700));
+    assert_eq!(get(listen, "/").unwrap().text(), "second");
+    assert!(!backend.requests().iter().any(|noted| noted == "first ended"));
+    gate.store(1, Ordering::SeqCst);
+    assert_eq!(slow.join().unwrap(), "first");
+    wait_for("its end", || backend.requests().iter().any(|noted| noted == "first ended").then_some(()));
+}

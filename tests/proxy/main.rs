@@ -25,6 +25,7 @@ mod policies;
 mod protocols;
 mod quic;
 mod reload;
+mod resumption;
 mod retries;
 mod routes;
 mod shortage;

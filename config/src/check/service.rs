@@ -111,7 +111,15 @@ fn service_model(
         pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
-        pool: model::Pool { idle_max: pool.idle_max.value.0 as u32, idle_timeout: pool.idle_timeout.value },
+        pool: model::Pool {
+            idle_max: pool.idle_max.value.0 as u32,
+            idle_timeout: pool.idle_timeout.value,
+            age_max: pool.age_max.value,
+            requests_max: match pool.requests_max.value.0 as u32 {
+                0 => u32::MAX,
+                most => most,
+            },
+        },
         zone_aware: section.zone_aware.value,
         backends,
     })

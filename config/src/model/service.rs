@@ -335,6 +335,10 @@ pub struct Pool {
     pub idle_max: u32,
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
+    /// One that is as old takes no more requests, less what is drawn for it; zero is no limit.
+    pub age_max: Duration,
+    /// Requests that one carries, less what is drawn for it; `u32::MAX` is no limit.
+    pub requests_max: u32,
 }
 
 #[cfg(test)]

@@ -282,8 +282,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Tree {
         Scalar(&'static str),
-        List(Vec<Tree>, bool),
-        Map(Vec<(&'static str, Tree)>, bool),
+        List(Vec<Self>, bool),
+        Map(Vec<(&'static str, Self)>, bool),
     }
 
     fn tree() -> impl Strategy<Value = Tree> {

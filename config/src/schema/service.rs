@@ -194,6 +194,12 @@ section! {
         default("1024") idle_max: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,
+        /// One that is as old takes no more requests: it is closed once those that it carries are over. Up to a tenth less, drawn
+        /// for each, so that not all are opened anew at once; 0 is no limit. Over HTTP/2 the next one is opened while the last
+        /// streams of this one end: leave room for it in `connections_max`.
+        default("0") age_max: Duration,
+        /// Requests that one carries, after which it is closed; up to a tenth fewer, likewise. 0 is no limit.
+        default("0") requests_max: Count,
     }
 }
 

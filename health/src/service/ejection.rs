@@ -9,7 +9,7 @@ impl ServiceHealth {
     /// A request of live traffic has ended.
     pub fn handle_outcome(&mut self, id: &str, outcome: Outcome, now: Instant) {
         self.now = now;
-        let Ok(index) = self.find(id) else { return };
+        let Ok(index) = self.find(id.into()) else { return };
         let params = self.params.outlier;
         let (local, wish) = (outcome.is_local(), params.obeyed(outcome.wish()));
         let failed = local || outcome.status().is_some_and(|status| params.on.counts(status));
@@ -29,10 +29,10 @@ impl ServiceHealth {
     pub fn handle_windows(&mut self, windows: &[Window<'_>], now: Instant) {
         self.now = now;
         // A backend that takes no keys is no measure for others, and needs no ejection: what it still gets is its sessions' alone.
-        let able = |id: &str| self.find(id).is_ok_and(|index| self.members[index].weight_asked() > 0);
+        let able = |id: &str| self.find(id.into()).is_ok_and(|index| self.members[index].weight_asked() > 0);
         let judged: Vec<Window<'_>> = windows.iter().filter(|window| able(window.id)).copied().collect();
         for (id, cause) in statistics::outliers(&judged, &self.params.outlier) {
-            if let Ok(index) = self.find(id)
+            if let Ok(index) = self.find(id.into())
                 && self.members[index].ejected_until.is_none()
             {
                 self.eject(index, cause, Duration::ZERO, true, now);

@@ -3,13 +3,14 @@
 use super::ServiceHealth;
 use crate::agent::{AgentReport, AgentState};
 use crate::event::{CheckFailure, EventKind, Probe};
+use crate::member::MemberRef;
 use std::time::Instant;
 
 impl ServiceHealth {
     /// An active check has ended.
-    pub fn handle_probe(&mut self, id: &str, probe: Probe, now: Instant) {
+    pub fn handle_probe<'a>(&mut self, member: impl Into<MemberRef<'a>>, probe: Probe, now: Instant) {
         self.now = now;
-        let (Ok(index), Some(check)) = (self.find(id), self.params.check) else { return };
+        let (Ok(index), Some(check)) = (self.find(member.into()), self.params.check) else { return };
         let before = self.standing(index);
         let failure = match probe {
             Probe::Success | Probe::Weighted(_) => None,
@@ -39,10 +40,10 @@ impl ServiceHealth {
 
     /// An active check could not be made, for reasons that are not the backend's: that says nothing of it. The next one comes
     /// after an interval, as always.
-    pub fn handle_no_probe(&mut self, id: &str, now: Instant) {
+    pub fn handle_no_probe<'a>(&mut self, member: impl Into<MemberRef<'a>>, now: Instant) {
         self.now = now;
-        if let (Ok(index), Some(check)) = (self.find(id), self.params.check) {
-            self.members[index].checking = false;
+        if let (Ok(index), Some(check)) = (self.find(member.into()), self.params.check) {
+            self.members[index].check.under_way = false;
             self.schedule_next(index, check, now);
         }
     }
@@ -51,12 +52,12 @@ impl ServiceHealth {
     pub fn forget_probes(&mut self, now: Instant) {
         self.now = now;
         for index in 0..self.members.len() {
-            if std::mem::take(&mut self.members[index].checking)
+            if std::mem::take(&mut self.members[index].check.under_way)
                 && let Some(check) = self.params.check
             {
                 self.schedule_next(index, check, now);
             }
-            if self.members[index].agent.asking {
+            if self.members[index].agent.question.under_way {
                 self.end_agent(index, now);
             }
         }
@@ -89,9 +90,9 @@ impl ServiceHealth {
     }
 
     /// An agent has been asked; of one that has said nothing, the report is empty. Its words hold until it says others.
-    pub fn handle_agent(&mut self, id: &str, report: AgentReport, now: Instant) {
+    pub fn handle_agent<'a>(&mut self, member: impl Into<MemberRef<'a>>, report: AgentReport, now: Instant) {
         self.now = now;
-        let Ok(index) = self.find(id) else { return };
+        let Ok(index) = self.find(member.into()) else { return };
         self.end_agent(index, now);
         if self.params.agent.is_none() {
             return;
@@ -110,7 +111,7 @@ impl ServiceHealth {
     /// What follows for the agents from the parameters.
     pub(super) fn follow_agent_params(&mut self, now: Instant) {
         for index in 0..self.members.len() {
-            match (self.params.agent, self.members[index].agent.next) {
+            match (self.params.agent, self.members[index].agent.question.next) {
                 (None, _) => {
                     let was_down = !self.members[index].is_up();
                     self.members[index].agent = AgentState::default();
@@ -120,7 +121,7 @@ impl ServiceHealth {
                 }
                 (Some(_), None) => self.schedule_first_agent(index),
                 (Some(params), Some(next)) => {
-                    self.members[index].agent.next = Some(next.min(now + params.interval));
+                    self.members[index].agent.question.next = Some(next.min(now + params.interval));
                 }
             }
         }

@@ -44,6 +44,7 @@ impl ServiceHealth {
         self.changed |= shares != self.levels;
         self.levels = shares;
         let mut outlasted = Vec::new();
+        let mut next_move = None;
         for (index, member) in self.members.iter_mut().enumerate() {
             // In panic the unhealthy take their keys back; the healthy keep their ramps, and what drains goes on draining.
             let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
@@ -60,7 +61,9 @@ impl ServiceHealth {
             self.changed |= share != member.share || doubted != member.doubted || keeping_changed;
             member.doubted = doubted;
             member.share = share;
+            next_move = [next_move, member.next_move(self.params.keep_clients, now)].into_iter().flatten().min();
         }
+        self.next_move = next_move;
         for index in outlasted {
             self.tell(index, EventKind::ClientsMoved);
         }

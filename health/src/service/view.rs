@@ -8,25 +8,25 @@ impl ServiceHealth {
     /// Share of its keys that a backend takes now: 0 none, 65535 all.
     #[must_use]
     pub fn share(&self, id: &str) -> Option<u16> {
-        self.find(id).ok().map(|index| self.members[index].share)
+        self.find(id.into()).ok().map(|index| self.members[index].share)
     }
 
     /// Whether a backend is unhealthy. One that has a share all the same has it in panic, and is the last to be asked.
     #[must_use]
     pub fn is_doubted(&self, id: &str) -> bool {
-        self.find(id).is_ok_and(|index| self.members[index].doubted)
+        self.find(id.into()).is_ok_and(|index| self.members[index].doubted)
     }
 
     /// Whether a backend that takes no keys keeps the clients that are bound to it.
     #[must_use]
     pub fn keeps_clients(&self, id: &str) -> bool {
-        self.find(id).is_ok_and(|index| self.members[index].keeps_clients)
+        self.find(id.into()).is_ok_and(|index| self.members[index].keeps_clients)
     }
 
     /// Whether a success would now change something: its last outcome was a failure.
     #[must_use]
     pub fn is_suspect(&self, id: &str) -> bool {
-        self.find(id).is_ok_and(|index| {
+        self.find(id.into()).is_ok_and(|index| {
             let member = &self.members[index];
             member.failures > 0 || member.local_failures > 0
         })
@@ -47,6 +47,6 @@ impl ServiceHealth {
     /// A backend as the status shows it.
     #[must_use]
     pub fn view(&self, id: &str, now: Instant) -> Option<MemberView> {
-        self.find(id).ok().map(|index| self.members[index].view(self.params.check.is_some(), now))
+        self.find(id.into()).ok().map(|index| self.members[index].view(self.params.check.is_some(), now))
     }
 }

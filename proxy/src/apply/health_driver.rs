@@ -8,7 +8,7 @@ use crate::ambient;
 use crate::net::shortage::Shortage;
 use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
-use checks::{Checks, Finished, take_in};
+use checks::{Checks, Finished, ResultCounters};
 use load_control::LoadControl;
 use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ struct Driver {
     live: Arc<ServiceLive>,
     counters: Arc<Counters>,
     checks: Checks,
+    results: ResultCounters,
     windows: Windows,
     load_control: LoadControl,
 }
@@ -87,6 +88,7 @@ impl Driver {
     fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>, now: Instant) -> Self {
         Self {
             live,
+            results: ResultCounters::default(),
             checks: Checks::new(Arc::clone(&counters), shortage),
             counters,
             windows: Windows::new(now),
@@ -100,7 +102,7 @@ impl Driver {
         let (next, due, agents) = {
             // Under one lock with what it changes where requests read: no reader sees the one without the other.
             let mut health = self.live.health();
-            take_in(&mut health, &self.live.name, finished, now);
+            self.results.take_in(&mut health, &self.live.name, finished, now);
             health.handle_timeout(now);
             let (due, agents) = (health.poll_probes(now), health.poll_agents(now));
             // Most checks change nothing: then nothing is written where requests read.
@@ -111,11 +113,11 @@ impl Driver {
             health_events::publish(service, &events);
             (next, due, agents)
         };
-        for id in due {
-            self.checks.begin_check(service, id, now);
+        for member in due {
+            self.checks.begin_check(service, member, now);
         }
-        for id in agents {
-            self.checks.begin_agent(service, id, now);
+        for member in agents {
+            self.checks.begin_agent(service, member, now);
         }
         let others = [self.judge(service, now), self.load_control.poll(service, now)];
         others.into_iter().flatten().chain(next).min()
@@ -171,6 +173,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::checks::CheckResult;
+    use super::checks::tests::key;
     use super::*;
     use crate::snapshot::{Registry, Snapshot};
     use ringway_health::{CheckFailure, Probe};
@@ -219,7 +222,7 @@ mod tests {
         }
         assert_eq!(driver.turn(service, &[], now), None, "nothing is due before a result");
         assert_eq!(driver.checks.running(), 3);
-        let failed = ("b".to_owned(), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
+        let failed = (key("b"), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
         let next = driver.turn(service, &[failed], now).unwrap();
         assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
         assert_eq!(service.backends[1].state.load.active_fraction(), 0, "its result is in force");
@@ -243,10 +246,10 @@ mod tests {
         tokio::spawn(async move {
             for (id, after_millis) in [("a", 1_000), ("b", 15), ("c", 4), ("late", 5)] {
                 tokio::time::sleep(Duration::from_millis(after_millis)).await;
-                results.send((id.into(), CheckResult::Check(Some(Probe::Success)))).unwrap();
+                results.send((key(id), CheckResult::Check(Some(Probe::Success)))).unwrap();
             }
         });
-        let ids = |finished: &[Finished]| finished.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        let ids = |finished: &[Finished]| finished.iter().map(|(member, _)| member.to_string()).collect::<Vec<_>>();
         let (begin, next) = (ambient::now(), Some(begin + later));
         assert_eq!(ids(&driver.wait(next, moment).await), ["a", "b", "c"]);
         assert_eq!(ambient::since(begin), Duration::from_millis(1_020));

@@ -11,6 +11,7 @@ use crate::net::timer::Deadline;
 use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Connection;
 use crate::worker::{Upstream, Worker};
+use ringway_config::model::Pool;
 use ringway_http1::parse_response_on;
 use ringway_message::{Method, ParseError, ResponseHead};
 use std::task::{Context, Poll, ready};
@@ -211,12 +212,13 @@ impl Attempt {
     }
 
     /// The backend's part is over. The attempt's own connection goes back to the pool, or is closed.
-    pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, idle_max: u32, worker: &Worker) {
+    pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, limits: &Pool, worker: &Worker) {
         let BackendEnd::Http1(http1) = &mut self.end else { return };
-        let Some(slot) = self.slot.take() else { return };
+        let Some(mut slot) = self.slot.take() else { return };
         let stream = std::mem::replace(&mut http1.stream, Stream::Returned(tokio::io::empty()));
-        if keeps {
-            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.counters);
+        slot.life.count_request();
+        if keeps && !slot.life.is_over(limits, &worker.timers) {
+            upstream.pool.put(stream, slot, limits.idle_max, worker.timers.now(), &worker.counters);
         }
     }
 }

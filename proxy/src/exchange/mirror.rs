@@ -86,7 +86,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
         let input = std::mem::take(&mut http1.input);
         let keeps = keeps && input.is_empty();
         worker.buffers.give(input);
-        attempt.give_back(keeps, upstream, this.service.config.pool.idle_max, worker);
+        attempt.give_back(keeps, upstream, &this.service.config.pool, worker);
     }
     whole
 }

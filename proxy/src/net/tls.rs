@@ -8,6 +8,7 @@ mod handshake_failure;
 mod no_verification;
 mod resolver;
 mod server;
+mod sessions;
 #[cfg(test)]
 mod testing;
 mod tickets;

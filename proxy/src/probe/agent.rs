@@ -23,7 +23,7 @@ pub(super) async fn query(
     opened: &mut Option<CheckConnection>,
 ) -> io::Result<AgentReport> {
     let address = SocketAddr::new(agent.address.unwrap_or(backend.ip()), agent.port);
-    let connection = match connect(address, shortage).await {
+    let connection = match connect(address, agent.timeout, shortage).await {
         Ok(stream) => opened.insert(CheckConnection::new(stream)),
         Err(error) if Resource::of(&error).is_some() => return Err(error),
         Err(_) => return Ok(AgentReport::default()),

@@ -2,6 +2,7 @@
 
 use super::judge::{BODY_BYTES_MAX, HEAD_BYTES_MAX, judge_body};
 use crate::net::shortage::{Rank, Resource, Shortage};
+use crate::net::transport;
 use ringway_config::model::Capture;
 use ringway_health::CheckFailure;
 use ringway_http1::{Body, Encoding, Limits, Method, ResponseHead, parse_response};
@@ -22,13 +23,13 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// A connection, within what descriptors checks may take.
-pub(super) async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStream> {
+/// A connection, within what descriptors checks may take. Nothing of it is left once its time is over.
+pub(super) async fn connect(address: SocketAddr, time: Duration, shortage: &Shortage) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     shortage.admit(&socket, Rank::Check)?;
     let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
     // A check is one small request: it must not wait for more.
-    let _ = stream.set_nodelay(true);
+    let _ = transport::prepare(&stream, time);
     Ok(stream)
 }
 

@@ -295,7 +295,7 @@ impl World {
             let mut health = service.live.health();
             health.handle_timeout(now);
             for id in health.poll_probes(now) {
-                let well = self.backends.iter().any(|backend| backend.id == id && backend.well.get());
+                let well = self.backends.iter().any(|backend| backend.id == *id && backend.well.get());
                 let probe = if well { Probe::Success } else { Probe::Failure(CheckFailure::Closed) };
                 health.handle_probe(&id, probe, now);
             }

@@ -1,6 +1,7 @@
 //! One of a backend's connections, one that is wanted, one request that waits: values whose drop returns what they count.
 
 use super::backend::BackendState;
+use super::connection_life::ConnectionLife;
 use super::connections::{Connections, add_below};
 use super::service::{Service, ServiceLive};
 use crate::error::ProxyError;
@@ -17,6 +18,8 @@ pub(crate) struct ConnectionSlot {
     backend: Arc<BackendState>,
     /// It is counted among the backend's idle ones too.
     idle: bool,
+    /// Of a connection that carries one request after the other.
+    pub(crate) life: ConnectionLife,
 }
 
 impl ConnectionSlot {
@@ -35,7 +38,12 @@ impl ConnectionSlot {
             live.connections.tell();
             return None;
         }
-        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state), idle: false })
+        Some(Self {
+            service: Arc::clone(live),
+            backend: Arc::clone(&backend.state),
+            life: ConnectionLife::default(),
+            idle: false,
+        })
     }
 
     /// Counts it among the backend's idle ones, if there are fewer than `most` over all workers.

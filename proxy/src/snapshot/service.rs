@@ -7,7 +7,7 @@ use crate::net::quic_ids;
 use crate::net::tls::ClientTls;
 use crate::probe::Prober;
 use ringway_config::model;
-use ringway_health::{Event, EventKind, ServiceHealth};
+use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
 use ringway_ring::{BackendSet, Hash, HotKeys, Line, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -114,6 +114,15 @@ impl Service {
         }
         let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
         self.backend_set.kept_owner(hash, keeps)
+    }
+
+    /// The slot of a backend for which something is due: where the health machine has it, as long as both have the same backends.
+    pub(crate) fn slot_of_member(&self, member: &MemberKey) -> Option<Slot> {
+        let index = member.index();
+        if self.backends.get(index).is_some_and(|backend| *backend.config.id == **member) {
+            return u16::try_from(index).ok().map(Slot);
+        }
+        self.slot_of(member)
     }
 
     /// The slot of a backend.

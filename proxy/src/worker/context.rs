@@ -218,12 +218,11 @@ impl Worker {
 
     /// Closes connections to backends that have idled for too long.
     pub(crate) fn expire_idle(&self) {
-        let now = self.timers.now();
         for service in &self.view().services {
-            let oldest = self.timers.before(service.service.config.pool.idle_timeout);
+            let limits = &service.service.config.pool;
             for upstream in &service.upstreams {
-                upstream.pool.expire(oldest, &self.counters);
-                upstream.shared.expire(oldest, now);
+                upstream.pool.expire(limits, &self.timers, &self.counters);
+                upstream.shared.expire(limits, &self.timers);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Idle connections of one worker to one backend, last in, first out.
 
 use crate::net::stream::Stream;
-use crate::net::timer::Deadline;
+use crate::net::timer::{Deadline, Timers};
 use crate::snapshot::connection_slot::ConnectionSlot;
+use ringway_config::model;
 use ringway_telemetry::counters::WorkerCounters;
 use std::cell::{Cell, RefCell};
 
@@ -51,11 +52,14 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle since before `oldest`, and what the backend has closed.
-    pub(crate) fn expire(&self, oldest: Deadline, counters: &WorkerCounters) {
+    /// Closes what has been idle for too long, or is too old, and what the backend has closed.
+    pub(crate) fn expire(&self, limits: &model::Pool, timers: &Timers, counters: &WorkerCounters) {
+        let oldest = timers.before(limits.idle_timeout);
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_reusable(false));
+        idle.retain_mut(|idle| {
+            idle.since >= oldest && !idle.slot.life.is_over(limits, timers) && idle.stream.is_reusable(false)
+        });
         counters.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
@@ -109,6 +113,7 @@ mod tests {
     use super::*;
     use crate::net::transport::Transport;
     use crate::net::transport::memory::{Listener, Network};
+    use crate::snapshot::connection_life::ConnectionLife;
     use crate::worker::testing::Rig;
     use ringway_ring::Slot;
     use std::net::SocketAddr;
@@ -202,6 +207,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_that_is_too_old_is_closed_however_recently_it_was_used() {
+        let (rig, backend, pool) = (Rig::new(ONE), Backend::new(), Pool::default());
+        let (counters, timers) = (&rig.worker.counters, &rig.worker.timers);
+        let limits = |age_max| model::Pool { age_max, ..rig.worker.view().services[0].service.config.pool };
+        let (here, _there, _) = backend.connect().await;
+        let mut slot = slot(&rig);
+        slot.life = ConnectionLife::begin(&limits(Duration::from_secs(1)), timers.now(), || 0);
+        rig.pass(Duration::from_secs(10));
+        pool.put(here, slot, 8, timers.now(), counters);
+        for (age_max, kept) in [(Duration::ZERO, 1), (Duration::from_secs(11), 1), (Duration::from_secs(9), 0)] {
+            pool.expire(&limits(age_max), timers, counters);
+            assert_eq!((pool.len(), counters.upstream_idle.get()), (kept, kept as u64), "{age_max:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_more_are_kept_than_may_be_none_for_too_long_and_none_once_the_backend_has_gone() {
         let (rig, backend, pool) = (Rig::new(ONE), Backend::new(), Pool::default());
         let counters = &rig.worker.counters;
@@ -222,7 +243,8 @@ mod tests {
         rig.pass(Duration::from_secs(10));
         let then = rig.worker.timers.now();
         put(&pool).await;
-        pool.expire(then, counters);
+        let limits = model::Pool { idle_timeout: Duration::from_secs(5), ..view.services[0].service.config.pool };
+        pool.expire(&limits, &rig.worker.timers, counters);
         assert_eq!(pool.len(), 1, "the older one has idled for too long");
         pool.doubt(then, counters);
         assert_eq!(pool.len(), 0, "nothing was heard of it since the one in use began");

@@ -4,9 +4,11 @@
 use crate::net::shortage::{Operation, Shortage};
 use crate::probe::{Opened, Prober};
 use crate::snapshot::Service;
-use ringway_health::{AgentReport, Probe, ServiceHealth};
+use metrics::Counter;
+use ringway_health::{AgentReport, MemberKey, Probe, ServiceHealth};
 use ringway_telemetry::catalogue;
 use ringway_telemetry::counters::Registry as Counters;
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,21 +23,21 @@ pub(super) enum CheckResult {
     Agent(Option<AgentReport>),
 }
 
-/// A backend's id, and the result.
-pub(super) type Finished = (String, CheckResult);
+/// A backend, and the result.
+pub(super) type Finished = (MemberKey, CheckResult);
 
 /// Reports the result of a running check once, whatever becomes of it: a backend whose check never ended would not be checked
 /// again.
 struct ResultGuard {
-    id: String,
+    member: MemberKey,
     results: UnboundedSender<Finished>,
     result: CheckResult,
 }
 
 impl ResultGuard {
     /// `none` is reported if the check does not come to its end.
-    fn new(id: String, results: UnboundedSender<Finished>, none: CheckResult) -> Self {
-        Self { id, results, result: none }
+    fn new(member: MemberKey, results: UnboundedSender<Finished>, none: CheckResult) -> Self {
+        Self { member, results, result: none }
     }
 
     fn finish(mut self, result: CheckResult) {
@@ -46,7 +48,7 @@ impl ResultGuard {
 impl Drop for ResultGuard {
     fn drop(&mut self) {
         // A driver that has gone wants no results.
-        let _ = self.results.send((std::mem::take(&mut self.id), self.result));
+        let _ = self.results.send((self.member.clone(), self.result));
     }
 }
 
@@ -74,14 +76,14 @@ impl Checks {
     }
 
     /// Begins a check of a backend.
-    pub(super) fn begin_check(&mut self, service: &Service, id: String, now: Instant) {
-        let Some((prober, address, permits)) = self.target(service, &id) else {
+    pub(super) fn begin_check(&mut self, service: &Service, member: MemberKey, now: Instant) {
+        let Some((prober, address, permits)) = self.target(service, &member) else {
             // Gone since: the machine hears of it with the next membership. Nothing was sent.
-            service.live.health().handle_no_probe(&id, now);
+            service.live.health().handle_no_probe(&member, now);
             return;
         };
         let shortage = Arc::clone(&self.shortage);
-        let guard = ResultGuard::new(id, self.results.0.clone(), CheckResult::Check(None));
+        let guard = ResultGuard::new(member, self.results.0.clone(), CheckResult::Check(None));
         self.running.spawn(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
@@ -96,13 +98,13 @@ impl Checks {
     }
 
     /// Begins a query of a backend's agent.
-    pub(super) fn begin_agent(&mut self, service: &Service, id: String, now: Instant) {
-        let Some((prober, address, permits)) = self.target(service, &id) else {
-            service.live.health().handle_agent(&id, AgentReport::default(), now);
+    pub(super) fn begin_agent(&mut self, service: &Service, member: MemberKey, now: Instant) {
+        let Some((prober, address, permits)) = self.target(service, &member) else {
+            service.live.health().handle_agent(&member, AgentReport::default(), now);
             return;
         };
         let shortage = Arc::clone(&self.shortage);
-        let guard = ResultGuard::new(id, self.results.0.clone(), CheckResult::Agent(None));
+        let guard = ResultGuard::new(member, self.results.0.clone(), CheckResult::Agent(None));
         self.running.spawn(async move {
             let permit = permits.acquire().await;
             let mut opened = Opened::default();
@@ -114,8 +116,8 @@ impl Checks {
         });
     }
 
-    fn target(&mut self, service: &Service, id: &str) -> Option<(Arc<Prober>, SocketAddr, Arc<Semaphore>)> {
-        let (prober, slot) = (service.prober.as_ref()?, service.slot_of(id)?);
+    fn target(&mut self, service: &Service, member: &MemberKey) -> Option<(Arc<Prober>, SocketAddr, Arc<Semaphore>)> {
+        let (prober, slot) = (service.prober.as_ref()?, service.slot_of_member(member)?);
         Some((Arc::clone(prober), service.address(slot), self.permits(prober.concurrency())))
     }
 
@@ -160,39 +162,67 @@ impl Checks {
     }
 }
 
-/// Counts results, and takes them into the health machine.
-pub(super) fn take_in(health: &mut ServiceHealth, service: &str, finished: &[Finished], now: Instant) {
-    for (id, result) in finished {
-        let (metric, label) = match result {
-            CheckResult::Check(Some(Probe::Success | Probe::Weighted(_))) => (catalogue::CHECKS, "success"),
-            CheckResult::Check(Some(Probe::Failure(_))) => (catalogue::CHECKS, "failure"),
-            CheckResult::Check(None) => (catalogue::CHECKS, "not_made"),
-            CheckResult::Agent(Some(report)) if *report == AgentReport::default() => {
-                (catalogue::AGENT_CHECKS, "silent")
+/// Counts of results: each looked up once, when there is the first of its kind.
+#[derive(Default)]
+pub(super) struct ResultCounters {
+    success: OnceCell<Counter>,
+    failure: OnceCell<Counter>,
+    not_made: OnceCell<Counter>,
+    agent_answered: OnceCell<Counter>,
+    agent_silent: OnceCell<Counter>,
+    agent_not_made: OnceCell<Counter>,
+}
+
+impl ResultCounters {
+    fn of(&self, result: &CheckResult, service: &str) -> &Counter {
+        let (counter, metric, label) = match result {
+            CheckResult::Check(Some(Probe::Success | Probe::Weighted(_))) => {
+                (&self.success, catalogue::CHECKS, "success")
             }
-            CheckResult::Agent(Some(_)) => (catalogue::AGENT_CHECKS, "answered"),
-            CheckResult::Agent(None) => (catalogue::AGENT_CHECKS, "not_made"),
+            CheckResult::Check(Some(Probe::Failure(_))) => (&self.failure, catalogue::CHECKS, "failure"),
+            CheckResult::Check(None) => (&self.not_made, catalogue::CHECKS, "not_made"),
+            CheckResult::Agent(Some(report)) if *report == AgentReport::default() => {
+                (&self.agent_silent, catalogue::AGENT_CHECKS, "silent")
+            }
+            CheckResult::Agent(Some(_)) => (&self.agent_answered, catalogue::AGENT_CHECKS, "answered"),
+            CheckResult::Agent(None) => (&self.agent_not_made, catalogue::AGENT_CHECKS, "not_made"),
         };
-        metrics::counter!(metric.name, "service" => service.to_owned(), "result" => label).increment(1);
-        match result {
-            CheckResult::Check(Some(probe)) => health.handle_probe(id, *probe, now),
-            CheckResult::Check(None) => health.handle_no_probe(id, now),
-            // What an agent has reported stays, as it could not be queried.
-            CheckResult::Agent(report) => health.handle_agent(id, report.unwrap_or_default(), now),
+        counter.get_or_init(|| metrics::counter!(metric.name, "service" => service.to_owned(), "result" => label))
+    }
+
+    /// Counts results, and takes them into the health machine.
+    pub(super) fn take_in(&self, health: &mut ServiceHealth, service: &str, finished: &[Finished], now: Instant) {
+        for (member, result) in finished {
+            self.of(result, service).increment(1);
+            match result {
+                CheckResult::Check(Some(probe)) => health.handle_probe(member, *probe, now),
+                CheckResult::Check(None) => health.handle_no_probe(member, now),
+                // What an agent has reported stays, as it could not be queried.
+                CheckResult::Agent(report) => health.handle_agent(member, report.unwrap_or_default(), now),
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ambient;
     use ringway_health::{CheckParams, Member, Params};
 
+    /// The key of a backend of that name.
+    pub(in super::super) fn key(id: &str) -> MemberKey {
+        let now = ambient::now();
+        let check = CheckParams::default();
+        let mut health = ServiceHealth::new(Params { check: Some(check), ..Params::default() }, 1, now);
+        health.set_members(&[Member::new(id)], now);
+        health.poll_probe(now + check.interval).unwrap()
+    }
+
     #[tokio::test]
     async fn a_check_that_panics_or_is_aborted_ends_without_a_result() {
         let (sender, mut results) = unbounded_channel();
-        let guard = |id: &str| ResultGuard::new(id.to_owned(), sender.clone(), CheckResult::Check(None));
+        let guard = |id: &str| ResultGuard::new(key(id), sender.clone(), CheckResult::Check(None));
         let mut running = JoinSet::new();
         for (id, panics) in [("panics", true), ("hangs", false)] {
             let guard = guard(id);
@@ -203,11 +233,11 @@ mod tests {
             });
         }
         guard("succeeds").finish(CheckResult::Check(Some(Probe::Success)));
-        assert_eq!(results.recv().await, Some(("succeeds".into(), CheckResult::Check(Some(Probe::Success)))));
+        assert_eq!(results.recv().await, Some((key("succeeds"), CheckResult::Check(Some(Probe::Success)))));
         assert!(running.join_next().await.unwrap().unwrap_err().is_panic());
-        assert_eq!(results.recv().await, Some(("panics".into(), CheckResult::Check(None))));
+        assert_eq!(results.recv().await, Some((key("panics"), CheckResult::Check(None))));
         running.shutdown().await;
-        assert_eq!(results.recv().await, Some(("hangs".into(), CheckResult::Check(None))));
+        assert_eq!(results.recv().await, Some((key("hangs"), CheckResult::Check(None))));
     }
 
     #[test]
@@ -218,8 +248,8 @@ mod tests {
         health.set_members(&[Member::new("a")], now);
         let mut due = health.poll_timeout().unwrap();
         for _ in 0..5 {
-            assert_eq!(health.poll_probe(due), Some("a".into()));
-            take_in(&mut health, "s", &[("a".to_owned(), CheckResult::Check(None))], due);
+            let a = health.poll_probe(due).unwrap();
+            ResultCounters::default().take_in(&mut health, "s", &[(a, CheckResult::Check(None))], due);
             assert_eq!(health.view("a", due).unwrap().state, "unknown");
             let next = health.poll_timeout().unwrap();
             assert!(next > due && next <= due + check.interval);

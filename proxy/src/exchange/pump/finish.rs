@@ -109,7 +109,7 @@ impl Exchange<'_> {
         let config = &self.request.view.services[self.request.service].service.config;
         // A PROXY header has named this client to the backend: no other client's requests go there.
         let keeps = clean && self.upstream_keep_alive && config.proxy_protocol.is_none();
-        self.attempt.give_back(keeps, &upstream, config.pool.idle_max, &self.client.open.worker);
+        self.attempt.give_back(keeps, &upstream, &config.pool, &self.client.open.worker);
     }
 
     /// Both connections are one tunnel now.

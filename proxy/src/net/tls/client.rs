@@ -2,17 +2,25 @@
 
 use super::error::TlsError;
 use super::no_verification::NoVerification;
+use super::sessions::Sessions;
 use ringway_config::model::UpstreamTls;
 use ringway_tls::{authorities_or_public, certified, provider};
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Backends whose sessions are kept: as many as a service may have. Past that, all are forgotten.
+const BACKENDS_MAX: usize = 65_535;
 
 /// TLS towards a service's backends.
 pub(crate) struct ClientTls {
-    pub(crate) config: Arc<ClientConfig>,
+    config: Arc<ClientConfig>,
+    /// The same for each backend to which a connection was opened, with that one's sessions.
+    backends: Mutex<HashMap<SocketAddr, Arc<ClientConfig>>>,
     /// The name that is sent and verified; the backend's address if none.
     name: Option<ServerName<'static>>,
 }
@@ -20,7 +28,23 @@ pub(crate) struct ClientTls {
 impl ClientTls {
     pub(crate) fn new(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         let name = tls.sni.as_ref().map(|_| server_name(tls, IpAddr::from([127, 0, 0, 1]))).transpose()?;
-        Ok(Self { config: client(tls, alpn)?, name })
+        Ok(Self { config: client(tls, alpn)?, backends: Mutex::default(), name })
+    }
+
+    /// For a connection to this backend. Asked once for each handshake.
+    pub(crate) fn config_for(&self, backend: SocketAddr) -> Arc<ClientConfig> {
+        let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = backends.get(&backend) {
+            return Arc::clone(known);
+        }
+        if backends.len() >= BACKENDS_MAX {
+            backends.clear();
+        }
+        let mut own = (*self.config).clone();
+        own.resumption = Resumption::store(Arc::new(Sessions::default()));
+        let own = Arc::new(own);
+        backends.insert(backend, Arc::clone(&own));
+        own
     }
 
     pub(crate) fn name(&self, address: IpAddr) -> ServerName<'static> {

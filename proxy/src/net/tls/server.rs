@@ -85,7 +85,7 @@ mod tests {
                 ignore_unexpected_eof: false,
                 own,
             };
-            ClientTls::new(&tls, &[]).unwrap().config
+            ClientTls::new(&tls, &[]).unwrap().config_for(([127, 0, 0, 1], 443).into())
         };
         let with = |required| {
             let client = ClientCertificates { ca: certificate.clone(), required, header: "x-client".into() };

@@ -9,6 +9,7 @@ use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer, Timers};
+use crate::snapshot::connection_life::ConnectionLife;
 use crate::snapshot::connection_slot::ConnectionSlot;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
@@ -46,6 +47,7 @@ pub(crate) struct Connection {
     /// Whether it has had a stream.
     pub(super) carried: Cell<bool>,
     pub(super) used: Cell<Deadline>,
+    pub(super) life: Cell<ConnectionLife>,
     /// Room for heads, which streams use in turn.
     heads: RefCell<Vec<(ResponseHead, Vec<u8>)>>,
 }
@@ -66,7 +68,7 @@ impl Connection {
         dispatcher: &Rc<Dispatcher>,
         keepalive: Keepalive,
     ) -> io::Result<Rc<Self>> {
-        let timers = &dispatcher.timers;
+        let (timers, life) = (&dispatcher.timers, Cell::new(slot.life));
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
         let streams_max = STREAMS_MAX as u32;
@@ -99,7 +101,7 @@ impl Connection {
         });
         let used = Cell::new(timers.now());
         let (carried, heads) = (Cell::new(false), RefCell::default());
-        let this = Rc::new(Self { link, line, secure, carried, used, heads });
+        let this = Rc::new(Self { link, line, secure, carried, used, life, heads });
         poll_fn(|context| this.line.poll_settings(context)).await?;
         Ok(this)
     }
@@ -107,6 +109,13 @@ impl Connection {
     /// Whether one more stream can be sent at once.
     pub(crate) fn has_room(&self) -> bool {
         !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max()
+    }
+
+    /// Counts one more stream.
+    pub(super) fn count_request(&self) {
+        let mut life = self.life.get();
+        life.count_request();
+        self.life.set(life);
     }
 
     /// Room for a response's head: the bytes, and the spans that point into them.

@@ -3,7 +3,8 @@
 use super::Upstream;
 use super::connection::{Connection, STREAMS_MAX};
 use crate::error::ProxyError;
-use crate::net::timer::Deadline;
+use crate::net::timer::Timers;
+use ringway_config::model;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tokio::sync::Notify;
@@ -51,13 +52,18 @@ impl Drop for Waiting {
 }
 
 impl Shared {
-    /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh.
-    pub(crate) fn take(&self, newest: bool) -> Option<Upstream> {
+    /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh. One
+    /// that takes no more closes once its streams are over.
+    pub(crate) fn take(&self, newest: bool, limits: &model::Pool, timers: &Timers) -> Option<Upstream> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.line.closed.get());
+        connections
+            .retain(|connection| !connection.line.closed.get() && !connection.life.get().is_over(limits, timers));
         let mut with_room = connections.iter().filter(|connection| connection.has_room());
         let chosen = if newest { with_room.next_back() } else { with_room.next() };
-        chosen.map(|connection| Upstream::new(connection, connection.carried.replace(true)))
+        chosen.map(|connection| {
+            connection.count_request();
+            Upstream::new(connection, connection.carried.replace(true))
+        })
     }
 
     /// Counts one more waiting request.
@@ -89,23 +95,26 @@ impl Shared {
     }
 
     /// Shares what was opened, or notifies the requests that wait for it of the failure.
-    pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>) {
+    pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>, limits: &model::Pool) {
         match opened {
             Ok(connection) => {
-                opening.0.room.set(connection.streams_max());
+                opening.0.room.set(connection.streams_max().min(limits.requests_max as usize));
                 self.connections.borrow_mut().push(connection);
             }
             Err(error) => opening.0.failed.set(Some(error)),
         }
     }
 
-    /// Drops connections without streams since before `oldest`.
-    pub(crate) fn expire(&self, oldest: Deadline, now: Deadline) {
+    /// Drops connections that have been without streams for too long, and those that are too old: they close once their streams are
+    /// over.
+    pub(crate) fn expire(&self, limits: &model::Pool, timers: &Timers) {
+        let (oldest, now) = (timers.before(limits.idle_timeout), timers.now());
         self.connections.borrow_mut().retain(|connection| {
             if connection.line.streams.get() > 0 {
                 connection.used.set(now);
             }
-            !connection.line.closed.get() && connection.used.get() >= oldest
+            let over = connection.line.closed.get() || connection.life.get().is_over(limits, timers);
+            !over && connection.used.get() >= oldest
         });
     }
 

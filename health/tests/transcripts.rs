@@ -82,6 +82,18 @@ fn a_check_that_ends_after_the_members_have_moved_counts_for_its_own_and_for_nob
 }
 
 #[test]
+fn checks_that_end_together_are_judged_each_for_itself_and_shares_follow_from_all() {
+    let params = Params { panic_threshold_percent: 60, ..checks(CheckParams { fall: 1, ..CheckParams::default() }) };
+    let (mut health, now) = start(params, 4);
+    health.handle_probes([("b0", DOWN), ("nobody", DOWN), ("b1", Probe::Success), ("b2", DOWN)], now);
+    let told = [("b0".into(), "down"), ("b2".into(), "down"), (String::new(), "panic_began")];
+    assert_eq!(events(&mut health), told);
+    health.handle_probes([("b3", Probe::Success), ("b0", Probe::Success), ("b0", Probe::Success)], now);
+    assert_eq!(events(&mut health), [("b0".into(), "up"), (String::new(), "panic_ended")]);
+    assert_eq!(["b0", "b1", "b2", "b3"].map(|id| health.share(id)), [Some(FULL), Some(FULL), Some(0), Some(FULL)]);
+}
+
+#[test]
 fn first_check_decides_alone() {
     for (initial, probe, before, after) in [(Initial::Up, DOWN, FULL, 0), (Initial::Down, Probe::Success, 0, FULL)] {
         let (mut health, now) = start(checks(CheckParams { initial, ..CheckParams::default() }), 2);

@@ -9,8 +9,29 @@ use std::time::Instant;
 impl ServiceHealth {
     /// An active check has ended.
     pub fn handle_probe<'a>(&mut self, member: impl Into<MemberRef<'a>>, probe: Probe, now: Instant) {
+        self.handle_probes([(member, probe)], now);
+    }
+
+    /// Active checks have ended. What follows for all shares is worked out once: that is a scan of the fleet, and when a rack goes
+    /// down, each check of many changes something.
+    pub fn handle_probes<'a, M: Into<MemberRef<'a>>>(
+        &mut self,
+        ended: impl IntoIterator<Item = (M, Probe)>,
+        now: Instant,
+    ) {
         self.now = now;
-        let (Ok(index), Some(check)) = (self.find(member.into()), self.params.check) else { return };
+        let mut changed = false;
+        for (member, probe) in ended {
+            changed |= self.take_in_probe(member.into(), probe, now);
+        }
+        if changed {
+            self.settle(now);
+        }
+    }
+
+    /// `true`: something has changed that shares follow from. Most checks change nothing.
+    fn take_in_probe(&mut self, member: MemberRef<'_>, probe: Probe, now: Instant) -> bool {
+        let (Ok(index), Some(check)) = (self.find(member), self.params.check) else { return false };
         let before = self.standing(index);
         let failure = match probe {
             Probe::Success | Probe::Weighted(_) => None,
@@ -32,10 +53,7 @@ impl ServiceHealth {
             changed = true;
         }
         self.schedule_next(index, check, now);
-        // Most checks change nothing; working everything out anew for each would be a scan of the fleet a check.
-        if changed {
-            self.settle(now);
-        }
+        changed
     }
 
     /// An active check could not be made, for reasons that are not the backend's: that says nothing of it. The next one comes

@@ -192,10 +192,15 @@ impl ResultCounters {
 
     /// Counts results, and takes them into the health machine.
     pub(super) fn take_in(&self, health: &mut ServiceHealth, service: &str, finished: &[Finished], now: Instant) {
+        let probes = finished.iter().filter_map(|(member, result)| match result {
+            CheckResult::Check(probe) => probe.map(|probe| (member, probe)),
+            CheckResult::Agent(_) => None,
+        });
+        health.handle_probes(probes, now);
         for (member, result) in finished {
             self.of(result, service).increment(1);
             match result {
-                CheckResult::Check(Some(probe)) => health.handle_probe(member, *probe, now),
+                CheckResult::Check(Some(_)) => {}
                 CheckResult::Check(None) => health.handle_no_probe(member, now),
                 // What an agent has reported stays, as it could not be queried.
                 CheckResult::Agent(report) => health.handle_agent(member, report.unwrap_or_default(), now),

@@ -15,8 +15,9 @@ pub(crate) struct Findings {
     pub(crate) detached: bool,
     /// Files that the configuration names.
     pub(crate) files: Vec<Named>,
-    /// Services with backends that are both written and registered.
-    pub(crate) overlaid: HashSet<String>,
+    /// Services of which it depends on more than what is registered what comes of that: some of their backends are both written and
+    /// registered, or they are nowhere yet.
+    pub(crate) entangled: HashSet<String>,
     /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
     pub(crate) lost: HashSet<Place>,
 }

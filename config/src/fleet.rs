@@ -207,6 +207,7 @@ pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findin
             continue;
         }
         known.push(name);
+        findings.entangled.insert(name.clone());
         let message =
             format!("service {name:?} is not here yet: until the fleet has it, its requests are answered 503");
         findings.warning(*at, "awaited_service", message, "check its name, if the fleet has it under another");
@@ -244,7 +245,7 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
         for backend in registered {
             match ids.get(&backend.id) {
                 Some(&index) => {
-                    findings.overlaid.insert(backend.service.clone());
+                    findings.entangled.insert(backend.service.clone());
                     overlay(&mut list[index], backend);
                 }
                 None => {

@@ -12,7 +12,7 @@ use crate::model::{Backend, Config, Protocol, Service};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Joins, and keeps what it has joined last: what the next change is made on.
 #[derive(Debug, Default)]
@@ -26,10 +26,8 @@ struct Last {
     text: u128,
     fleet: Arc<FleetConfig>,
     loaded: Loaded,
-    /// Of the files that are a part of the configuration.
-    parts: u128,
-    /// Services with backends that are both written and registered: what is written of them is not kept.
-    overlaid: HashSet<String>,
+    /// Services with backends that are both written and registered, of which what is written is not kept, and those that are awaited.
+    entangled: HashSet<String>,
 }
 
 /// Backends that are registered, by service, sorted by id.
@@ -47,22 +45,21 @@ impl Joiner {
 
     fn load(&self, text: Text<'_>, environment: Lookup<'_>, fleet: &Arc<FleetConfig>) -> Result<Loaded, Diagnostics> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let digest = of_bytes([text.text.as_bytes()]);
+        let digest = xxh3_128(text.text.as_bytes());
         if let Some(last) = last.as_mut().filter(|last| last.text == digest && last.fleet.has_texts_of(fleet))
-            && last.parts == parts(&last.loaded.config)
+            && has_parts_as_read(&last.loaded.config)
             && let Some(config) = last.change(fleet)
         {
             last.loaded.config = config;
             last.fleet = Arc::clone(fleet);
             return Ok(last.loaded.clone());
         }
-        let (joined, overlaid) = join(text, environment, fleet, Findings::default());
+        let (joined, entangled) = join(text, environment, fleet, Findings::default());
         let mut loaded = joined?;
         if let Some(last) = &*last {
             loaded.config.share(&last.loaded.config);
         }
-        let (fleet, parts) = (Arc::clone(fleet), parts(&loaded.config));
-        *last = Some(Last { text: digest, fleet, loaded: loaded.clone(), parts, overlaid });
+        *last = Some(Last { text: digest, fleet: Arc::clone(fleet), loaded: loaded.clone(), entangled });
         Ok(loaded)
     }
 }
@@ -96,7 +93,7 @@ impl Last {
 
     /// A service's backends: those that are written, then those that are registered.
     fn backends(&self, service: &Service, before: &[&FleetBackend], now: &[&FleetBackend]) -> Option<Vec<Backend>> {
-        if self.overlaid.contains(&service.name) || !check::is_plain(service, &service.backends) {
+        if self.entangled.contains(&service.name) || !check::is_plain(service, &service.backends) {
             return None;
         }
         let (written, registered) =
@@ -128,23 +125,16 @@ fn by_service(backends: &[FleetBackend]) -> Registered<'_> {
     of
 }
 
-/// Of files whose content is a part of the configuration.
-fn parts(config: &Config) -> u128 {
+/// Whether files whose content is a part of the configuration have that content still.
+fn has_parts_as_read(config: &Config) -> bool {
     let pages = config.listeners.iter().filter_map(|listener| match &listener.protocol {
         Protocol::Http(http) => Some(&http.errors),
         Protocol::Tcp(_) | Protocol::Udp(_) => None,
     });
-    let files = pages.flatten().filter_map(|page| page.file.as_deref());
-    of_bytes(files.map(|path| limits::read_bytes(path).unwrap_or_default()))
-}
-
-fn of_bytes(texts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u128 {
-    let mut hasher = Xxh3::new();
-    for text in texts {
-        hasher.update(&text.as_ref().len().to_le_bytes());
-        hasher.update(text.as_ref());
-    }
-    hasher.digest128()
+    pages.flatten().all(|page| match &page.file {
+        Some(path) => limits::read_bytes(path).is_ok_and(|content| content == page.body),
+        None => true,
+    })
 }
 
 #[cfg(test)]
@@ -156,8 +146,10 @@ mod tests {
 
     /// A file of a proxy in zone `z1`, a document and a service of its own, with these lines in each service.
     fn texts(of_service: &str, written: &str) -> (String, FleetConfig) {
+        // A service that is nowhere is awaited.
         let file = "control: { members: [ \"http://127.0.0.1:1\" ] }\nzone: z1\n\
-                    listeners: [ { name: web, address: \"127.0.0.1:0\", service: main } ]\n";
+                    listeners: [ { name: web, address: \"127.0.0.1:0\", service: main }, \
+                    { name: other, address: \"127.0.0.1:0\", service: awaited } ]\n";
         let document = format!("services:\n  - name: main\n    {of_service}\n    backends: [ {written} ]\n");
         let text = |name: &str, text: String| FleetText { name: name.into(), text };
         let fleet = FleetConfig {
@@ -214,17 +206,17 @@ mod tests {
                 "{ id: b1, address: \"10.0.0.9:80\", requests_max: 7 }, { id: w, address: \"10.0.0.1:80\", weight: 0 }",
             ]),
             steps in prop::collection::vec(
-                prop::collection::vec((0..3_u8, 0..6_u8, 0..40_u8, 0..12_u32), 0..4), 1..10,
+                prop::collection::vec((0..4_u8, 0..6_u8, 0..40_u8, 0..12_u32), 0..4), 1..10,
             ),
         ) {
             let (file, mut fleet) = texts(of_service, written);
             let joiner = Joiner::default();
             for step in steps {
                 for (service, id, address, weight) in step {
-                    let new = backend(["main", "own", "nobody"][usize::from(service)], id, address, weight);
+                    let new = backend(["main", "own", "awaited", "nobody"][usize::from(service)], id, address, weight);
                     fleet.backends.retain(|known| (&known.service, &known.id) != (&new.service, &new.id));
                     // What leaves is as likely as what is wrong.
-                    if weight == 9 || weight < 10 && id > 0 && address > 0 && service < 2 {
+                    if weight == 9 || weight < 10 && id > 0 && address > 0 && service < 3 {
                         fleet.backends.push(new);
                     }
                 }

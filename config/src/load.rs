@@ -161,8 +161,8 @@ pub(crate) fn join(
     let fleet_texts = names.iter().zip(fleet.texts()).map(|(name, text)| diagnostic::Text::new(name, &text.text));
     let texts: Vec<diagnostic::Text<'_>> =
         std::iter::once(diagnostic::Text::new(text.file, text.text)).chain(fleet_texts).collect();
-    let overlaid = std::mem::take(&mut findings.overlaid);
-    (finish(config, findings, &texts), overlaid)
+    let entangled = std::mem::take(&mut findings.entangled);
+    (finish(config, findings, &texts), entangled)
 }
 
 /// Checks what a fleet is to agree on, without any proxy's file, and without looking at any other file that it names: whoever

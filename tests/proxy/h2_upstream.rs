@@ -628,7 +628,7 @@ fn a_connection_carries_as_many_requests_as_it_may_and_is_closed_then() {
 fn a_connection_that_is_too_old_is_closed_though_nobody_asks_for_it() {
     for protocol in ["http1", "h2"] {
         let (backend, listen) = (notes_ends(protocol), free_address());
-        let text = format!("protocol: {protocol}\npool: {{ age_max: 500ms, idle_timeout: 1h }}");
+        let text = format!("protocol: {protocol}\npool: {{ age_max: 1s, idle_timeout: 1h }}");
         let _ringway = Ringway::start(&one_worker(listen, &text, &[("a", backend.address)]));
         assert_eq!(get(listen, "/").unwrap().status, 200);
         wait_for("the connection to be closed", || (backend.requests() == ["end"]).then_some(()));
@@ -652,12 +652,12 @@ fn a_request_outlives_the_age_of_its_connection_while_the_next_goes_on_another()
         seen.lock().unwrap().push(if is_first { "first ended" } else { "second ended" }.into());
     });
     let listen = free_address();
-    let text = "protocol: h2\npool: { age_max: 500ms }";
+    let text = "protocol: h2\npool: { age_max: 1s }";
     let _ringway = Ringway::start(&one_worker(listen, text, &[("a", backend.address)]));
     let slow = std::thread::spawn(move || get(listen, "/").unwrap().text());
     wait_for("the first request", || (backend.requests() == ["asked"]).then_some(()));
     // Nothing but its age changes meanwhile.
-    takes(Duration::from_millis(700));
+    takes(Duration::from_millis(1300));
     assert_eq!(get(listen, "/").unwrap().text(), "second");
     assert!(!backend.requests().iter().any(|noted| noted == "first ended"));
     gate.store(1, Ordering::SeqCst);

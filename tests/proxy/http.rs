@@ -494,7 +494,7 @@ fn a_connection_of_some_age_ends_with_its_next_response() {
         answer.header("connection").is_some().then_some(answer)
     });
     assert_eq!(last.header("connection"), Some("close"));
-    // Workers know the time to a twentieth of a second.
-    assert!(begun.elapsed() >= age - Duration::from_millis(100), "{:?}", begun.elapsed());
+    // A tenth less by chance; workers know the time to a twentieth of a second.
+    assert!(begun.elapsed() >= age - Duration::from_millis(200), "{:?}", begun.elapsed());
     assert_eq!(kept.read(&mut [0]).unwrap(), 0);
 }

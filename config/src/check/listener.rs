@@ -4,7 +4,7 @@ use super::actions;
 use super::layer4::{tcp_listener, udp_listener};
 use super::names::Names;
 use super::route::routes;
-use super::text::{self, address, name, nonzero, unique};
+use super::text::{self, address, lifetime, name, nonzero, unique};
 use crate::diagnostic::{At, Site};
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
@@ -141,7 +141,7 @@ fn http_listener(
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
         allow_half_close: section.allow_half_close.value,
-        keep_alive: keep_alive(&section.keep_alive.value),
+        keep_alive: keep_alive(&section.keep_alive.value, findings),
         timeouts: client_timeouts(section, findings),
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,
@@ -153,7 +153,8 @@ fn http_listener(
     })
 }
 
-fn keep_alive(section: &schema::KeepAliveSection) -> Option<model::KeepAlive> {
+fn keep_alive(section: &schema::KeepAliveSection, findings: &mut Findings) -> Option<model::KeepAlive> {
+    lifetime(&section.age_max, "age_max", findings);
     let (requests, age) = (section.requests_max.value.0 as u32, section.age_max.value);
     (requests > 0 || !age.is_zero()).then(|| model::KeepAlive {
         requests_max: if requests == 0 { u32::MAX } else { requests },

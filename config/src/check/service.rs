@@ -4,7 +4,7 @@ use super::backend::backends;
 use super::balance::{bound, hot_keys, members_without_entry, penalty, policy};
 use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
-use super::text::{name, nonzero, unique};
+use super::text::{lifetime, name, nonzero, unique};
 use super::upstream::{proxy_header, upstream_protocol, upstream_tls};
 use super::{cookies, edges, tries};
 use crate::findings::Findings;
@@ -60,6 +60,7 @@ fn service_model(
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
+    lifetime(&pool.age_max, "age_max", findings);
     let retry = tries::retry(section, findings);
     let hedge = tries::hedge(section, &retry, findings);
     let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));

@@ -88,6 +88,14 @@ pub(super) fn nonzero(at: &At<Duration>, what: &str, findings: &mut Findings) {
     }
 }
 
+/// An age that nothing would reach before it is of use.
+pub(super) fn lifetime(at: &At<Duration>, what: &str, findings: &mut Findings) {
+    if !at.value.is_zero() && at.value < Duration::from_secs(1) {
+        let message = format!("`{what}` is shorter than a second: connections would be made anew all the time");
+        findings.error(at.place, "bad_duration", message, "write for example `10m`, or `0` for no limit");
+    }
+}
+
 pub(super) fn path_text(at: &At<String>, findings: &mut Findings) -> Option<String> {
     let good = at.value.starts_with('/') && at.value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !good {

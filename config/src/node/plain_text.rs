@@ -125,6 +125,7 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, span: &Span, place: Place) -> 
         "false" => (Value::Bool(false), written()?),
         digits if is_decimal => (Value::Integer(digits.parse().ok()?), written()?),
         // Alone it is what it is here.
+        "---" | "..." => (Value::Text(text.into_owned()), Written::Same),
         other => match any_text::parse(other).ok()?.value {
             Value::Null => (Value::Null, Written::Same),
             value @ Value::Text(_) => (value, Written::Same),
@@ -153,7 +154,7 @@ mod tests {
         true
     }
 
-    const SCALARS: [&str; 64] = [
+    const SCALARS: [&str; 70] = [
         "a",
         "name",
         "5s",
@@ -217,6 +218,12 @@ mod tests {
         "\"\"",
         "ä€",
         "a b",
+        "---",
+        "...",
+        "-",
+        "--",
+        ".",
+        "+",
         "a#b",
     ];
 

@@ -11,7 +11,7 @@ section! {
         /// Most resident memory of this process. Absent is the limit of its cgroup (of containers, of systemd's `MemoryMax`); where
         /// that has none, memory is not looked at.
         optional memory_max: Bytes,
-        /// How late a worker may be for what is due; it may lead to refusals, not further. Absent is not looked at.
+        /// How late all workers may be for what is due, for a second; beyond that new requests are refused. Absent is not looked at.
         optional lag_max: Duration,
         /// Whether keep-alive stops as `connections_max` is neared, or the descriptors that clients may take. Beyond it, clients wait in
         /// the kernel's queue in any case.

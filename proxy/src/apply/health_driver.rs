@@ -51,7 +51,7 @@ pub(crate) async fn drive(
 }
 
 /// Runs a task to its end, and again after a panic: a service whose driver is gone would keep its last state for ever.
-async fn supervise<F>(begin: impl Fn() -> F, panicked: impl Fn())
+pub(super) async fn supervise<F>(begin: impl Fn() -> F, panicked: impl Fn())
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -71,11 +71,14 @@ async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, counters: Arc
     let mut driver = Driver::new(live, counters, shortage, ambient::now());
     let mut finished = Vec::new();
     loop {
-        let snapshot = current.load();
-        let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
-        let Some(service) = service else { return };
-        let next = driver.turn(service, &finished, ambient::now());
-        finished = driver.wait(next, coalesce(service.backends.len())).await;
+        let (next, pause) = {
+            // Not held while it waits: a service that nothing is due for would keep a version alive for as long as it does not change.
+            let snapshot = current.load();
+            let service = snapshot.service(&driver.live.name);
+            let Some(service) = service.filter(|service| Arc::ptr_eq(&service.live, &driver.live)) else { return };
+            (driver.turn(service, &finished, ambient::now()), coalesce(service.backends.len()))
+        };
+        finished = driver.wait(next, pause).await;
     }
 }
 
@@ -209,6 +212,22 @@ mod tests {
         })
         .await;
         assert_eq!((begun.load(Relaxed), panics.load(Relaxed)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_waits_holds_no_version() {
+        let registry = Registry::default();
+        let current = Arc::new(Current::new(Arc::new(in_force(&registry, "    slow_start: { window: 1s }"))));
+        let live = Arc::clone(&current.load().services[0].live);
+        let running = tokio::spawn(drive(Arc::clone(&current), live, Arc::default(), Shortage::new(Arc::default())));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let first = Arc::downgrade(&current.load());
+        // It is not told: nothing of its service has changed.
+        current.store(Arc::new(in_force(&registry, "    slow_start: { window: 1s }")));
+        assert!(first.upgrade().is_none(), "what is no longer in force is held");
+        running.abort();
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The driver of overload: measures what is used, has the stage decided, tells workers and the log.
 
+use super::health_driver::supervise;
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
@@ -16,8 +17,22 @@ const TURN: Duration = Duration::from_millis(250);
 /// Turns between two looks at the cgroup, whose limit may be changed from outside.
 const LIMIT_TURNS: u64 = 40;
 
+/// So many looks at lag count: what has been above its limit in all of them is no moment's.
+const LAGS: usize = 4;
+
 /// Drives it until the workers have ended.
 pub(crate) async fn drive(shared: Arc<Shared>) {
+    supervise(
+        || drive_once(Arc::clone(&shared)),
+        || {
+            shared.counters.note_panic();
+            tracing::error!("the driver of overload has panicked: a bug, please report it");
+        },
+    )
+    .await;
+}
+
+async fn drive_once(shared: Arc<Shared>) {
     for stage in &Stage::ALL[1..] {
         metrics::counter!(catalogue::OVERLOAD_ENTERED.name, "stage" => stage.name()).absolute(0);
     }
@@ -32,8 +47,13 @@ pub(crate) async fn drive(shared: Arc<Shared>) {
 
 struct Driver {
     shared: Arc<Shared>,
-    stages: Stages,
+    /// What follows from all but lag.
+    room: Stages,
+    /// What follows from lag: new requests are refused, nothing else. Connections that end and are made anew would cost more time.
+    time: Stages,
     watchdog: Watchdog,
+    /// As of the last looks, the oldest overwritten next.
+    lags: [Duration; LAGS],
     turns: u64,
     /// What the cgroup lets the process have.
     cgroup_bytes_max: Option<u64>,
@@ -41,7 +61,15 @@ struct Driver {
 
 impl Driver {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, stages: Stages::default(), watchdog: Watchdog::new(TURN), turns: 0, cgroup_bytes_max: None }
+        Self {
+            shared,
+            room: Stages::default(),
+            time: Stages::default(),
+            watchdog: Watchdog::new(TURN),
+            lags: [Duration::ZERO; LAGS],
+            turns: 0,
+            cgroup_bytes_max: None,
+        }
     }
 
     fn has_workers(&self) -> bool {
@@ -55,11 +83,18 @@ impl Driver {
         self.turns += 1;
         let snapshot = self.shared.current.load();
         let usage = self.measure(&snapshot.config, now);
-        let change = self.stages.handle_usage(&usage, snapshot.config.overload.as_ref(), now);
-        self.shared.overload.publish(self.stages.stage(), &usage);
-        if let Some(change) = change {
-            tell(change, &usage);
-        }
+        self.decide(&usage, snapshot.config.overload.as_ref(), now);
+    }
+
+    fn decide(&mut self, usage: &Usage, config: Option<&Overload>, now: Instant) {
+        let (mut of_room, mut of_time) = (*usage, Usage::default());
+        of_room.set(Resource::Lag, None);
+        of_time.set(Resource::Lag, usage.of(Resource::Lag));
+        let change = self.room.handle_usage(&of_room, config, now);
+        let of_lag = self.time.handle_usage(&of_time, config, now).and_then(refusing);
+        let stage = self.room.stage().max(of_lag_alone(self.time.stage()));
+        self.shared.overload.publish(stage, self.room.stage() >= Stage::StopKeepAlive, usage);
+        change.into_iter().chain(of_lag).for_each(|change| tell(change, usage));
     }
 
     fn look_at_cgroup(&mut self) {
@@ -88,12 +123,16 @@ impl Driver {
         Some((memory::resident(memory::read)?, limit))
     }
 
-    /// The longest of all workers. Those that are stuck, or go on, are named, whether or not it has a limit.
+    /// Of the worker that is least late, at the best of the last looks: where one alone is late, or all were for a moment, there is time
+    /// left. A look that says nothing leaves it as it was. Workers that are stuck, or go on, are named, whether or not it has a limit.
     fn lag(&mut self, most: Option<Duration>, now: Instant) -> Option<(u64, u64)> {
-        let (longest, turns) = self.watchdog.look(&self.shared.overload.ticks, now)?;
-        turns.into_iter().for_each(tell_of_worker);
+        if let Some((lag, turns)) = self.watchdog.look(&self.shared.overload.ticks, now) {
+            turns.into_iter().for_each(tell_of_worker);
+            self.lags.rotate_left(1);
+            self.lags[LAGS - 1] = lag;
+        }
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Some((millis(longest), millis(most?)))
+        Some((millis(self.lags.into_iter().min().unwrap_or_default()), millis(most?)))
     }
 
     /// Against what the process takes before clients wait.
@@ -102,6 +141,17 @@ impl Driver {
         let borne = self.shared.shortage.connections_max().saturating_add(occupancy.flows.load(Relaxed) / 2);
         Some((occupancy.connections.load(Relaxed) as u64, most.min(borne) as u64))
     }
+}
+
+/// What a stage that lag asks for stops.
+fn of_lag_alone(stage: Stage) -> Stage {
+    if stage < Stage::RefuseRequests { Stage::Normal } else { stage }
+}
+
+/// A change of what lag stops, if it is one.
+fn refusing(Change { from, to, by }: Change) -> Option<Change> {
+    let (from, to) = (of_lag_alone(from), of_lag_alone(to));
+    (from != to).then_some(Change { from, to, by })
 }
 
 fn tell_of_worker(Turn { worker, is_stuck, silent }: Turn) {
@@ -141,5 +191,49 @@ fn tell(Change { from, to, by }: Change, usage: &Usage) {
             limit,
             "less overload: {used} of {limit} {unit} are used, {percent} %"
         );
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn only_what_all_workers_are_late_for_a_while_refuses_and_refuses_alone() {
+        let config = testing::config(
+            "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\noverload: { lag_max: 100ms, hold: 1s }\n\
+             services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\nworkers: 2\n",
+        );
+        let shared = crate::proxy::shared(&config, &ringway_telemetry::Metrics::install());
+        let (mut driver, mut now) = (Driver::new(Arc::clone(&shared)), ambient::now());
+        let overload = config.overload.as_ref().unwrap();
+        // A turn in which each worker was so late, in milliseconds; the stage that follows.
+        let mut turn = |late: [u64; 2]| {
+            for (worker, millis) in late.into_iter().enumerate() {
+                for part in 0..5 {
+                    let at = now + TURN / 5 * part;
+                    shared.overload.ticks.note(worker, at - Duration::from_millis(millis), at);
+                }
+            }
+            now += TURN;
+            let mut usage = Usage::default();
+            usage.set(Resource::Lag, driver.lag(overload.lag_max, now));
+            driver.decide(&usage, Some(overload), now);
+            assert!(!shared.overload.stops_keep_alive());
+            assert_eq!(shared.overload.refuses_requests(), shared.overload.stage() == Stage::RefuseRequests);
+            shared.overload.stage()
+        };
+        for late in
+            [[200, 0], [0, 900], [200, 200], [200, 200], [200, 200], [0, 200], [85, 85], [90, 90], [85, 85], [90, 90]]
+        {
+            assert_eq!(turn(late), Stage::Normal, "{late:?}");
+        }
+        let stages = [[200, 99], [99, 99], [95, 95], [92, 92], [93, 200]].map(&mut turn);
+        let refuse = Stage::RefuseRequests;
+        assert_eq!(stages, [Stage::Normal, Stage::Normal, Stage::Normal, refuse, refuse]);
+        let after: Vec<Stage> = (0..8).map(|_| turn([0, 0])).collect();
+        assert_eq!((after[0], *after.last().unwrap()), (refuse, Stage::Normal));
     }
 }

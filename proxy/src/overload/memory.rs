@@ -25,9 +25,13 @@ pub(crate) fn resident(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
 pub(crate) fn limit(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let groups = read(Path::new("/proc/self/cgroup"))?;
     let mounts = read(Path::new("/proc/self/mountinfo"))?;
-    let mounts = mounts.lines().filter_map(Mount::of);
-    let limits = mounts.filter_map(|mount| {
-        let path = groups.lines().find_map(|line| path_in(line, mount.is_v2))?;
+    let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::of).collect();
+    let path_of = |mount: &Mount| groups.lines().find_map(|line| path_in(line, mount.is_v2));
+    // Another part of the hierarchy may be seen too, of which this process is none.
+    let shows = |mount: &Mount| path_of(mount).is_some_and(|path| Path::new(path).starts_with(&mount.root));
+    let is_known = |is_v2| mounts.iter().any(|mount| mount.is_v2 == is_v2 && shows(mount));
+    let limits = mounts.iter().filter(|mount| shows(mount) || !is_known(mount.is_v2)).filter_map(|mount| {
+        let path = path_of(mount)?;
         let file = if mount.is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
         mount.groups(path).filter_map(|group| number(&read(&group.join(file))?)).min()
     });
@@ -160,6 +164,18 @@ mod tests {
                 [("/proc/self/cgroup", group), ("/proc/self/mountinfo", &mount), ("/sys/fs/cgroup/memory.max", "4096")];
             assert_eq!(limit_of(&files), Some(4096), "{group} {root}");
         }
+    }
+
+    #[test]
+    fn another_groups_limit_is_not_its_own_where_its_own_is_seen() {
+        let both = format!("{V2}\n26 1 0:22 /docker/other /mnt/other ro - cgroup2 cgroup2 ro");
+        let files = [
+            ("/proc/self/cgroup", "0::/system.slice/proxy\n"),
+            ("/proc/self/mountinfo", &both),
+            ("/sys/fs/cgroup/system.slice/memory.max", "8192"),
+            ("/mnt/other/memory.max", "4096"),
+        ];
+        assert_eq!(limit_of(&files), Some(8192));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use super::stage::{Resource, Stage, Usage};
 use super::ticks::Ticks;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// What workers know of overload, and tell. Nothing is in force at first.
 pub(crate) struct OverloadState {
     stage: AtomicU8,
+    /// Memory, connections or descriptors are to be saved.
+    saves: AtomicBool,
     /// Bits of a share each.
     pressures: [AtomicU64; Resource::ALL.len()],
     /// When workers have looked at what is due.
@@ -17,10 +19,17 @@ pub(crate) struct OverloadState {
 impl OverloadState {
     /// Of a process with so many workers, which begins.
     pub(crate) fn new(workers: usize, now: Instant) -> Self {
-        Self { stage: AtomicU8::default(), pressures: <_>::default(), ticks: Ticks::new(workers, now) }
+        Self {
+            stage: AtomicU8::default(),
+            saves: AtomicBool::default(),
+            pressures: <_>::default(),
+            ticks: Ticks::new(workers, now),
+        }
     }
 
-    pub(crate) fn publish(&self, stage: Stage, usage: &Usage) {
+    /// `saves`: whether connections end with their next response.
+    pub(crate) fn publish(&self, stage: Stage, saves: bool, usage: &Usage) {
+        self.saves.store(saves, Relaxed);
         self.stage.store(stage as u8, Relaxed);
         for resource in Resource::ALL {
             self.pressures[resource as usize].store(usage.pressure(resource).to_bits(), Relaxed);
@@ -39,7 +48,7 @@ impl OverloadState {
     /// Whether connections end with their next response.
     #[inline]
     pub(crate) fn stops_keep_alive(&self) -> bool {
-        self.stage.load(Relaxed) >= Stage::StopKeepAlive as u8
+        self.saves.load(Relaxed)
     }
 
     /// Whether new requests, sessions and flows are refused.

@@ -136,9 +136,17 @@ impl Registry {
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
         .with_all_full(config.all_full);
-        let prober = config.health.as_ref().map(Prober::new).transpose();
-        let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let tls = client_tls(config)?;
+        // Who is there already knows TLS sessions.
+        let same_checks =
+            in_force.as_ref().filter(|it| it.config.health == config.health && it.check_files == check_files);
+        let prober = match same_checks {
+            Some(same) => same.prober.clone(),
+            None => prober(config)?,
+        };
+        let tls = match in_force.as_ref().filter(|it| it.transport == transport) {
+            Some(same) => same.tls.clone(),
+            None => client_tls(config)?,
+        };
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
@@ -152,7 +160,7 @@ impl Registry {
             backends,
             live,
             tls,
-            prober: prober.map(Arc::new),
+            prober,
             transport,
             check_files,
             limiter,
@@ -237,14 +245,22 @@ fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
     backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
 }
 
+/// What makes a service's checks, if it has any.
+fn prober(config: &model::Service) -> Result<Option<Arc<Prober>>, SnapshotError> {
+    let prober = config.health.as_ref().map(Prober::new).transpose();
+    let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+    Ok(prober.map(Arc::new))
+}
+
 /// TLS towards a service's backends, if it has it.
-fn client_tls(config: &model::Service) -> Result<Option<ClientTls>, SnapshotError> {
+fn client_tls(config: &model::Service) -> Result<Option<Arc<ClientTls>>, SnapshotError> {
     let alpn: &[&[u8]] = match config.protocol {
         model::UpstreamProtocol::H2 => &[b"h2"],
         model::UpstreamProtocol::Http1 => &[b"http/1.1"],
     };
     let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
-    tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })
+    let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+    Ok(tls.map(Arc::new))
 }
 
 /// A number that changes with the protocol settings towards its backends, and with the files that these name.

@@ -26,7 +26,7 @@ pub struct Service {
     /// Its state that outlives the snapshot.
     pub live: Arc<ServiceLive>,
     /// TLS towards its backends.
-    pub(crate) tls: Option<ClientTls>,
+    pub(crate) tls: Option<Arc<ClientTls>>,
     /// Makes its active checks.
     pub(crate) prober: Option<Arc<Prober>>,
     /// A number that changes with the protocol settings towards its backends.

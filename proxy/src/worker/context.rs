@@ -23,7 +23,6 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Reader<Snapshot>>,
-    services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
     pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
     /// Client connections that are open.
     pub(super) open: Cell<usize>,
@@ -64,7 +63,6 @@ impl Worker {
             draining: Cell::new(false),
             view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
-            services: RefCell::default(),
             listening: RefCell::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
@@ -100,10 +98,7 @@ impl Worker {
                 old => Rc::new(self.part_of(service, old.map(Rc::as_ref), &mut succession.gone)),
             });
         let services = parts.collect();
-        for old in succession.without_successor() {
-            self.services.borrow_mut().remove(old.service.config.name.as_str());
-        }
-        for upstream in succession.gone {
+        for upstream in succession.finish() {
             if !planted::is_planted(Fault::RemovedIdleCounted) {
                 upstream.pool.close(&self.counters);
                 upstream.shared.close();
@@ -120,16 +115,16 @@ impl Worker {
         gone: &mut Vec<Rc<Upstream>>,
     ) -> WorkerService {
         let name = service.config.name.as_str();
-        let mut lives = self.services.borrow_mut();
-        let live = lives.entry(name.into()).or_insert_with(|| {
-            Rc::new(WorkerLive {
+        let live = match old {
+            Some(old) => Rc::clone(&old.live),
+            None => Rc::new(WorkerLive {
                 counters: self.shared.counters.service(name),
                 retries: RefCell::default(),
                 hedges: RefCell::default(),
                 sketch: RefCell::default(),
                 hot: RefCell::default(),
-            })
-        });
+            }),
+        };
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);
         let of = |backend: &Backend| match before.find(backend, gone) {
@@ -146,12 +141,7 @@ impl Worker {
         };
         let upstreams = service.backends.iter().map(of).collect();
         before.finish(gone);
-        WorkerService {
-            service: Arc::clone(service),
-            live: Rc::clone(live),
-            counters: Arc::clone(&live.counters),
-            upstreams,
-        }
+        WorkerService { service: Arc::clone(service), counters: Arc::clone(&live.counters), live, upstreams }
     }
 
     /// The newest view that has the listener, and the listener's index there.
@@ -339,9 +329,18 @@ mod tests {
         for gone in [old, upstream(&before, "s", "f"), upstream(&before, "t", "a")] {
             assert!(gone.pool.is_closed());
         }
-        let mut known: Vec<String> = rig.worker.services.borrow().keys().map(ToString::to_string).collect();
-        known.sort();
-        assert_eq!(known, ["s", "u", "v"]);
+        assert!(Rc::ptr_eq(&part(&before, "s").live, &part(&now, "s").live));
+        // Gone and come again before this worker has looked: another, which what was before does not count for.
+        rig.apply(&[service("s", &[("b", 2)]), service("v", &[("a", 1)])].join(", "));
+        rig.apply(&[service("u", &[("a", 1)]), service("s", &next), service("v", &[("a", 1)])].join(", "));
+        let again = rig.worker.view();
+        // Something has still run on that backend: its state was kept.
+        for id in ["b", "h"] {
+            assert!(Rc::ptr_eq(&upstream(&now, "s", id), &upstream(&again, "s", id)));
+        }
+        let (old, new) = (upstream(&now, "u", "a"), upstream(&again, "u", "a"));
+        assert!(!Rc::ptr_eq(&old, &new) && old.pool.is_closed() && !new.pool.is_closed());
+        assert!(!Rc::ptr_eq(&part(&now, "u").live, &part(&again, "u").live));
     }
 
     #[test]

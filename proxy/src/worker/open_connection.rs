@@ -20,6 +20,9 @@ const QUIET_TIME: Duration = Duration::from_secs(1);
 /// Under overload, connections without a request close within this time.
 const OVERLOAD_SPREAD: Duration = Duration::from_secs(3);
 
+/// Most thousandths by which a connection ends before its greatest age.
+const JITTER_MAX: u64 = 100;
+
 /// A connection, from accept to its last byte. See [`OpenConnection::begin`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
@@ -31,6 +34,8 @@ pub(crate) struct OpenConnection {
     begun: Deadline,
     /// Requests that have come while their number or its age had a limit.
     requests: Cell<u32>,
+    /// By so many thousandths its age is limited earlier.
+    jitter: Cell<u32>,
     /// It has reached one.
     is_worn: Cell<bool>,
 }
@@ -52,6 +57,7 @@ impl OpenConnection {
             place: None,
             begun: worker.timers.now(),
             requests: Cell::new(0),
+            jitter: Cell::new(0),
             is_worn: Cell::new(false),
         }
     }
@@ -77,9 +83,14 @@ impl OpenConnection {
 
     /// A request has come.
     pub(crate) fn count_request(&self, most: &KeepAlive) {
+        if self.requests.get() == 0 {
+            self.jitter.set((self.worker.random() % (JITTER_MAX + 1)) as u32);
+        }
         self.requests.set(self.requests.get().saturating_add(1));
         let age = self.worker.timers.now().since(self.begun);
-        if self.requests.get() >= most.requests_max || age >= most.age_max {
+        // Connections that came together do not end together.
+        let age_max = most.age_max.saturating_sub(most.age_max / 1000 * self.jitter.get());
+        if self.requests.get() >= most.requests_max || age >= age_max {
             self.is_worn.set(true);
         }
     }

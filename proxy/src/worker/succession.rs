@@ -24,17 +24,17 @@ impl<'a> Succession<'a> {
     pub(super) fn find(&mut self, index: usize, service: &Arc<Service>) -> Option<&'a Rc<WorkerService>> {
         let unmoved = self.before.services.get(index).is_some_and(|old| Arc::ptr_eq(&old.service, service));
         let index = if unmoved { index } else { self.before.snapshot.index_of(&service.config.name)? };
-        let old = self.before.services.get(index)?;
+        // One that was gone meanwhile, and has come again under its name, is another.
+        let old = self.before.services.get(index).filter(|old| Arc::ptr_eq(&old.service.live, &service.live))?;
         self.goes_on[index] = true;
         Some(old)
     }
 
-    /// Those that nobody has asked for, whose connections go too.
-    pub(super) fn without_successor(&mut self) -> impl Iterator<Item = &'a Rc<WorkerService>> {
-        let gone = self.before.services.iter().zip(&self.goes_on).filter(|(_, goes_on)| !**goes_on);
-        let gone: Vec<_> = gone.map(|(old, _)| old).collect();
-        self.gone.extend(gone.iter().flat_map(|old| &old.upstreams).map(Rc::clone));
-        gone.into_iter()
+    /// What is to be closed: those of services that nobody has asked for go too.
+    pub(super) fn finish(mut self) -> Vec<Rc<Upstream>> {
+        let without_successor = self.before.services.iter().zip(&self.goes_on).filter(|(_, goes_on)| !**goes_on);
+        self.gone.extend(without_successor.flat_map(|(old, _)| &old.upstreams).map(Rc::clone));
+        self.gone
     }
 }
 
@@ -66,15 +66,15 @@ impl<'a> Backends<'a> {
     ) -> Option<(&'a Backend, &'a Rc<Upstream>)> {
         loop {
             let next = self.rest.first()?;
-            // Of one id there is one state, as long as it is there: ids are compared where something has changed alone.
+            // Of one id there is one state, as long as it is there: ids are compared where something has changed alone. One that was gone
+            // meanwhile, and has come again, is another.
             if Arc::ptr_eq(&next.state, &backend.state) {
                 return self.pass();
             }
-            match next.config.id.cmp(&backend.config.id) {
-                Ordering::Less => gone.extend(self.pass().map(|(_, upstream)| Rc::clone(upstream))),
-                Ordering::Equal => return self.pass(),
-                Ordering::Greater => return None,
+            if next.config.id.cmp(&backend.config.id) == Ordering::Greater {
+                return None;
             }
+            gone.extend(self.pass().map(|(_, upstream)| Rc::clone(upstream)));
         }
     }
 

@@ -58,12 +58,16 @@ impl Shared {
         let mut connections = self.connections.borrow_mut();
         connections
             .retain(|connection| !connection.line.closed.get() && !connection.life.get().is_over(limits, timers));
-        let mut with_room = connections.iter().filter(|connection| connection.has_room());
-        let chosen = if newest { with_room.next_back() } else { with_room.next() };
-        chosen.map(|connection| {
-            connection.count_request();
-            Upstream::new(connection, connection.carried.replace(true))
-        })
+        let mut with_room = (0..connections.len()).filter(|&index| connections[index].has_room());
+        let index = if newest { with_room.next_back() } else { with_room.next() }?;
+        let connection = &connections[index];
+        connection.count_request();
+        let upstream = Upstream::new(connection, connection.carried.replace(true));
+        if connection.life.get().is_over(limits, timers) {
+            // This was its last: it closes with it, and not only once the next request finds it.
+            connections.remove(index);
+        }
+        Some(upstream)
     }
 
     /// Counts one more waiting request.

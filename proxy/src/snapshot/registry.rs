@@ -151,9 +151,7 @@ impl Registry {
         let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
         let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
-        let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
-        let named = backends.iter().enumerate().filter(|_| sticky);
-        let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
+        let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
             backend_set,
@@ -243,6 +241,13 @@ fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
     members.sort_by(|a, b| a.id.cmp(&b.id));
     let backends = members.into_iter();
     backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
+}
+
+/// The backends by their cookies' values, where these name backends.
+fn cookie_slots(config: &model::Service, backends: &[Backend]) -> HashMap<u64, Slot> {
+    let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
+    let named = backends.iter().enumerate().filter(|_| sticky);
+    named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect()
 }
 
 /// What makes a service's checks, if it has any.

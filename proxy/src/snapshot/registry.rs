@@ -136,13 +136,8 @@ impl Registry {
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
         .with_all_full(config.all_full);
-        // Who is there already knows TLS sessions.
-        let same_checks =
-            in_force.as_ref().filter(|it| it.config.health == config.health && it.check_files == check_files);
-        let prober = match same_checks {
-            Some(same) => same.prober.clone(),
-            None => prober(config)?,
-        };
+        let prober = prober(config)?;
+        // Sessions with backends that stay are known there.
         let tls = match in_force.as_ref().filter(|it| it.transport == transport) {
             Some(same) => same.tls.clone(),
             None => client_tls(config)?,
@@ -216,6 +211,10 @@ impl Registry {
             service.backend_set.set_level_shares(health.level_shares());
             service.live.limits_connections.store(service.limits_connections, Relaxed);
             service.backend_set.install();
+            if let Some(tls) = &service.tls {
+                let addresses = service.backends.iter().map(|backend| backend.config.address);
+                tls.keep(&addresses.collect());
+            }
         }
     }
 
@@ -328,6 +327,32 @@ mod tests {
         );
         let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
         registry.prepare(Arc::new(config.config), generation, 1, ambient::now()).unwrap()
+    }
+
+    #[test]
+    fn sessions_with_backends_that_stay_are_kept_over_a_change_and_no_others() {
+        let registry = Registry::default();
+        let version = |generation: u64, ports: &[u16]| {
+            let backends = ports.iter().map(|port| format!("{{ id: b{port}, address: \"127.0.0.1:{port}\" }}"));
+            let text = format!(
+                "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, tls: {{ verify: false }}, backends: [ {} ] }} ]\n",
+                backends.collect::<Vec<_>>().join(", ")
+            );
+            let loaded = ringway_config::load_str("t.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+            let snapshot = registry.prepare(Arc::new(loaded.config), generation, 1, ambient::now()).unwrap();
+            registry.commit(&snapshot, ambient::now());
+            registry.settle(&snapshot);
+            snapshot
+        };
+        let of = |snapshot: &Snapshot, port: u16| {
+            snapshot.services[0].tls.as_ref().unwrap().config_for(([127, 0, 0, 1], port).into())
+        };
+        let first = version(1, &[1, 2]);
+        let (stays, goes) = (of(&first, 1), of(&first, 2));
+        let second = version(2, &[1, 3]);
+        assert!(Arc::ptr_eq(&of(&second, 1), &stays));
+        assert!(!Arc::ptr_eq(&of(&second, 2), &goes), "what has gone is forgotten");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,6 +45,12 @@ impl ClientTls {
         let own = Arc::new(own);
         backends.insert(backend, Arc::clone(&own));
         own
+    }
+
+    /// Forgets the sessions with all backends but these.
+    pub(crate) fn keep(&self, backends: &HashSet<SocketAddr>) {
+        let mut known = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|backend, _| backends.contains(backend));
     }
 
     pub(crate) fn name(&self, address: IpAddr) -> ServerName<'static> {

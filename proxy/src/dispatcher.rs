@@ -2,6 +2,7 @@
 //! workers share ([`Shared`]). It knows nothing of the layers above.
 
 mod budget;
+mod bulk;
 mod command;
 mod context;
 mod listener_id;
@@ -11,6 +12,7 @@ mod shared;
 mod tasks;
 
 pub(crate) use budget::Budget;
+pub(crate) use bulk::BulkTurn;
 pub(crate) use command::Command;
 pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
 pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};

@@ -1,6 +1,6 @@
 //! Bytes between two connections, both ways, unparsed: TCP listeners and upgraded HTTP connections.
 
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::{BulkTurn, Dispatcher};
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
@@ -80,6 +80,7 @@ pub(crate) enum End {
 pub(crate) struct Direction {
     pub(crate) buffer: Buffer,
     pub(crate) moved: u64,
+    turn: BulkTurn,
     state: State,
 }
 
@@ -94,7 +95,7 @@ enum State {
 impl Direction {
     /// A direction that starts with bytes already read.
     pub(crate) fn new(buffer: Buffer) -> Self {
-        Self { buffer, moved: 0, state: State::Open }
+        Self { buffer, moved: 0, turn: BulkTurn::default(), state: State::Open }
     }
 
     /// Moves what can be moved. `Ok(true)`: something was.
@@ -131,6 +132,10 @@ impl Direction {
                     Poll::Pending => return Ok(progress),
                 },
                 State::Open => {}
+            }
+            if !self.turn.poll(self.moved, &dispatcher.bulk, context) {
+                dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+                return Ok(progress);
             }
             if !self.buffer.is_allocated() {
                 // A waiting tunnel holds no buffer.

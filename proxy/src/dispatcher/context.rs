@@ -1,5 +1,6 @@
 //! One thread's timers, buffers and counters.
 
+use super::bulk::BulkQueue;
 use super::command::Command;
 use super::shared::{AccessSink, Shared};
 use crate::ambient;
@@ -37,6 +38,8 @@ pub(crate) struct Dispatcher {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) buffers: Buffers,
+    /// Long transfers that take turns.
+    pub(crate) bulk: Rc<BulkQueue>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) scratch: RefCell<Scratch>,
@@ -60,11 +63,13 @@ impl Dispatcher {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let limits =
             MemoryLimits { window_growth_bytes: HTTP2_WINDOW_GROWTH as usize, buffers_kept: HTTP2_BUFFERS_KEPT };
+        let counters = shared.counters.worker();
         Rc::new(Self {
             index,
             buffers: Buffers::default(),
+            bulk: BulkQueue::new(&counters),
             timers: Timers::new(ambient::now()),
-            counters: shared.counters.worker(),
+            counters,
             scratch: RefCell::default(),
             access: RefCell::default(),
             sinks: RefCell::new(Reader::new(Arc::clone(&shared.access))),

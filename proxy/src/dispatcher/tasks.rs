@@ -54,8 +54,13 @@ fn watched<T: Future<Output = ()>>(
 impl Dispatcher {
     /// Begins a task; `what` names it in the log if it ends by a panic.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
-        drop(tokio::task::spawn_local(watched(Arc::clone(&self.counters), what, task)));
+        spawn(&self.counters, what, task);
     }
+}
+
+/// The same where only the counters are at hand.
+pub(super) fn spawn(counters: &Arc<WorkerCounters>, what: &'static str, task: impl Future<Output = ()> + 'static) {
+    drop(tokio::task::spawn_local(watched(Arc::clone(counters), what, task)));
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use ringway_http2::{ConnectionError, Event};
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncWrite, ReadBuf};
@@ -84,7 +85,8 @@ impl Driver {
             }
             reads += 1;
             if reads > READS_MAX {
-                context.waker().wake_by_ref();
+                // Not a plain wake-up: as long as a task is ready, the runtime polls the sockets only once in a while.
+                let _ = pin!(tokio::task::yield_now()).poll(context);
                 return Poll::Pending;
             }
             let count = ready!(self.poll_fill(context));

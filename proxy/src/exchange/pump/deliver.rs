@@ -307,8 +307,10 @@ impl Exchange<'_> {
     /// More of the response body. `false`: the connection has ended.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ProxyError>> {
         let worker = &self.client.open.worker;
+        let has_turn = self.delivery_turn.poll(self.delivered, &worker.bulk, context);
         let Http1 { stream, input, body, .. } = match &mut self.attempt.end {
             BackendEnd::Http1(http1) => http1,
+            BackendEnd::Http2(_) if !has_turn => return Poll::Pending,
             BackendEnd::Http2(upstream) => return upstream.poll_more(context).map_ok(|()| true),
             BackendEnd::Returned => return Poll::Ready(Ok(false)),
         };
@@ -321,7 +323,7 @@ impl Exchange<'_> {
             worker.buffers.grow(input);
         }
         let bytes_max = room(input);
-        let read = input.poll_read(stream, bytes_max, context);
+        let read = if has_turn { input.poll_read(stream, bytes_max, context) } else { Poll::Pending };
         if read.is_pending() && input.is_empty() {
             worker.buffers.give(std::mem::take(input));
         }

@@ -6,6 +6,7 @@ use super::state::{Exchange, Place, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
 use crate::codec::tunnel::{self, Direction};
+use crate::dispatcher::BulkTurn;
 use crate::error::ProxyError;
 use crate::exchange::attempt::Attempt;
 use crate::exchange::outcome::Next;
@@ -146,7 +147,7 @@ impl Exchange<'_> {
         self.place = None;
         self.answer.truncate(if self.answered > 0 { self.informational_bytes } else { 0 }, 0);
         self.informational_bytes = self.answer.text().len();
-        (self.status, self.delivered) = (0, 0);
+        (self.status, self.delivered, self.delivery_turn) = (0, 0, BulkTurn::default());
         (self.encoding, self.terminated, self.compressor) = (Encoding::Identity, false, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
         self.retry_after = None;

@@ -3,6 +3,7 @@
 
 use super::pace::Pace;
 use crate::codec::end::BackendEnd;
+use crate::dispatcher::BulkTurn;
 use crate::exchange::attempt::Attempt;
 use crate::exchange::client::Client;
 use crate::exchange::compress::Compressor;
@@ -76,6 +77,9 @@ pub(in crate::exchange) struct Exchange<'a> {
     /// The body is compressed on its way.
     pub(super) compressor: Option<Box<Compressor>>,
     pub(super) delivered: u64,
+    /// Long transfers take turns, on either way.
+    pub(super) delivery_turn: BulkTurn,
+    pub(super) upload_turn: BulkTurn,
     pub(super) upstream_keep_alive: bool,
     pub(super) client_keep_alive: bool,
     /// The response is being buffered whole.
@@ -137,6 +141,8 @@ impl<'a> Exchange<'a> {
             terminated: false,
             compressor: None,
             delivered: 0,
+            delivery_turn: BulkTurn::default(),
+            upload_turn: BulkTurn::default(),
             upstream_keep_alive: false,
             client_keep_alive: false,
             holding: false,

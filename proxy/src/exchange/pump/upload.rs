@@ -174,9 +174,11 @@ impl Exchange<'_> {
     fn poll_client(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
         self.starved = true;
         let worker = &self.client.open.worker;
+        let has_turn = self.upload_turn.poll(self.request.report.received_bytes, &worker.bulk, context);
         let gone = || Err(TryError::Downstream(ProxyError::ClientClosed));
         let Http1 { stream, input, .. } = match &mut self.client.end {
             ClientEnd::Http1(http1) => http1,
+            ClientEnd::Http2(_) if !has_turn => return Ok(Poll::Pending),
             ClientEnd::Http2(stream) => {
                 return match stream.poll_more(context) {
                     Poll::Ready(Ok(())) => {
@@ -194,7 +196,8 @@ impl Exchange<'_> {
             worker.buffers.grow(input);
         }
         let bytes_max = room(input);
-        match input.poll_read(stream, bytes_max, context) {
+        let read = if has_turn { input.poll_read(stream, bytes_max, context) } else { Poll::Pending };
+        match read {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.counters.received_bytes.add(count as u64);
                 (self.upload_moved, self.body_begun) = (true, true);

@@ -6,6 +6,7 @@ pub mod load;
 pub mod peer;
 pub mod report;
 pub mod scenario;
+pub mod slow_readers;
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

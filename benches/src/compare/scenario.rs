@@ -4,6 +4,7 @@ use super::cache::{Counts, Tier};
 use super::load::{OpenLoop, Seen, bulk, h2load, h2load_with, handshakes, idle, saturate};
 use super::peer::{Balance, Cover, Front, Peer, Running, Setup};
 use super::report::Table;
+use super::slow_readers::SlowReaders;
 use super::{Result, wait_for_port, while_doing};
 use crate::simulate::workload::{Keys, Random, Workload};
 use std::fmt::Write as _;
@@ -35,13 +36,14 @@ impl Effort {
 }
 
 /// Names of all scenarios.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "http-round-robin",
     "http-hash",
     "http-bound",
     "http-64k",
     "http-1m",
     "latency",
+    "slow-readers",
     "https",
     "tls-handshake",
     "tls-resumed",
@@ -98,6 +100,10 @@ pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
             let fleet = Backends::start(4, effort.load_core, directory)?;
             latency(&setup(Front::Http, Balance::HashBound, &fleet), effort, directory)
         }
+        "slow-readers" => {
+            let fleet = Backends::with_strides(4, effort.load_core, "64k", directory)?;
+            slow_readers(&setup(Front::Http, Balance::RoundRobin, &fleet), effort, directory)
+        }
         "many" => many(effort, directory),
         "bound-cost" => bound_cost(effort, directory),
         "idle" => {
@@ -130,6 +136,11 @@ impl Backends {
     /// # Errors
     /// When nginx does not run.
     pub fn start(count: usize, core: usize, directory: &Path) -> Result<Self> {
+        Self::with_strides(count, core, "512k", directory)
+    }
+
+    /// The same, with so much of a body before the next one has its turn.
+    fn with_strides(count: usize, core: usize, stride: &str, directory: &Path) -> Result<Self> {
         let mut ports = Vec::new();
         // Taken together, or the same free port would be found again.
         let held: Vec<_> =
@@ -140,13 +151,13 @@ impl Backends {
         }
         let root = directory.join("root");
         while_doing(std::fs::create_dir_all(&root), root.display())?;
-        for (name, size) in [("64k", 64 << 10), ("1m", 1 << 20), ("bulk", 64_u64 << 30)] {
+        for (name, size) in [("64k", 64 << 10), ("1m", 1 << 20), ("20m", 20_000_000), ("bulk", 64_u64 << 30)] {
             let file = while_doing(std::fs::File::create(root.join(name)), name)?;
             while_doing(file.set_len(size), name)?;
         }
         let mut text = format!(
             "daemon off; worker_processes 1; pid {0}/b.pid; error_log {0}/b.log; events {{ worker_connections 19000; }}\n\
-             http {{ access_log off; sendfile on; sendfile_max_chunk 512k; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
+             http {{ access_log off; sendfile on; sendfile_max_chunk {stride}; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
              open_file_cache max=16; root {0}/root;\nserver {{\n",
             directory.display()
         );
@@ -277,6 +288,31 @@ fn latency(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
             let (seen, cpu_us) = measure(proxy, || Ok(client.run(5000.0, effort.time(), || random.draw() % 1000)))?;
             let [p50, p99, p999] = seen.latency_us;
             table.push(proxy.peer.name(), &[p99, p50, p999, cpu_us, seen.errors as f64]);
+        }
+    }
+    Ok(table)
+}
+
+/// Requests at a fixed rate while slow readers begin, and go on.
+fn slow_readers(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
+    let columns = ["p99 us", "p50 us", "p99.9 us", "errors", "MB/s read", "readers cut off", "resident MiB"];
+    let title = "HTTP/1.1, 128 B, 1,000 requests/s, while 200 clients read 20 MB at 1 MB/s each, begun at once";
+    let mut table = Table::new(title, &columns);
+    let proxies = start(setup, &Peer::ALL[..5], effort, directory, &mut table)?;
+    for round in 0..effort.rounds {
+        for proxy in &proxies {
+            let mut client = OpenLoop::connect(proxy.port, 16)?;
+            let mut random = Random(round as u64);
+            client.run(1000.0, Duration::from_millis(300), || random.draw() % 1000);
+            let readers = SlowReaders::begin(proxy.port, "/20m", 200, 1_000_000)?;
+            let seen = client.run(1000.0, effort.time(), || random.draw() % 1000);
+            let resident = proxy.resident_kib() as f64 / 1024.0;
+            let (bytes, cut) = readers.end();
+            let [p50, p99, p999] = seen.latency_us;
+            let rate = bytes as f64 / 1e6 / seen.seconds;
+            table.push(proxy.peer.name(), &[p99, p50, p999, seen.errors as f64, rate, cut as f64, resident]);
+            // What is left of them is over before the next proxy's turn.
+            std::thread::sleep(Duration::from_millis(500));
         }
     }
     Ok(table)

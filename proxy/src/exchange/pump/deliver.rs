@@ -318,7 +318,7 @@ impl Exchange<'_> {
             *input = worker.buffers.take();
         }
         // A body that is known to be long is read with a large buffer from the start.
-        let long = matches!(*body, Body::Sized(rest) if rest > LONG_BYTES);
+        let long = matches!(*body, Body::Sized(rest) if rest > LONG_BYTES) && !worker.bulk.is_busy();
         if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(input);
         }

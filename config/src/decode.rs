@@ -14,7 +14,7 @@ pub use duration::{duration_text, parse_duration};
 pub(crate) use fields::SectionReader;
 use fields::list_example;
 pub(crate) use scalars::{Bytes, Factor, Int, Limit, Number, Percent};
-pub(crate) use shape::{Decode, Field, Shape};
+pub(crate) use shape::{Decode, Field, Movable, Shape};
 pub(crate) use words::word;
 
 /// Declares a section: struct, decoder, shape.
@@ -38,8 +38,13 @@ macro_rules! section {
                 const NAMES: &[&str] = &[$(stringify!($field)),*];
                 let _reader = SectionReader::new(node, $title, NAMES, Self::shape, findings)?;
                 // All fields are read before any failure ends this section.
-                $( let $field = _reader.$kind::<$type>(stringify!($field), section!(@default $($default)?), findings); )*
+                $( let $field = _reader.$kind::<$type>(stringify!($field), section!(@preset $type $(, $default)?), findings); )*
                 Some(Self { place: node.place, $( $field: $field?, )* })
+            }
+
+            fn move_to(&mut self, place: Place) {
+                self.place = place;
+                $( $crate::decode::Movable::move_to(&mut self.$field, place); )*
             }
 
             fn shape() -> Shape {
@@ -60,6 +65,12 @@ macro_rules! section {
     (@type $kind:ident $type:ty) => { At<$type> };
     (@default) => { None };
     (@default $default:literal) => { Some($default) };
+    // The default, and the place for what has been read from it.
+    (@preset $type:ty) => { None };
+    (@preset $type:ty, $default:literal) => {{
+        static READ: std::sync::OnceLock<$type> = std::sync::OnceLock::new();
+        Some(($default, &READ))
+    }};
     (@required required) => { true };
     (@required $kind:ident) => { false };
 }
@@ -109,10 +120,10 @@ impl<T: Decode> Decode for List<T> {
         let Value::List(nodes) = &node.value else {
             return findings.wrong_type(node, "a list", &list_example::<T>(node));
         };
-        let items: Vec<At<T>> = nodes
-            .iter()
-            .filter_map(|node| T::decode(node, findings).map(|value| At { value, place: node.place }))
-            .collect();
+        let mut items = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            items.extend(T::decode(node, findings).map(|value| At { value, place: node.place }));
+        }
         Some(Self { lost: items.len() < nodes.len(), items })
     }
 

@@ -35,7 +35,7 @@ pub(super) fn actions(
     (actions != Actions::default()).then(|| Box::new(actions))
 }
 
-fn redirect(at: &At<schema::RedirectSection>, findings: &mut Findings) -> model::Redirect {
+fn redirect(at: &At<Box<schema::RedirectSection>>, findings: &mut Findings) -> model::Redirect {
     let section = &at.value;
     let status = section.status.value.0 as u16;
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
@@ -78,7 +78,7 @@ fn redirect(at: &At<schema::RedirectSection>, findings: &mut Findings) -> model:
 }
 
 fn rewrite(
-    at: &At<schema::RewriteSection>,
+    at: &At<Box<schema::RewriteSection>>,
     path: Option<&PathMatch>,
     findings: &mut Findings,
 ) -> Option<model::Rewrite> {
@@ -149,7 +149,7 @@ fn edits(section: &schema::HeaderEditsSection, of_request: bool, findings: &mut 
     edits
 }
 
-fn cors(at: &At<schema::CorsSection>, findings: &mut Findings) -> model::Cors {
+fn cors(at: &At<Box<schema::CorsSection>>, findings: &mut Findings) -> model::Cors {
     let section = &at.value;
     let mut origins: Vec<String> = section.origins.value.iter().map(|at| header_value(at, findings)).collect();
     // A page's origin is looked up among them.

@@ -15,7 +15,7 @@ use ringway_health::{
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<model::HealthCheck> {
+pub(super) fn health_check(at: &At<Box<schema::HealthSection>>, findings: &mut Findings) -> Option<model::HealthCheck> {
     let section = &at.value;
     let places = [
         section.http.as_ref().map(|at| at.place),
@@ -56,7 +56,7 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
 }
 
 /// What is checked: exactly one of `http`, `grpc` and `tcp`.
-fn check_kind(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<CheckKind> {
+fn check_kind(at: &At<Box<schema::HealthSection>>, findings: &mut Findings) -> Option<CheckKind> {
     let section = &at.value;
     Some(match (&section.http, &section.grpc, &section.tcp) {
         (Some(http), ..) => http_check(&http.value, findings)?,
@@ -255,7 +255,7 @@ pub(super) fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(
     }
 }
 
-pub(super) fn outlier(section: Option<&At<schema::OutlierSection>>, findings: &mut Findings) -> OutlierParams {
+pub(super) fn outlier(section: Option<&At<Box<schema::OutlierSection>>>, findings: &mut Findings) -> OutlierParams {
     let Some(at) = section else { return OutlierParams { on: OutlierOn::Connection, ..OutlierParams::default() } };
     let section = &at.value;
     nonzero(&section.base_ejection, "base_ejection", findings);

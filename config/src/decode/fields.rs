@@ -4,11 +4,15 @@ use super::{Decode, Field, Shape};
 use crate::diagnostic::{At, Place, closest};
 use crate::findings::Findings;
 use crate::node::{Node, Value};
+use std::sync::OnceLock;
 
 /// A field's name as it stands in the file: one that is a word of Rust's has a mark before it.
 fn written(name: &str) -> &str {
     name.strip_prefix("r#").unwrap_or(name)
 }
+
+/// What a field is where it is not written: the text, as a user would write it, and what has been read from that.
+pub(crate) type Preset<T> = Option<(&'static str, &'static OnceLock<T>)>;
 
 /// Reads the fields of one section.
 pub(crate) struct SectionReader<'a> {
@@ -59,7 +63,7 @@ impl<'a> SectionReader<'a> {
         self.entries.iter().find(|entry| entry.0 == name && entry.2.value != Value::Null).map(|entry| &entry.2)
     }
 
-    pub(crate) fn required<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
+    pub(crate) fn required<T: Decode>(&self, name: &str, _: Preset<T>, findings: &mut Findings) -> Option<At<T>> {
         match self.find(name) {
             Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
             // It is there, under another name, and that has been said.
@@ -75,7 +79,7 @@ impl<'a> SectionReader<'a> {
     pub(crate) fn optional<T: Decode>(
         &self,
         name: &str,
-        _: Option<&str>,
+        _: Preset<T>,
         findings: &mut Findings,
     ) -> Option<Option<At<T>>> {
         match self.find(name).or_else(|| self.empty_section::<T>(name)) {
@@ -98,12 +102,7 @@ impl<'a> SectionReader<'a> {
         self.entries.iter().find(|entry| is_section && entry.0 == name).map(|entry| &entry.2)
     }
 
-    pub(crate) fn default<T: Decode>(
-        &self,
-        name: &str,
-        default: Option<&str>,
-        findings: &mut Findings,
-    ) -> Option<At<T>> {
+    pub(crate) fn default<T: Decode>(&self, name: &str, preset: Preset<T>, findings: &mut Findings) -> Option<At<T>> {
         let given = self.find(name);
         // What cannot be read is told, and the default stands in for it, so that the rest of the section is checked.
         match given.and_then(|node| T::decode(node, findings).map(|value| At { value, place: node.place })) {
@@ -112,17 +111,29 @@ impl<'a> SectionReader<'a> {
                 if given.is_some() {
                     findings.lost.insert(self.place);
                 }
-                // Defaults are written as a user would write them, and read by the same code.
-                let value = match default {
-                    Some("[]") => Value::List(Vec::new()),
-                    Some("{}") | None => Value::Map(Vec::new()),
-                    Some(text) => Value::Text(text.to_owned()),
+                let (text, read) = preset?;
+                let mut value = match read.get() {
+                    Some(value) => value.clone(),
+                    None => {
+                        let value = decode_default::<T>(text, self.place, findings)?;
+                        read.get_or_init(|| value).clone()
+                    }
                 };
-                let node = Node::new(value, self.place);
-                T::decode(&node, findings).map(|value| At { value, place: self.place })
+                value.move_to(self.place);
+                Some(At { value, place: self.place })
             }
         }
     }
+}
+
+/// Defaults are written as a user would write them, and read by the same code.
+fn decode_default<T: Decode>(text: &str, place: Place, findings: &mut Findings) -> Option<T> {
+    let value = match text {
+        "[]" => Value::List(Vec::new()),
+        "{}" => Value::Map(Vec::new()),
+        text => Value::Text(text.to_owned()),
+    };
+    T::decode(&Node::new(value, place), findings)
 }
 
 /// What might have been meant where a section should be: with its required fields, or with the first one that `text` fits.

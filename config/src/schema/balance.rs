@@ -31,11 +31,11 @@ section! {
         /// The bound on each backend's load.
         default("{}") bounded_load: BoundSection,
         /// A cookie that keeps a client on its backend, made by Ringway; absent is none.
-        optional affinity_cookie: AffinityCookieSection,
+        optional affinity_cookie: Box<AffinityCookieSection>,
         /// Keys with so much traffic that one backend cannot carry them are spread over several; absent is no such thing.
-        optional hot_keys: HotKeysSection,
+        optional hot_keys: Box<HotKeysSection>,
         /// Sheds a part of the keys of backends that have more than their share; absent is no such thing.
-        optional shed: ShedSection,
+        optional shed: Box<ShedSection>,
     }
 }
 

@@ -15,9 +15,9 @@ section! {
         /// chance, and an `affinity_cookie` of any of them keeps its client there; without one, each such request is drawn anew.
         optional split_key: List<KeySection>,
         /// A response that sends the client elsewhere, instead of a service.
-        optional redirect: RedirectSection,
+        optional redirect: Box<RedirectSection>,
         /// Another path for the backend. Keys and routes go by the client's.
-        optional rewrite: RewriteSection,
+        optional rewrite: Box<RewriteSection>,
         /// Changes of the request's fields on their way to the backend; after everything that Ringway adds itself.
         default("{}") request_headers: HeaderEditsSection,
         /// Changes of the response's fields on their way to the client.
@@ -27,9 +27,9 @@ section! {
         /// Largest request body, instead of the listener's.
         optional body_bytes_max: Bytes,
         /// Which pages of other origins may use this route (Fetch standard, CORS protocol).
-        optional cors: CorsSection,
+        optional cors: Box<CorsSection>,
         /// A copy of requests goes to another service as well, whose responses are thrown away.
-        optional mirror: MirrorSection,
+        optional mirror: Box<MirrorSection>,
         /// Compression of responses, instead of the listener's.
         optional compress: CompressSection,
     }

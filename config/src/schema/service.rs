@@ -15,7 +15,7 @@ section! {
         /// HTTP/2 with backends, for `protocol: h2`.
         default("{}") http2: UpstreamHttp2Section,
         /// TLS towards backends; absent is none.
-        optional tls: UpstreamTlsSection,
+        optional tls: Box<UpstreamTlsSection>,
         /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
         /// carries one client's requests only.
         default("off") proxy_protocol: ProxyHeaderName,
@@ -23,9 +23,9 @@ section! {
         /// header from in front has told, or one of Ringway's own, 32 hex digits. The access log has it as `connection_id`.
         default("false") proxy_protocol_unique_id: bool,
         /// Active checks; absent is none.
-        optional health: HealthSection,
+        optional health: Box<HealthSection>,
         /// Ejection by live traffic. Absent, only connection failures and time-outs count (`on: connection`).
-        optional outlier: OutlierSection,
+        optional outlier: Box<OutlierSection>,
         /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
         default("50") panic_threshold: Percent,
         /// What is done then: `all` asks every backend, healthy or not, those that are healthy first, as far as their
@@ -37,7 +37,7 @@ section! {
         /// Backends in this proxy's own `zone` come before the others of their tier.
         default("false") zone_aware: bool,
         /// Ramp for a backend that comes up or joins; absent is none.
-        optional slow_start: SlowStartSection,
+        optional slow_start: Box<SlowStartSection>,
         /// A drained backend's share goes to nothing over this time; 0 is at once.
         default("0") drain_ramp: Duration,
         /// How long a backend that takes no new keys (`drain`, a weight of 0) keeps the clients that an affinity cookie has bound
@@ -51,11 +51,11 @@ section! {
         /// What may be tried again, each time on the next distinct backend of the key's walk.
         default("{}") retry: RetrySection,
         /// A second try of a request that is slow to be answered, beside the first; absent is none.
-        optional hedge: HedgeSection,
+        optional hedge: Box<HedgeSection>,
         /// Limits on the service as a whole.
         default("{}") limits: LimitsSection,
         /// Limit on the rate of requests of each key; absent is none.
-        optional rate_limit: RateLimitSection,
+        optional rate_limit: Box<RateLimitSection>,
         /// Keep-alive connections to backends, of each backend.
         default("{}") pool: PoolSection,
         /// The targets.

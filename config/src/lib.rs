@@ -20,6 +20,7 @@ mod node;
 pub mod plain;
 mod reference;
 mod schema;
+mod stamp;
 
 pub use decode::{duration_text, parse_duration};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
@@ -33,3 +34,4 @@ pub use load::{
     Loaded, check_fleet, load_file, load_file_alone, load_file_with, load_str, load_str_with, read_backends,
 };
 pub use reference::{json_schema, reference};
+pub use stamp::FileStamp;

@@ -38,7 +38,10 @@ pub(super) fn own_pair(
     }
 }
 
-pub(super) fn upstream_tls(at: &At<Box<schema::UpstreamTlsSection>>, findings: &mut Findings) -> Option<model::UpstreamTls> {
+pub(super) fn upstream_tls(
+    at: &At<Box<schema::UpstreamTlsSection>>,
+    findings: &mut Findings,
+) -> Option<model::UpstreamTls> {
     let section = &at.value;
     let own = own_pair(section.certificate.as_ref(), section.key.as_ref(), findings);
     if section.verify.value {

@@ -2,7 +2,7 @@
 
 use super::seen::Seen;
 use notify::{RecursiveMode, Watcher};
-use ringway_config::{FleetBackend, read_backends};
+use ringway_config::{FileStamp, FleetBackend, read_backends};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -16,8 +16,8 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A directory, and what its files have said.
 pub(super) struct Files {
     path: PathBuf,
-    /// What each file said when it was last right, and which of its versions was looked at.
-    said: BTreeMap<PathBuf, (Option<SystemTime>, u64, Vec<FleetBackend>)>,
+    /// What each file said when it was last right, and which of its versions was looked at, once that tells.
+    said: BTreeMap<PathBuf, (Option<FileStamp>, Vec<FleetBackend>)>,
     events: mpsc::Receiver<()>,
     /// Dropped, it watches no more.
     _watcher: Option<notify::RecommendedWatcher>,
@@ -43,6 +43,7 @@ impl Files {
     /// All files together. A directory that cannot be read is no directory without files.
     pub(super) fn look(&mut self) -> Result<Seen, (String, Duration)> {
         let failed = |error: std::io::Error| (format!("{}: {error}", self.path.display()), POLL);
+        let now = SystemTime::now();
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -54,26 +55,20 @@ impl Files {
         files.sort();
         self.said.retain(|path, _| files.contains(path));
         for path in files {
-            let data = path.metadata().ok();
-            let modified = data.as_ref().and_then(|data| data.modified().ok());
-            let size = data.map_or(0, |data| data.len());
-            if self
-                .said
-                .get(&path)
-                .is_some_and(|(known, length, _)| *known == modified && *length == size && modified.is_some())
-            {
+            let stamp = path.metadata().ok().map(|data| FileStamp::of(&data)).filter(|stamp| stamp.is_settled(now));
+            if stamp.is_some() && self.said.get(&path).is_some_and(|(known, _)| *known == stamp) {
                 continue;
             }
             match read_backends(&path) {
-                Ok(backends) => drop(self.said.insert(path, (modified, size, backends))),
+                Ok(backends) => drop(self.said.insert(path, (stamp, backends))),
                 Err(diagnostics) => {
                     tracing::error!(%diagnostics, "a file of backends is wrong: what it said before stays");
-                    let before = self.said.remove(&path).map(|(_, _, backends)| backends).unwrap_or_default();
-                    self.said.insert(path, (modified, size, before));
+                    let before = self.said.remove(&path).map(|(_, backends)| backends).unwrap_or_default();
+                    self.said.insert(path, (stamp, before));
                 }
             }
         }
-        let backends = self.said.values().flat_map(|(_, _, backends)| backends.iter().cloned()).collect();
+        let backends = self.said.values().flat_map(|(_, backends)| backends.iter().cloned()).collect();
         Ok(Seen { backends, again: POLL })
     }
 
@@ -101,6 +96,20 @@ mod tests {
         write("a.yaml", "- { service: s, id: a, address: \"10.0.0.1:80\" }\n");
         write("b.yaml", "- { service: s, id: b, address: \"10.0.0.2:80\", weight: 50 }\n");
         write("other.txt", "nothing");
+        assert_eq!(ids(&mut files), ["a", "b"]);
+        // Of the same length and the same time, as what is unpacked or copied with its times may be.
+        let modified = |name: &str| directory.path().join(name).metadata().unwrap().modified().unwrap();
+        let before = modified("a.yaml");
+        write("a.yaml", "- { service: s, id: x, address: \"10.0.0.1:80\" }\n");
+        std::fs::File::options()
+            .write(true)
+            .open(directory.path().join("a.yaml"))
+            .unwrap()
+            .set_modified(before)
+            .unwrap();
+        assert_eq!(modified("a.yaml"), before);
+        assert_eq!(ids(&mut files), ["x", "b"]);
+        write("a.yaml", "- { service: s, id: a, address: \"10.0.0.1:80\" }\n");
         assert_eq!(ids(&mut files), ["a", "b"]);
         write("a.yaml", "- { service: s, id: a2, adress: \"10.0.0.1:80\" }\n");
         assert_eq!(ids(&mut files), ["a", "b"]);

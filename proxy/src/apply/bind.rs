@@ -62,6 +62,9 @@ fn open(BindAddress { address, v6_only, udp }: BindAddress, shared: bool) -> io:
     socket.set_reuse_port(shared)?;
     if udp {
         pktinfo::enable(&socket, address)?;
+    } else {
+        // Heads and small bodies go out whole: waiting for more to send would only delay them. Linux gives it on to what is accepted.
+        socket.set_tcp_nodelay(true)?;
     }
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -128,6 +131,22 @@ mod tests {
         assert!(help("192.0.2.1:8080", Errno::EADDRNOTAVAIL).contains("\"0.0.0.0:8080\""));
         assert!(help("[2001:db8::1]:8080", Errno::EADDRNOTAVAIL).contains("\"[::]:8080\""));
         assert_eq!(help("0.0.0.0:80", Errno::EIO), "");
+    }
+
+    #[test]
+    fn what_is_accepted_sends_at_once_as_its_listener_is_told() {
+        let at = BindAddress { address: "127.0.0.1:0".parse().unwrap(), v6_only: false, udp: false };
+        let (bound, socket) = open(at, true).unwrap();
+        listen(&socket).unwrap();
+        let _client = std::net::TcpStream::connect(bound).unwrap();
+        let Listening::Connections(socket) = socket else { panic!("it is one of TCP") };
+        let accepted = loop {
+            match socket.accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert!(accepted.nodelay().unwrap());
     }
 
     #[test]

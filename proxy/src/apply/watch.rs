@@ -1,10 +1,15 @@
 //! Watches the configuration file: by its directory, because editors and Kubernetes replace files, and by its content,
 //! because events carry little.
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use std::collections::{BTreeMap, HashSet};
+use crate::ambient;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use ringway_config::FileStamp;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// Quiet time after an event before the file is read: editors write in several steps.
@@ -16,14 +21,24 @@ const POLL: Duration = Duration::from_secs(5);
 /// read any more. Never returns.
 pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl AsyncFn()) {
     let (sender, mut events) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // Full means that one is waiting already.
-        let _ = sender.try_send(());
+    let awaited = Arc::new(Mutex::new(HashSet::new()));
+    let asked = Arc::clone(&awaited);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let names = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if event.as_ref().map_or(true, |event| concerns(event, &names)) {
+            // Full means that one is waiting already.
+            let _ = sender.try_send(());
+        }
     });
     let mut watched = HashSet::new();
-    let mut changes = Changes::new(look(path, &named()));
+    let mut looks = Looks::default();
+    let mut changes = Changes::new(looks.look(path, &named(), ambient::time_of_day()));
     loop {
-        for file in named().iter().map(PathBuf::as_path).chain([path]) {
+        let files = named();
+        let files = || files.iter().map(PathBuf::as_path).chain([path]);
+        *awaited.lock().unwrap_or_else(PoisonError::into_inner) =
+            files().filter_map(Path::file_name).map(OsStr::to_owned).collect();
+        for file in files() {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if watched.insert(directory.to_owned()) {
                 watch_directory(&mut watcher, directory);
@@ -38,9 +53,23 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
             Ok(None) => tokio::time::sleep(POLL).await,
             Err(_) => {}
         }
-        if changes.handle(path, look(path, &named())) {
+        if changes.handle(path, looks.look(path, &named(), ambient::time_of_day())) {
             changed().await;
         }
+    }
+}
+
+/// Whether an event may be about one of the files with these names. Whatever comes or goes in their directories may: a link that
+/// leads to them is replaced, for one. But others are written to, logs all the time, and that is none of their business.
+fn concerns(event: &Event, names: &HashSet<OsString>) -> bool {
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_) | ModifyKind::Any)
+        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            event.paths.is_empty()
+                || event.paths.iter().any(|path| path.file_name().is_none_or(|name| names.contains(name)))
+        }
+        EventKind::Access(_) => false,
+        _ => true,
     }
 }
 
@@ -87,7 +116,7 @@ impl Changes {
 #[derive(Debug, PartialEq, Eq)]
 struct Seen(BTreeMap<PathBuf, FileState>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum FileState {
     /// A hash of its content.
     Content(u64),
@@ -100,17 +129,109 @@ impl Seen {
     }
 }
 
-fn look(path: &Path, named: &[PathBuf]) -> Seen {
-    let find = |path: &Path| match ringway_config::read_bytes(path) {
+/// What has been read, and of which version: a file is read again only where its stamp does not say that it is the same.
+#[derive(Default)]
+struct Looks(HashMap<PathBuf, (FileStamp, FileState)>);
+
+impl Looks {
+    /// `now`: the time of day.
+    fn look(&mut self, path: &Path, named: &[PathBuf], now: SystemTime) -> Seen {
+        let mut known = HashMap::new();
+        let seen = named.iter().map(PathBuf::as_path).chain([path]).map(|path| {
+            let state = match self.settled(path, now) {
+                Some((stamp, Some(state))) => {
+                    known.insert(path.to_owned(), (stamp, state.clone()));
+                    state
+                }
+                Some((stamp, None)) => {
+                    let state = read(path);
+                    known.insert(path.to_owned(), (stamp, state.clone()));
+                    state
+                }
+                None => read(path),
+            };
+            (path.to_owned(), state)
+        });
+        let seen = Seen(seen.collect());
+        self.0 = known;
+        seen
+    }
+
+    /// The stamp of a file that has not been written to for a moment, and what it is known to say. `None`: it must be read.
+    fn settled(&self, path: &Path, now: SystemTime) -> Option<(FileStamp, Option<FileState>)> {
+        let data = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let stamp = FileStamp::of(&data);
+        if !stamp.is_settled(now) {
+            return None;
+        }
+        let known = self.0.get(path).filter(|(known, _)| *known == stamp);
+        Some((stamp, known.map(|(_, state)| state.clone())))
+    }
+}
+
+fn read(path: &Path) -> FileState {
+    match ringway_config::read_bytes(path) {
         Ok(bytes) => FileState::Content(xxhash_rust::xxh3::xxh3_64(&bytes)),
         Err(error) => FileState::Unreadable(error.kind()),
-    };
-    Seen(named.iter().map(PathBuf::as_path).chain([path]).map(|path| (path.to_owned(), find(path))).collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use notify::event::{CreateKind, DataChange, MetadataKind, RemoveKind, RenameMode};
+
+    fn look(path: &Path, named: &[PathBuf]) -> Seen {
+        Looks::default().look(path, named, ambient::time_of_day())
+    }
+
+    #[test]
+    fn only_what_may_change_a_file_is_heard() {
+        let names = HashSet::from([OsString::from("c.yaml")]);
+        let heard =
+            |kind: EventKind, name: &str| concerns(&Event::new(kind).add_path(Path::new("/d").join(name)), &names);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let touched = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        for kind in [written, closed, touched] {
+            assert!(heard(kind, "c.yaml") && !heard(kind, "a.log"), "{kind:?}");
+        }
+        // A link on the way to it may have another name.
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::Both));
+        for kind in [EventKind::Create(CreateKind::Any), EventKind::Remove(RemoveKind::Any), renamed, EventKind::Any] {
+            assert!(heard(kind, "c.yaml") && heard(kind, "..data"), "{kind:?}");
+        }
+        assert!(!heard(EventKind::Access(AccessKind::Read), "c.yaml"));
+        assert!(concerns(&Event::new(written), &names), "an event that says nothing may say this");
+    }
+
+    /// What is known of a file that does not change is not read again; whatever may have changed is.
+    #[test]
+    fn a_file_is_read_again_when_its_stamp_is_another_or_too_young_to_tell() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.yaml");
+        std::fs::write(&file, "a").unwrap();
+        let mut looks = Looks::default();
+        let now = ambient::time_of_day();
+        let young = looks.look(&file, &[], now);
+        assert!(looks.0.is_empty(), "it has been written to just now");
+        // Another content of the same length, in the same moment.
+        std::fs::write(&file, "b").unwrap();
+        assert_ne!(looks.look(&file, &[], now), young);
+        let later = now + Duration::from_secs(10);
+        let seen = looks.look(&file, &[], later);
+        assert_eq!(seen, looks.look(&file, &[], later));
+        // What is known under this stamp is not read again.
+        looks.0.get_mut(&file).unwrap().1 = FileState::Content(7);
+        assert_eq!(looks.look(&file, &[], later).0[&file], FileState::Content(7));
+        // Another stamp: it is read again, and what is not asked for any more is forgotten.
+        std::fs::write(&file, "longer").unwrap();
+        let other = directory.path().join("other");
+        assert_ne!(looks.look(&file, std::slice::from_ref(&other), later), seen);
+        assert_eq!(looks.0.len(), 1);
+        assert_ne!(looks.look(&other, &[], later).0[&other], FileState::Content(7));
+        assert!(looks.0.is_empty());
+    }
 
     #[test]
     fn a_named_file_that_is_missing_hides_no_change_of_the_others() {

@@ -230,9 +230,6 @@ fn serve(
     stream: Transport,
     peer: SocketAddr,
 ) {
-    if stream.send_at_once().is_err() {
-        return;
-    }
     let Some((index, other)) = frontend.worker.less_busy() else {
         return handshake::serve(frontend, active_listener, permit, stream, peer);
     };

@@ -52,15 +52,6 @@ impl Transport {
         each!(self, inner => inner.local_addr())
     }
 
-    /// Heads and small bodies go out whole: waiting for more to send would only delay them.
-    pub(crate) fn send_at_once(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(tcp) => tcp.set_nodelay(true),
-            #[cfg(test)]
-            Self::Memory(_) => Ok(()),
-        }
-    }
-
     /// Its descriptor, where it has one.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {

@@ -249,7 +249,12 @@ pub(crate) fn run(
         }
     };
     shared.shortage.count_idle_use();
-    runtime.block_on(async move { work(WorkerLoop::new(Worker::new(index, shared)), commands).await });
+    // A task, not the future that the runtime blocks on: waking that one is a write and a wait more, at each tick.
+    let work = async move { work(WorkerLoop::new(Worker::new(index, shared)), commands).await };
+    let worked = runtime.block_on(async move { tokio::task::spawn_local(work).await });
+    if let Err(Ok(panic)) = worked.map_err(tokio::task::JoinError::try_into_panic) {
+        std::panic::resume_unwind(panic);
+    }
     // Connections that are still there have outlived their drain.
     runtime.shutdown_background();
 }

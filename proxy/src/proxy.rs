@@ -86,7 +86,20 @@ impl Proxy {
     /// A function that gives the files which the configuration in force names: certificates, keys, authorities.
     pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + 'static {
         let current = Arc::clone(self.control.current());
-        move || current.load().config.files().into_iter().map(Into::into).collect()
+        // Asked for all the time, and the same as long as the version is.
+        let known = std::sync::Mutex::new((std::sync::Weak::new(), Vec::new()));
+        move || {
+            let snapshot = current.load();
+            let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !std::ptr::eq(known.0.as_ptr(), Arc::as_ptr(&snapshot)) {
+                let mut files: Vec<PathBuf> = snapshot.config.files().into_iter().map(Into::into).collect();
+                // Thousands of services may share a file of authorities.
+                files.sort_unstable();
+                files.dedup();
+                *known = (Arc::downgrade(&snapshot), files);
+            }
+            known.1.clone()
+        }
     }
 
     /// The address that a listener is bound to.

@@ -57,7 +57,8 @@ impl Worker {
         let snapshot = Arc::clone(snapshots.read());
         let dispatcher = Dispatcher::new(index, shared);
         let timers = Rc::clone(&dispatcher.timers);
-        let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers };
+        let (services, with_hot_keys) = (Box::default(), Box::default());
+        let none = View { snapshot: Arc::clone(&snapshot), services, with_hot_keys, timers };
         let worker = Self {
             dispatcher,
             draining: Cell::new(false),
@@ -97,14 +98,16 @@ impl Worker {
                 Some(old) if Arc::ptr_eq(&old.service, service) => Rc::clone(old),
                 old => Rc::new(self.part_of(service, old.map(Rc::as_ref), &mut succession.gone)),
             });
-        let services = parts.collect();
+        let services: Box<[_]> = parts.collect();
         for upstream in succession.finish() {
             if !planted::is_planted(Fault::RemovedIdleCounted) {
                 upstream.pool.close(&self.counters);
                 upstream.shared.close();
             }
         }
-        View { services, snapshot, timers: Rc::clone(&self.timers) }
+        let hot = services.iter().enumerate().filter(|(_, this)| this.service.config.hot_keys.is_some());
+        let with_hot_keys = hot.map(|(index, _)| index).collect();
+        View { services, snapshot, with_hot_keys, timers: Rc::clone(&self.timers) }
     }
 
     /// This worker's part of a service that is new, or has changed.
@@ -125,6 +128,9 @@ impl Worker {
                 hot: RefCell::default(),
             }),
         };
+        if service.config.hot_keys.is_none() {
+            live.sketch.replace(None);
+        }
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);
         let of = |backend: &Backend| match before.find(backend, gone) {
@@ -253,15 +259,13 @@ impl Worker {
 
     /// Reports to the drivers of the checks which keys this worker has seen, and takes over which are hot.
     pub(crate) fn report_hot_keys(&self) {
-        self.view().services.iter().for_each(|service| self.report_hot_keys_of(service));
+        let view = self.view();
+        view.with_hot_keys.iter().for_each(|index| self.report_hot_keys_of(&view.services[*index]));
     }
 
     /// Reports to the driver which keys this worker has seen, and takes over which are hot.
     fn report_hot_keys_of(&self, this: &WorkerService) {
-        let Some(params) = this.service.config.hot_keys else {
-            this.live.sketch.replace(None);
-            return;
-        };
+        let Some(params) = this.service.config.hot_keys else { return };
         let least = params.leave / this.service.backends.len().max(1) as f64 / 2.0;
         let report = this.live.sketch.borrow_mut().get_or_insert_default().report(least);
         let mut hot = this.service.live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

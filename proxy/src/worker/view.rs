@@ -18,6 +18,8 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// In the order of the configuration. What is the same in the next version is the same value.
     pub(crate) services: Box<[Rc<WorkerService>]>,
+    /// Those of them that look for hot keys: the others are not looked at for that.
+    pub(super) with_hot_keys: Box<[usize]>,
     pub(super) timers: Rc<Timers>,
 }
 

@@ -15,6 +15,7 @@ pub mod parked;
 pub mod record;
 
 use crate::compare::{Result, free_port};
+use callgrind::Counts;
 use doing::doing;
 use parked::Parked;
 use std::net::{Ipv4Addr, TcpStream};
@@ -46,8 +47,8 @@ pub enum Scenario {
 pub enum Load {
     /// One, and only once the proxy sleeps.
     AtRest,
-    /// 64 connections of HTTP/1.1; 10 of HTTP/2, 32 streams on each.
-    Busy,
+    /// 64 connections of HTTP/1.1; 10 of HTTP/2, 32 streams on each; over so many workers. What locks the bus is counted too.
+    Busy(u32),
 }
 
 impl Scenario {
@@ -70,17 +71,17 @@ impl Scenario {
     ///
     /// # Errors
     /// What is missing, did not start, or answered wrongly.
-    pub fn count(self, load: Load, requests: u64, times: u32, directory: &Path) -> Result<u64> {
-        let (mut once, mut twice) = (u64::MAX, u64::MAX);
+    pub fn count(self, load: Load, requests: u64, times: u32, directory: &Path) -> Result<Counts> {
+        let (mut once, mut twice) = (Counts::MAX, Counts::MAX);
         for _ in 0..times.max(1) {
             let counted = self.run(load, requests, directory)?;
             (once, twice) = (once.min(counted.0), twice.min(counted.1));
         }
-        Ok(twice.saturating_sub(once) / requests)
+        Ok(twice.of_each(once, requests))
     }
 
     /// Instructions of so many requests, and of twice as many, on a connection of their own.
-    fn run(self, load: Load, requests: u64, directory: &Path) -> Result<(u64, u64)> {
+    fn run(self, load: Load, requests: u64, directory: &Path) -> Result<(Counts, Counts)> {
         let parked = Parked::default();
         let backend = match self {
             Self::Grpc => backend::serve_grpc(&parked)?,
@@ -88,16 +89,16 @@ impl Scenario {
         };
         let port = free_port()?;
         let config = directory.join("ringway.yaml");
-        doing(std::fs::write(&config, self.config(port, backend, directory)), "write the configuration")?;
+        doing(std::fs::write(&config, self.config(load, port, backend, directory)), "write the configuration")?;
         let ringway = doing(std::env::current_exe(), "find this program")?.with_file_name("ringway");
-        let mut proxy = Proxy::start(&ringway, &config, directory)?;
+        let mut proxy = Proxy::start(&ringway, &config, load != Load::AtRest, directory)?;
         proxy.wait_until_it_listens(port)?;
         let front = match load {
             Load::AtRest => {
                 parked.watch(proxy.child.id())?;
                 parked.relay(port)?
             }
-            Load::Busy => port,
+            Load::Busy(_) => port,
         };
         let crowd = if load == Load::AtRest { (1, 1) } else { self.crowd() };
         // What comes first pays for what is made once: connections to the backends, buffers.
@@ -111,7 +112,7 @@ impl Scenario {
         Ok((once, twice))
     }
 
-    fn config(self, port: u16, backend: u16, directory: &Path) -> String {
+    fn config(self, load: Load, port: u16, backend: u16, directory: &Path) -> String {
         let tls = match self {
             Self::Https => format!(
                 ", tls: {{ certificates: [ {{ certificate: {:?}, key: {:?} }} ] }}",
@@ -123,8 +124,9 @@ impl Scenario {
         let protocol = if self == Self::Grpc { "    protocol: h2\n" } else { "" };
         let backends: String =
             (0..4).map(|index| format!("      - {{ id: b{index}, address: \"127.0.0.1:{backend}\" }}\n")).collect();
+        let workers = if let Load::Busy(workers) = load { workers } else { 1 };
         format!(
-            "workers: 1\nadmin: {{ enabled: false }}\n\
+            "workers: {workers}\nadmin: {{ enabled: false }}\n\
              listeners: [ {{ name: front, address: \"127.0.0.1:{port}\", service: s{tls} }} ]\n\
              services:\n  - name: s\n{protocol}    \
              balance: {{ policy: ring, hash_key: [ {{ header: x-user-id }} ], bounded_load: {{ factor: 1.25 }} }}\n    \
@@ -175,11 +177,11 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(ringway: &Path, config: &Path, directory: &Path) -> Result<Self> {
+    fn start(ringway: &Path, config: &Path, bus: bool, directory: &Path) -> Result<Self> {
         let (counts, log) = (directory.join("callgrind.out"), directory.join("log"));
         let output = doing(std::fs::File::create(&log), "make a log")?;
         let child = Command::new("valgrind")
-            .args(["--tool=callgrind", "--quiet"])
+            .args(["--tool=callgrind", "--quiet", if bus { "--collect-bus=yes" } else { "--collect-bus=no" }])
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .arg(ringway)
             .args(["run", "--config"])
@@ -205,15 +207,15 @@ impl Proxy {
         Ok(())
     }
 
-    /// Instructions since it was asked last, or since the start.
-    fn count(&mut self) -> Result<u64> {
+    /// What has been counted since it was asked last, or since the start.
+    fn count(&mut self) -> Result<Counts> {
         let mut command = Command::new("timeout");
         command.arg(LIMIT.as_secs().to_string()).args(["callgrind_control", "--dump"]);
         let output = command.arg(self.child.id().to_string()).output();
         let output = doing(output, "run callgrind_control (apt-get install valgrind)")?;
         self.written += 1;
         let file = PathBuf::from(format!("{}.{}", self.counts.display(), self.written));
-        let counted = std::fs::read_to_string(&file).ok().and_then(|text| callgrind::instructions(&text));
+        let counted = std::fs::read_to_string(&file).ok().and_then(|text| callgrind::totals(&text));
         // What was written is not needed again, and what is left of an earlier proxy would be taken for the next one's.
         let _ = std::fs::remove_file(&file);
         counted.ok_or_else(|| {

@@ -1,9 +1,9 @@
 //! The gate on instructions: what a request costs in user space in four scenarios, beside what was recorded. Fails where one costs
 //! over 3 % more; says where one costs so much less that the record is to be made anew.
 //!
-//!     cargo build --release --workspace && target/release/instructions [--record | --busy] [--requests N] [SCENARIO...]
+//!     cargo build --release --workspace && target/release/instructions [--record | --busy [--workers N]] [--requests N] [SCENARIO...]
 //!
-//! `--busy` counts under load instead, and compares with nothing.
+//! `--busy` counts under load instead, over one worker or so many, with what locks the bus, and compares with nothing.
 //!
 //! Needs valgrind and h2load. The record is benches/instructions.json: of a build by `--release --workspace`, no other. It holds
 //! for one compiler; where the compiler has changed and the counts with it, record them anew in that commit.
@@ -21,12 +21,13 @@ const TIMES: u32 = 3;
 struct Arguments {
     record: bool,
     busy: bool,
+    workers: u32,
     requests: u64,
     scenarios: Vec<Scenario>,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut arguments = Arguments { record: false, busy: false, requests: 2000, scenarios: Vec::new() };
+    let mut arguments = Arguments { record: false, busy: false, workers: 1, requests: 2000, scenarios: Vec::new() };
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -36,11 +37,17 @@ fn arguments() -> Result<Arguments> {
                 let number = rest.next().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
                 arguments.requests = number.ok_or("--requests needs a number")?;
             }
+            "--workers" => {
+                let number = rest.next().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
+                arguments.workers = number.ok_or("--workers needs a number")?;
+            }
             name => match Scenario::ALL.into_iter().find(|scenario| scenario.name() == name) {
                 Some(scenario) => arguments.scenarios.push(scenario),
                 None => {
                     let names = Scenario::ALL.map(Scenario::name).join(" | ");
-                    return Err(format!("what is {name}? instructions [--record | --busy] [--requests N] [{names}]"));
+                    return Err(format!(
+                        "what is {name}? instructions [--record | --busy [--workers N]] [--requests N] [{names}]"
+                    ));
                 }
             },
         }
@@ -57,22 +64,23 @@ fn toolchain() -> Result<String> {
 }
 
 /// Counts under load.
-fn count_busy(requests: u64, scenarios: Vec<Scenario>) -> Result<()> {
+fn count_busy(workers: u32, requests: u64, scenarios: Vec<Scenario>) -> Result<()> {
     let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
     write_certificate(directory.path())?;
-    println!("| scenario, busy | user instructions per request |\n|---|---|");
+    println!("| scenario, busy | workers | user instructions per request | of them locked |\n|---|---|---|---|");
     for scenario in scenarios {
         let name = scenario.name();
-        let count = scenario.count(Load::Busy, requests, TIMES, directory.path());
-        println!("| {name} | {} |", count.map_err(|error| format!("{name}: {error}"))?);
+        let counted = scenario.count(Load::Busy(workers), requests, TIMES, directory.path());
+        let counted = counted.map_err(|error| format!("{name}: {error}"))?;
+        println!("| {name} | {workers} | {} | {} |", counted.instructions, counted.locked);
     }
     Ok(())
 }
 
 fn gate() -> Result<bool> {
-    let Arguments { record: records, busy, requests, scenarios } = arguments()?;
+    let Arguments { record: records, busy, workers, requests, scenarios } = arguments()?;
     if busy {
-        return count_busy(requests, scenarios).map(|()| true);
+        return count_busy(workers, requests, scenarios).map(|()| true);
     }
     let toolchain = toolchain()?;
     let recorded = std::fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"));
@@ -90,7 +98,8 @@ fn gate() -> Result<bool> {
         let name = scenario.name();
         let count = scenario
             .count(Load::AtRest, requests, TIMES, directory.path())
-            .map_err(|error| format!("{name}: {error}"))?;
+            .map_err(|error| format!("{name}: {error}"))?
+            .instructions;
         let (verdict, percent) = record.judge(name, count);
         let words = match verdict {
             Verdict::More => "MORE than may be",

@@ -1,9 +1,39 @@
 //! Callgrind's file of counts.
 
-/// All instructions of the file. `None`: it is no such file, or it was not written to its end.
+/// What the file counts altogether: instructions, and those of them that lock the bus (atomic read-modify-write), which is 0 where
+/// these are not counted. `None`: it is no such file, or it was not written to its end.
 #[must_use]
-pub fn instructions(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse::<u64>().ok()
+pub fn totals(text: &str) -> Option<Counts> {
+    let line = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
+    let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+    let instructions = numbers.next()?.ok()?;
+    let locked = numbers.next().transpose().ok()?.unwrap_or(0);
+    Some(Counts { instructions, locked })
+}
+
+/// Instructions, and those of them that lock the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub instructions: u64,
+    /// Atomic read-modify-write.
+    pub locked: u64,
+}
+
+impl Counts {
+    /// More than any count.
+    pub(super) const MAX: Self = Self { instructions: u64::MAX, locked: u64::MAX };
+
+    /// The least of each.
+    pub(super) fn min(self, other: Self) -> Self {
+        Self { instructions: self.instructions.min(other.instructions), locked: self.locked.min(other.locked) }
+    }
+
+    /// What each of so many requests adds.
+    pub(super) fn of_each(self, without: Self, requests: u64) -> Self {
+        let each = |with: u64, without: u64| with.saturating_sub(without) / requests;
+        Self { instructions: each(self.instructions, without.instructions), locked: each(self.locked, without.locked) }
+    }
 }
 
 #[cfg(test)]
@@ -12,9 +42,12 @@ mod tests {
 
     #[test]
     fn the_total_is_read_and_without_one_nothing_was_counted() {
-        assert_eq!(instructions("events: Ir\n\nfn=(1) main\n0 10\n+3 5\n\ntotals: 15\n"), Some(15));
-        assert_eq!(instructions("events: Ir\n\nfn=(1) main\n0 10\n"), None);
-        assert_eq!(instructions("totals: many\n"), None);
-        assert_eq!(instructions(""), None);
+        let counts = |instructions, locked| Some(Counts { instructions, locked });
+        assert_eq!(totals("events: Ir\n\nfn=(1) main\n0 10\n+3 5\n\ntotals: 15\n"), counts(15, 0));
+        assert_eq!(totals("events: Ir Ge\n\nfn=(1) main\n0 10 1\n+3 5\n\ntotals: 15 1\n"), counts(15, 1));
+        assert_eq!(totals("events: Ir\n\nfn=(1) main\n0 10\n"), None);
+        assert_eq!(totals("totals: many\n"), None);
+        assert_eq!(totals("totals: 15 many\n"), None);
+        assert_eq!(totals(""), None);
     }
 }

@@ -43,7 +43,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["node", "diff"],
             &["model"],
             &["files", "limits"],
-            &["diagnostic", "browser", "plain"],
+            &["diagnostic", "browser", "plain", "stamp"],
         ],
     ),
     (

@@ -64,7 +64,9 @@ impl Files {
                 Err(diagnostics) => {
                     tracing::error!(%diagnostics, "a file of backends is wrong: what it said before stays");
                     let before = self.said.remove(&path).map(|(_, backends)| backends).unwrap_or_default();
-                    self.said.insert(path, (stamp, before));
+                    // What could not be read is tried again: the cause may pass without a trace on the file.
+                    let unread = diagnostics.0.iter().any(|finding| finding.code == "unreadable_file");
+                    self.said.insert(path, (stamp.filter(|_| !unread), before));
                 }
             }
         }

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often the file is looked at although no event came: network file systems send none.
 const POLL: Duration = Duration::from_secs(5);
+/// After so many looks all is read again, whatever the stamps say: a network file system may answer for them out of its memory.
+const LOOKS_MAX: u32 = 12;
 
 /// Calls `changed` whenever the content of the file, or of one of those that it names, is another than before, or cannot be
 /// read any more. Never returns.
@@ -36,8 +38,7 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
     loop {
         let files = named();
         let files = || files.iter().map(PathBuf::as_path).chain([path]);
-        *awaited.lock().unwrap_or_else(PoisonError::into_inner) =
-            files().filter_map(Path::file_name).map(OsStr::to_owned).collect();
+        *awaited.lock().unwrap_or_else(PoisonError::into_inner) = names(files());
         for file in files() {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if watched.insert(directory.to_owned()) {
@@ -57,6 +58,17 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
             changed().await;
         }
     }
+}
+
+/// The names of the files, and of what links lead to.
+fn names<'a>(files: impl Iterator<Item = &'a Path>) -> HashSet<OsString> {
+    let mut names = HashSet::new();
+    for file in files {
+        names.extend(file.file_name().map(OsStr::to_owned));
+        let behind = std::fs::read_link(file).ok();
+        names.extend(behind.as_deref().and_then(Path::file_name).map(OsStr::to_owned));
+    }
+    names
 }
 
 /// Whether an event may be about one of the files with these names. Whatever comes or goes in their directories may: a link that
@@ -131,11 +143,19 @@ impl Seen {
 
 /// What has been read, and of which version: a file is read again only where its stamp does not say that it is the same.
 #[derive(Default)]
-struct Looks(HashMap<PathBuf, (FileStamp, FileState)>);
+struct Looks {
+    known: HashMap<PathBuf, (FileStamp, FileState)>,
+    /// Looks since all was read.
+    count: u32,
+}
 
 impl Looks {
     /// `now`: the time of day.
     fn look(&mut self, path: &Path, named: &[PathBuf], now: SystemTime) -> Seen {
+        self.count += 1;
+        if self.count >= LOOKS_MAX {
+            (self.count, self.known) = (0, HashMap::new());
+        }
         let mut known = HashMap::new();
         let seen = named.iter().map(PathBuf::as_path).chain([path]).map(|path| {
             let state = match self.settled(path, now) {
@@ -145,7 +165,10 @@ impl Looks {
                 }
                 Some((stamp, None)) => {
                     let state = read(path);
-                    known.insert(path.to_owned(), (stamp, state.clone()));
+                    // What could not be read is tried again: the cause may pass without a trace on the file.
+                    if matches!(state, FileState::Content(_)) {
+                        known.insert(path.to_owned(), (stamp, state.clone()));
+                    }
                     state
                 }
                 None => read(path),
@@ -153,7 +176,7 @@ impl Looks {
             (path.to_owned(), state)
         });
         let seen = Seen(seen.collect());
-        self.0 = known;
+        self.known = known;
         seen
     }
 
@@ -164,7 +187,7 @@ impl Looks {
         if !stamp.is_settled(now) {
             return None;
         }
-        let known = self.0.get(path).filter(|(known, _)| *known == stamp);
+        let known = self.known.get(path).filter(|(known, _)| *known == stamp);
         Some((stamp, known.map(|(_, state)| state.clone())))
     }
 }
@@ -214,7 +237,7 @@ mod tests {
         let mut looks = Looks::default();
         let now = ambient::time_of_day();
         let young = looks.look(&file, &[], now);
-        assert!(looks.0.is_empty(), "it has been written to just now");
+        assert!(looks.known.is_empty(), "it has been written to just now");
         // Another content of the same length, in the same moment.
         std::fs::write(&file, "b").unwrap();
         assert_ne!(looks.look(&file, &[], now), young);
@@ -222,15 +245,45 @@ mod tests {
         let seen = looks.look(&file, &[], later);
         assert_eq!(seen, looks.look(&file, &[], later));
         // What is known under this stamp is not read again.
-        looks.0.get_mut(&file).unwrap().1 = FileState::Content(7);
+        looks.known.get_mut(&file).unwrap().1 = FileState::Content(7);
         assert_eq!(looks.look(&file, &[], later).0[&file], FileState::Content(7));
         // Another stamp: it is read again, and what is not asked for any more is forgotten.
         std::fs::write(&file, "longer").unwrap();
         let other = directory.path().join("other");
         assert_ne!(looks.look(&file, std::slice::from_ref(&other), later), seen);
-        assert_eq!(looks.0.len(), 1);
+        assert_eq!(looks.known.len(), 1);
         assert_ne!(looks.look(&other, &[], later).0[&other], FileState::Content(7));
-        assert!(looks.0.is_empty());
+        assert!(looks.known.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again_and_all_once_in_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.yaml");
+        // No text of a file, but one that fails to be read for another reason than its absence.
+        std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+        let later = ambient::time_of_day() + Duration::from_secs(10);
+        let mut looks = Looks::default();
+        assert!(matches!(looks.look(&file, &[], later).0[&file], FileState::Unreadable(_)));
+        assert!(looks.known.is_empty());
+        std::fs::write(&file, "a").unwrap();
+        let seen = looks.look(&file, &[], later);
+        looks.known.get_mut(&file).unwrap().1 = FileState::Content(7);
+        let found = (0..LOOKS_MAX).filter(|_| looks.look(&file, &[], later) == seen).count();
+        assert!(found >= 1, "it has not been read again");
+    }
+
+    #[test]
+    fn a_write_to_what_a_link_leads_to_is_heard() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, file) = (directory.path().join("c.yaml"), directory.path().join("real.yaml"));
+        std::fs::write(&file, "a").unwrap();
+        std::os::unix::fs::symlink("real.yaml", &link).unwrap();
+        let names = names([link.as_path()].into_iter());
+        let written = Event::new(EventKind::Modify(ModifyKind::Data(DataChange::Any)));
+        assert!(concerns(&written.clone().add_path(link), &names));
+        assert!(concerns(&written.clone().add_path(file), &names));
+        assert!(!concerns(&written.add_path(directory.path().join("a.log")), &names));
     }
 
     #[test]

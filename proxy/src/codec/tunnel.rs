@@ -7,7 +7,7 @@ use crate::net::timer::{Deadline, Timer};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
@@ -133,34 +133,40 @@ impl Direction {
                 },
                 State::Open => {}
             }
-            if !self.turn.poll(self.moved, &dispatcher.bulk, context) {
-                dispatcher.buffers.give(std::mem::take(&mut self.buffer));
-                return Ok(progress);
-            }
-            if !self.buffer.is_allocated() {
-                // A waiting tunnel holds no buffer.
-                match from.poll_read_ready(context) {
-                    Poll::Ready(ready) => ready?,
-                    Poll::Pending => return Ok(progress),
-                }
-                self.buffer = dispatcher.buffers.take();
-            }
-            if self.moved > BULK_BYTES {
-                dispatcher.buffers.grow(&mut self.buffer);
-            }
-            match from.poll_fill(&mut self.buffer, context) {
+            match self.poll_fill(from, dispatcher, context) {
                 Poll::Ready(Ok(0)) => {
                     self.state = State::Ending;
                     progress = true;
                 }
                 Poll::Ready(Ok(_)) => progress = true,
                 Poll::Ready(Err(error)) => return Err(error),
+                // A waiting tunnel holds no buffer.
                 Poll::Pending => {
                     dispatcher.buffers.give(std::mem::take(&mut self.buffer));
                     return Ok(progress);
                 }
             }
         }
+    }
+
+    /// Reads once, at its turn; 0 is the end.
+    fn poll_fill(
+        &mut self,
+        from: &mut impl Duplex,
+        dispatcher: &Dispatcher,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.turn.poll(self.moved, &dispatcher.bulk, context) {
+            return Poll::Pending;
+        }
+        if !self.buffer.is_allocated() {
+            ready!(from.poll_read_ready(context))?;
+            self.buffer = dispatcher.buffers.take();
+        }
+        if self.moved > BULK_BYTES {
+            dispatcher.buffers.grow(&mut self.buffer);
+        }
+        from.poll_fill(&mut self.buffer, context)
     }
 }
 

@@ -88,11 +88,24 @@ impl BulkQueue {
 /// Calls the tickets of a worker's queue until nobody waits. The runtime wakes a task that yields after it has looked at the sockets,
 /// and behind all that these have made ready.
 async fn serve(queue: Rc<BulkQueue>) {
+    let served = Served(queue);
     loop {
         tokio::task::yield_now().await;
-        if !queue.call() {
+        if !served.0.call() {
             return;
         }
+    }
+}
+
+/// A queue that is served. However that ends, nobody is left waiting for a ticket to be called.
+struct Served(Rc<BulkQueue>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.is_served.set(false);
+        let left = std::mem::take(&mut *self.0.waiting.borrow_mut());
+        self.0.called.set(self.0.called.get() + left.len() as u64);
+        left.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -210,6 +223,19 @@ mod tests {
             .await;
             assert!(other.poll(SMALL_BYTES + STRIDE_BYTES - 1, &queue, &context));
         });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_queue_that_is_served_no_more() {
+        let queue = BulkQueue::new(&Arc::default());
+        let (woken, wakers) = askers::<3>();
+        for waker in &wakers {
+            assert!(matches!(queue.ask(waker), Answer::Wait(..)));
+        }
+        drop(Served(Rc::clone(&queue)));
+        assert_eq!(woken.each_ref().map(|woken| woken.0.load(Relaxed)), [1, 1, 1]);
+        assert!((0..3).all(|ticket| queue.is_called(ticket, Waker::noop())) && !queue.is_busy());
+        assert_eq!(queue.ask(&wakers[0]), Answer::Wait(3, true), "the next one has it served again");
     }
 
     /// Many transfers that never have to wait for a socket, and a task that runs each time after the sockets have been looked at.

@@ -3,6 +3,7 @@
 use super::bulk::BulkQueue;
 use super::command::Command;
 use super::shared::{AccessSink, Shared};
+use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
 use crate::net::timer::{Timer, Timers};
@@ -81,6 +82,11 @@ impl Dispatcher {
             ids: Cell::new(0),
             shared,
         })
+    }
+
+    /// Begins a task; `what` names it in the log if it ends by a panic.
+    pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
+        tasks::spawn(&self.counters, what, task);
     }
 
     pub(crate) fn timer(&self) -> Timer {

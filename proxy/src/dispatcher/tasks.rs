@@ -1,6 +1,5 @@
 //! Tasks of a worker: each is spawned here, so that no panic ends one uncounted.
 
-use super::context::Dispatcher;
 use pin_project_lite::pin_project;
 use ringway_telemetry::counters::WorkerCounters;
 use std::future::Future;
@@ -51,14 +50,7 @@ fn watched<T: Future<Output = ()>>(
     Watched { task, watch: PanicWatch { counters, what } }
 }
 
-impl Dispatcher {
-    /// Begins a task; `what` names it in the log if it ends by a panic.
-    pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
-        spawn(&self.counters, what, task);
-    }
-}
-
-/// The same where only the counters are at hand.
+/// Begins a task; `what` names it in the log if it ends by a panic.
 pub(super) fn spawn(counters: &Arc<WorkerCounters>, what: &'static str, task: impl Future<Output = ()> + 'static) {
     drop(tokio::task::spawn_local(watched(Arc::clone(counters), what, task)));
 }

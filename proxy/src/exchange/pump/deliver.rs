@@ -314,6 +314,12 @@ impl Exchange<'_> {
             BackendEnd::Http2(upstream) => return upstream.poll_more(context).map_ok(|()| true),
             BackendEnd::Returned => return Poll::Ready(Ok(false)),
         };
+        if !has_turn {
+            if input.is_empty() {
+                worker.buffers.give(std::mem::take(input));
+            }
+            return Poll::Pending;
+        }
         if !input.is_allocated() {
             *input = worker.buffers.take();
         }
@@ -323,7 +329,7 @@ impl Exchange<'_> {
             worker.buffers.grow(input);
         }
         let bytes_max = room(input);
-        let read = if has_turn { input.poll_read(stream, bytes_max, context) } else { Poll::Pending };
+        let read = input.poll_read(stream, bytes_max, context);
         if read.is_pending() && input.is_empty() {
             worker.buffers.give(std::mem::take(input));
         }

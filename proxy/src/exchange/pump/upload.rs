@@ -190,14 +190,19 @@ impl Exchange<'_> {
                 };
             }
         };
+        if !has_turn {
+            if input.is_empty() {
+                worker.buffers.give(std::mem::take(input));
+            }
+            return Ok(Poll::Pending);
+        }
         if !input.is_allocated() {
             *input = worker.buffers.take();
         } else if self.request.report.received_bytes > BULK_BYTES {
             worker.buffers.grow(input);
         }
         let bytes_max = room(input);
-        let read = if has_turn { input.poll_read(stream, bytes_max, context) } else { Poll::Pending };
-        match read {
+        match input.poll_read(stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.counters.received_bytes.add(count as u64);
                 (self.upload_moved, self.body_begun) = (true, true);

@@ -10,7 +10,7 @@
 //! * Netflix takes a long mean. Under an overload that lasts, the mean becomes the overload's: with `limit` at rest latency is above
 //!   `tolerance * base`, so that `base` follows it up, and the limit with it.
 //! * Here it is the least mean of a sliding window of periods, as BBR has its least round trip (Cardwell et al., "BBR: Congestion-Based
-//!   Congestion Control", 2016). It needs no probe as long as latency comes down to it now and then. Where it does not, and the limit has
+//!   Congestion Control", 2016). It needs no probe as long as latency comes down to it now and then. Where it does not, or the limit has
 //!   held requests back all the while, nobody knows whether the backend has become slower or its queue is always full. Only then the limit
 //!   is lowered for a few windows, by Little's law just below the point where a queue would be gone: what is left of the latency is
 //!   the backend's own.
@@ -90,8 +90,11 @@ pub struct ConcurrencyController {
     periods: [f64; PERIODS],
     period: Mean,
     windows: u32,
-    /// The limit has held requests back in the current period.
+    /// The least mean of a window, until the first period has ended: it may have begun in an overload, or have seen one begin.
+    least: f64,
+    /// The limit has held requests back in the current period, and in so many before it on end.
     held: bool,
+    held_periods: u32,
     probe: Option<Probe>,
 }
 
@@ -123,6 +126,12 @@ impl Mean {
     }
 }
 
+fn mean_of(window: &Window) -> f64 {
+    let mut mean = Mean::default();
+    mean.add(window);
+    mean.value()
+}
+
 fn unit() -> f64 {
     f64::from(1_u32 << FRACTION_BITS)
 }
@@ -135,7 +144,9 @@ impl Default for ConcurrencyController {
             periods: [f64::INFINITY; PERIODS],
             period: Mean::default(),
             windows: 0,
+            least: f64::INFINITY,
             held: false,
+            held_periods: 0,
             probe: None,
         }
     }
@@ -165,6 +176,7 @@ impl ConcurrencyController {
                 return self.clamped(params);
             }
             self.period.add(window);
+            self.least = self.least.min(mean_of(window));
             self.held |= window.peak >= limit;
             self.windows += 1;
         }
@@ -179,9 +191,7 @@ impl ConcurrencyController {
     }
 
     fn follow(&mut self, window: &Window, dropped: bool, params: &ConcurrencyParams) {
-        let mut mean = Mean::default();
-        mean.add(window);
-        let above = if window.samples > 0 { mean.value() - self.base_log() } else { 0.0 };
+        let above = if window.samples > 0 { mean_of(window) - self.base_log() } else { 0.0 };
         let gradient = (params.tolerance.log2() - above).exp2().clamp(GRADIENT_MIN, 1.0);
         self.starting &= gradient == 1.0 && !dropped;
         if self.starting {
@@ -193,19 +203,21 @@ impl ConcurrencyController {
         self.limit = if dropped { followed.min(self.limit * BACKOFF) } else { followed };
     }
 
-    /// The least of the last periods' means; before the first has ended, its own.
+    /// The least of the last periods' means; before the first has ended, of its windows'.
     fn base_log(&self) -> f64 {
         let least = self.periods.iter().copied().fold(f64::INFINITY, f64::min);
-        if least.is_finite() { least } else { self.period.value() }
+        if least.is_finite() { least } else { self.least }
     }
 
     fn end_period(&mut self, params: &ConcurrencyParams) {
         let (before, ended) = (self.base_log(), std::mem::take(&mut self.period).value());
+        let is_first = self.periods.iter().all(|mean| mean.is_infinite());
         let held = std::mem::take(&mut self.held);
+        self.held_periods = if held { self.held_periods + 1 } else { 0 };
         self.windows = 0;
         self.periods.rotate_left(1);
-        self.periods[PERIODS - 1] = ended;
-        if self.base_log() - before > RISE_BORNE && held {
+        self.periods[PERIODS - 1] = if is_first { before } else { ended };
+        if held && (self.base_log() - before > RISE_BORNE || self.held_periods as usize >= PERIODS) {
             let without_queue = self.limit * (before - ended).exp2() * PROBE_PART;
             self.probe = Some(Probe { windows: 0, mean: Mean::default(), limit: self.limit, before: ended });
             self.limit = without_queue.max(f64::from(params.limit_min));
@@ -227,6 +239,7 @@ impl ConcurrencyController {
         }
         let mean = probe.mean.value();
         self.limit = probe.limit;
+        self.held_periods = 0;
         self.periods = [f64::INFINITY; PERIODS];
         self.periods[PERIODS - 1] = mean;
         // As slow as before with fewer: it is the backend itself that has become slower, and the limit has been too low.

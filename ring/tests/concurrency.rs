@@ -206,6 +206,15 @@ fn an_overload_that_lasts_does_not_become_what_is_normal() {
 }
 
 #[test]
+fn who_begins_in_an_overload_finds_out_what_is_normal() {
+    let mut backend = Backend::new(8, jittery);
+    backend.pass(60, 4_000);
+    let (done, _, ticks, limits) = backend.pass(60, 4_000);
+    assert!(ticks < 110, "{ticks} ticks: {limits:?}");
+    assert!(done > 60 * 8 * SECOND / 50 * 8 / 10, "{done}");
+}
+
+#[test]
 fn a_backend_that_has_become_slower_by_itself_gets_as_many_as_it_can_work_on() {
     let mut backend = Backend::new(400, even);
     backend.pass(20, 5_000);

@@ -82,6 +82,7 @@ pub(super) fn check(root: &schema::Root, listeners: &[Option<Listener>], finding
             .collect();
         keys(&service.value, &ways, findings);
         streams_only(&service.value, &ways, findings);
+        requests_only(&service.value, &ways, findings);
     }
 }
 
@@ -204,6 +205,22 @@ fn streams_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &m
             format!("remove `{field}`, or give {:?} a service of its own", way.name),
         );
     }
+}
+
+/// What only responses can be timed for.
+fn requests_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &mut Findings) {
+    let Some(at) = &service.adaptive_concurrency else { return };
+    let Some(way) = ways.iter().find(|way| way.protocol != ProtocolName::Http) else { return };
+    findings.error(
+        at.place,
+        "not_http",
+        format!(
+            "listener {:?} speaks {}: there are no responses whose latency a limit could follow",
+            way.name,
+            way.speaks()
+        ),
+        format!("remove `adaptive_concurrency`, or give {:?} a service of its own", way.name),
+    );
 }
 
 pub(super) fn tcp_listener(

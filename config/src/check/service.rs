@@ -11,7 +11,7 @@ use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
 use ringway_health::{PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, ConcurrencyParams, PolicyParams, ShedParams};
 use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
@@ -111,6 +111,7 @@ fn service_model(
         connections_max: section.limits.value.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        adaptive_concurrency: section.adaptive_concurrency.as_ref().map(|at| adaptive_concurrency(&at.value, findings)),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
         pool: model::Pool {
             idle_max: pool.idle_max.value.0 as u32,
@@ -195,6 +196,19 @@ fn keep_clients(section: &schema::ServiceSection, findings: &mut Findings) -> Op
         findings.warning(timeout.place, "without_effect", message, help);
     }
     keeps.then(|| if timeout.value.is_zero() { Duration::MAX } else { timeout.value })
+}
+
+fn adaptive_concurrency(section: &schema::AdaptiveConcurrencySection, findings: &mut Findings) -> ConcurrencyParams {
+    let (limit_min, limit_max) = (section.limit_min.value.0 as u32, section.limit_max.value.0 as u32);
+    if limit_min > limit_max {
+        findings.error(
+            section.limit_min.place,
+            "out_of_range",
+            format!("it is more than `limit_max`, {limit_max}"),
+            format!("write at most {limit_max}, or a higher `limit_max`"),
+        );
+    }
+    ConcurrencyParams { limit_min, limit_max, tolerance: section.tolerance.value.0 }
 }
 
 fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> model::RateLimit {

@@ -3,7 +3,7 @@
 use super::key::{AffinityCookie, Capture, KeySource, OnMissing};
 use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyParams, ShedParams};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Service {
     pub pending_max: u32,
     /// Most retries under way at once; `u32::MAX` is no limit.
     pub retries_max: u32,
+    /// A limit on each backend's requests in flight that follows its latency, or none.
+    pub adaptive_concurrency: Option<ConcurrencyParams>,
     /// Limit on the rate of requests of each key, or none.
     pub rate_limit: Option<RateLimit>,
     /// Upstream keep-alive connections.

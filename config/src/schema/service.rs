@@ -54,6 +54,8 @@ section! {
         optional hedge: HedgeSection,
         /// Limits on the service as a whole.
         default("{}") limits: LimitsSection,
+        /// A limit on each backend's requests in flight that follows how long its responses take, beside `requests_max`; absent is none.
+        optional adaptive_concurrency: AdaptiveConcurrencySection,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: RateLimitSection,
         /// Keep-alive connections to backends, of each backend.
@@ -168,6 +170,22 @@ section! {
         /// Requests (TCP: sessions without a connection yet) that may be under way as a retry at once: each counts once, however often it
         /// is tried. Absent is no limit.
         optional retries_max: Count,
+    }
+}
+
+section! {
+    /// A limit on each backend's requests in flight that falls when its responses begin later than they would without a queue in it, and
+    /// rises again. A request that finds a backend there fares as if `requests_max` were met. It follows the time from the end of a request
+    /// to the head of its response: how long uploads and bodies take does not count. Time-outs, failed connections, and responses with
+    /// 429, 503 and 504 count as drops: more than a tenth of them lower it too. For HTTP; an open WebSocket counts as one in flight all
+    /// the while. Each proxy has limits of its own, and keeps them over reloads.
+    AdaptiveConcurrencySection, "adaptive_concurrency" {
+        /// It never falls below this.
+        default("3") limit_min: Limit,
+        /// It never rises above this.
+        default("1000") limit_max: Limit,
+        /// So many times the latency without a queue is borne. More keeps backends busier, less keeps latency lower.
+        default("1.5") tolerance: Factor,
     }
 }
 

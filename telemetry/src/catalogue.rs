@@ -72,6 +72,7 @@ catalogue! {
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
+    BACKEND_PRECONNECTS = "ringway_backend_preconnects_total", Counter, ["service", "backend"], "Connections to a backend that were open before a request needed one (pool.idle_min).";
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
     BACKEND_CONCURRENCY_LIMIT = "ringway_backend_concurrency_limit", Gauge, ["service", "backend"], "Requests in flight that a backend may have by its latency, under adaptive_concurrency.";

@@ -3,7 +3,7 @@
 use crate::common::*;
 use crate::edges_of_balancing::limits::{Gate, gated, held};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -35,32 +35,28 @@ impl Desk {
 /// Clients that each send one request after the other, and wait a little when they are refused.
 struct Crowd {
     stop: Arc<AtomicBool>,
-    refused: Arc<AtomicUsize>,
     clients: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Crowd {
     fn of(count: usize, listen: SocketAddr) -> Self {
-        let (stop, refused) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let stop = Arc::<AtomicBool>::default();
         let client = |_| {
-            let (stop, refused) = (Arc::clone(&stop), Arc::clone(&refused));
+            let stop = Arc::clone(&stop);
             std::thread::spawn(move || {
                 let mut stream = send(listen, b"");
                 while !stop.load(SeqCst) {
                     std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
                     match read_answer(&mut stream, true).unwrap().status {
                         200 => {}
-                        503 => {
-                            refused.fetch_add(1, SeqCst);
-                            pace(Duration::from_millis(4));
-                        }
+                        503 => pace(Duration::from_millis(4)),
                         status => panic!("{status}"),
                     }
                 }
             })
         };
         let clients = (0..count).map(client).collect();
-        Self { stop, refused, clients }
+        Self { stop, clients }
     }
 
     fn end(self) {

@@ -23,6 +23,7 @@ mod operator;
 mod overload;
 mod plan;
 mod policies;
+mod preconnect;
 mod protocols;
 mod quic;
 mod reload;

@@ -209,6 +209,17 @@ fn streams_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &m
 
 /// What only responses can be timed for.
 fn requests_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &mut Findings) {
+    let idle_min = &service.pool.value.idle_min;
+    if let (true, Some(way)) = (idle_min.value.0 > 0, ways.first())
+        && !ways.iter().any(|way| way.protocol == ProtocolName::Http)
+    {
+        findings.error(
+            idle_min.place,
+            "not_http",
+            format!("listener {:?} speaks {}: each session has a connection of its own", way.name, way.speaks()),
+            "remove it",
+        );
+    }
     let Some(at) = &service.adaptive_concurrency else { return };
     let Some(way) = ways.iter().find(|way| way.protocol != ProtocolName::Http) else { return };
     findings.error(

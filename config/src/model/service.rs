@@ -335,6 +335,8 @@ pub struct RateLimit {
 pub struct Pool {
     /// Most idle ones kept, over all workers.
     pub idle_max: u32,
+    /// Idle ones that are kept open, over all workers, before a request needs them.
+    pub idle_min: u32,
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
     /// One that is as old takes no more requests, less what is drawn for it; zero is no limit.

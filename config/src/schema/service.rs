@@ -210,6 +210,11 @@ section! {
     PoolSection, "pool" {
         /// Most that are kept idle over HTTP/1.1, over all workers.
         default("1024") idle_max: Count,
+        /// So many idle ones are kept open to each backend that is up and takes new requests, over all workers: what is missing is opened
+        /// within two seconds or so after it has come up, TLS handshake and all, before a request needs it. Those that `idle_timeout` or
+        /// the backend closes are opened anew; none is while the backend is at its `connections_max`, or Ringway saves under overload.
+        /// Over HTTP/2 it is how many are open, idle or not: as many as there are workers lets each have one. For HTTP; 0 is none.
+        default("0") idle_min: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,
         /// One that is as old takes no more requests: it is closed once those that it carries are over. Up to a tenth less, drawn

@@ -3,6 +3,7 @@
 pub(crate) mod connection_slot;
 pub(crate) mod failover;
 pub(crate) mod in_flight;
+pub(crate) mod preconnect;
 pub(crate) mod queue;
 pub(crate) mod retry;
 pub(crate) mod search;
@@ -108,8 +109,10 @@ impl Connector<'_> {
             let mut opened = pin!(shared.opened());
             if let Some(opening) = shared.open() {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
-                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening);
-                self.worker.spawn("the opening of a shared connection", opens);
+                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening, None);
+                self.worker.spawn("the opening of a shared connection", async {
+                    opens.await;
+                });
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Ok(())),
@@ -129,24 +132,40 @@ impl Connector<'_> {
         let service = &self.service.service;
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
-            let mut slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
-            self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
-            let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
-            let worker = self.worker;
-            slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
-            Ok((stream, slot))
+            let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            self.open_on(slot).await
         };
         let opened = opening.await;
         pending.end(&opened);
         opened
     }
+
+    /// A fresh connection, in place of one that is counted already.
+    async fn open_on(&self, mut slot: ConnectionSlot) -> Result<(Stream, ConnectionSlot), ProxyError> {
+        let (service, worker) = (&self.service.service, self.worker);
+        self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, worker).await?;
+        slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
+        Ok((stream, slot))
+    }
 }
 
-/// Opens a connection that requests share. No request owns it: it stays when the client that caused it leaves.
-async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
+/// Opens a connection that requests share; whether it is open. No request owns it: it stays when the client that caused it leaves.
+/// `counted`: its place, if there is one already.
+async fn open_shared(
+    worker: Rc<Worker>,
+    service: Arc<Service>,
+    slot: Slot,
+    upstream: Rc<Upstream>,
+    opening: Opening,
+    counted: Option<ConnectionSlot>,
+) -> bool {
     let timer = worker.timer();
     let opened = async {
-        let mut counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        let mut counted = match counted {
+            Some(counted) => counted,
+            None => connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?,
+        };
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
@@ -163,6 +182,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
         // The request that wanted it may be gone: it is idle, and can give way.
         service.live.tell_room();
     }
+    is_open
 }
 
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).

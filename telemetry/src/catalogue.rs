@@ -72,8 +72,11 @@ catalogue! {
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
+    BACKEND_PRECONNECTS = "ringway_backend_preconnects_total", Counter, ["service", "backend"], "Connections to a backend that were open before a request needed one (pool.idle_min).";
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
+    BACKEND_CONCURRENCY_LIMIT = "ringway_backend_concurrency_limit", Gauge, ["service", "backend"], "Requests in flight that a backend may have by its latency, under adaptive_concurrency.";
+    BACKEND_CONCURRENCY_LIMITED = "ringway_backend_concurrency_limited_total", Counter, ["service", "backend"], "Times that a request found a backend at that limit, and went on.";
     BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
     BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its weight that counts now: 0 down or drained, between in a ramp or where a check asks for less, 1 all.";
     BACKEND_SHED = "ringway_backend_shed_share", Gauge, ["service", "backend"], "Share of its keys that a backend sheds because it has more load than the others.";

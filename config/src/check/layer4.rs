@@ -82,6 +82,7 @@ pub(super) fn check(root: &schema::Root, listeners: &[Option<Listener>], finding
             .collect();
         keys(&service.value, &ways, findings);
         streams_only(&service.value, &ways, findings);
+        requests_only(&service.value, &ways, findings);
     }
 }
 
@@ -204,6 +205,33 @@ fn streams_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &m
             format!("remove `{field}`, or give {:?} a service of its own", way.name),
         );
     }
+}
+
+/// What only responses can be timed for.
+fn requests_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &mut Findings) {
+    let idle_min = &service.pool.value.idle_min;
+    if let (true, Some(way)) = (idle_min.value.0 > 0, ways.first())
+        && !ways.iter().any(|way| way.protocol == ProtocolName::Http)
+    {
+        findings.error(
+            idle_min.place,
+            "not_http",
+            format!("listener {:?} speaks {}: each session has a connection of its own", way.name, way.speaks()),
+            "remove it",
+        );
+    }
+    let Some(at) = &service.adaptive_concurrency else { return };
+    let Some(way) = ways.iter().find(|way| way.protocol != ProtocolName::Http) else { return };
+    findings.error(
+        at.place,
+        "not_http",
+        format!(
+            "listener {:?} speaks {}: there are no responses whose latency a limit could follow",
+            way.name,
+            way.speaks()
+        ),
+        format!("remove `adaptive_concurrency`, or give {:?} a service of its own", way.name),
+    );
 }
 
 pub(super) fn tcp_listener(

@@ -3,7 +3,7 @@
 use super::key::{AffinityCookie, Capture, KeySource, OnMissing};
 use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyParams, ShedParams};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Service {
     pub pending_max: u32,
     /// Most retries under way at once; `u32::MAX` is no limit.
     pub retries_max: u32,
+    /// A limit on each backend's requests in flight that follows its latency, or none.
+    pub adaptive_concurrency: Option<ConcurrencyParams>,
     /// Limit on the rate of requests of each key, or none.
     pub rate_limit: Option<RateLimit>,
     /// Upstream keep-alive connections.
@@ -333,6 +335,8 @@ pub struct RateLimit {
 pub struct Pool {
     /// Most idle ones kept, over all workers.
     pub idle_max: u32,
+    /// Idle ones that are kept open, over all workers, before a request needs them.
+    pub idle_min: u32,
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
     /// One that is as old takes no more requests, less what is drawn for it; zero is no limit.

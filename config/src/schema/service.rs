@@ -54,6 +54,8 @@ section! {
         optional hedge: Box<HedgeSection>,
         /// Limits on the service as a whole.
         default("{}") limits: LimitsSection,
+        /// A limit on each backend's requests in flight that follows how long its responses take, beside `requests_max`; absent is none.
+        optional adaptive_concurrency: AdaptiveConcurrencySection,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: Box<RateLimitSection>,
         /// Keep-alive connections to backends, of each backend.
@@ -172,6 +174,22 @@ section! {
 }
 
 section! {
+    /// A limit on each backend's requests in flight that falls when its responses begin later than they would without a queue in it, and
+    /// rises again. A request that finds a backend there fares as if `requests_max` were met. It follows the time from the end of a request
+    /// to the head of its response: how long uploads and bodies take does not count. Time-outs, failed connections, and responses with
+    /// 429, 503 and 504 count as drops: more than a tenth of them lower it too. For HTTP; an open WebSocket counts as one in flight all
+    /// the while. Each proxy has limits of its own, and keeps them over reloads.
+    AdaptiveConcurrencySection, "adaptive_concurrency" {
+        /// It never falls below this.
+        default("3") limit_min: Limit,
+        /// It never rises above this.
+        default("1000") limit_max: Limit,
+        /// So many times the latency without a queue is borne. More keeps backends busier, less keeps latency lower.
+        default("1.5") tolerance: Factor,
+    }
+}
+
+section! {
     /// Limit on the rate of requests of each key: GCRA, in bounded memory.
     RateLimitSection, "rate_limit" {
         /// So many requests (TCP: sessions, UDP: flows),
@@ -192,6 +210,11 @@ section! {
     PoolSection, "pool" {
         /// Most that are kept idle over HTTP/1.1, over all workers.
         default("1024") idle_max: Count,
+        /// So many idle ones are kept open to each backend that is up and takes new requests, over all workers: what is missing is opened
+        /// within two seconds or so after it has come up, TLS handshake and all, before a request needs it. Those that `idle_timeout` or
+        /// the backend closes are opened anew; none is while the backend is at its `connections_max`, or Ringway saves under overload.
+        /// Over HTTP/2 it is how many are open, idle or not: as many as there are workers lets each have one. For HTTP; 0 is none.
+        default("0") idle_min: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,
         /// One that is as old takes no more requests: it is closed once those that it carries are over. Up to a tenth less, drawn

@@ -131,6 +131,7 @@ impl Candidates<'_> {
         let verdict = match turn {
             _ if !is_eligible => "not eligible",
             Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
+            None if in_flight >= cap && load.limit() <= cap => "full: at the limit that follows its latency",
             None if in_flight >= cap => "full",
             None => "not tried: so many come before it",
         };
@@ -144,6 +145,7 @@ impl Candidates<'_> {
             "zone": backend.config.zone,
             "in_flight": in_flight,
             "cap": (cap < u32::MAX).then_some(cap),
+            "concurrency_limit": (load.limit() < u32::MAX).then(|| load.limit()),
             "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
             "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
         })
@@ -244,6 +246,22 @@ mod tests {
         let of = |id: &str| after.iter().find(|(known, ..)| known == id).unwrap();
         assert_eq!((of(&first).1, of(&first).2.as_str()), (None, "not eligible"));
         assert_eq!(after.iter().filter(|(_, turn, _)| *turn == Some(1)).count(), 1);
+    }
+
+    #[test]
+    fn a_backend_at_the_limit_that_follows_its_latency_is_passed_over_and_says_so() {
+        let snapshot = in_force();
+        let service = &snapshot.services[0];
+        let first = candidates(&snapshot, b"k").into_iter().find(|(_, turn, _)| *turn == Some(1)).unwrap().0;
+        let slot = service.slot_of(&first).unwrap();
+        service.backends[usize::from(slot.0)].state.load.set_limit(1);
+        service.backend_set.resume(slot, 0);
+        let walk = live(&snapshot, "s", Subject::Key(b"k")).unwrap()["walk"].clone();
+        let of = walk.as_array().unwrap().iter().find(|one| one["id"] == first.as_str()).unwrap().clone();
+        assert_eq!(
+            (&of["verdict"], &of["concurrency_limit"], &of["turn"]),
+            (&json!("full: at the limit that follows its latency"), &json!(1), &json!(null))
+        );
     }
 
     #[test]

@@ -130,6 +130,7 @@ fn backend_status(
         "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
         "in_flight": load.in_flight(),
         "cap": cap_json(service.backend_set.cap(Slot(index as u16))),
+        "concurrency_limit": cap_json(load.limit()),
         "ring_share": share,
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
     })

@@ -320,7 +320,7 @@ async fn run(
     });
     match answered.await {
         Ok(found) => {
-            attempt.clock.handle_response();
+            attempt.clock.handle_response(found.0);
             Ok((attempt, found))
         }
         Err(error) => {

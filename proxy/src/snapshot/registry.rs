@@ -143,7 +143,9 @@ impl Registry {
             None => client_tls(config)?,
         };
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
-        let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
+        let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_))
+            || config.outlier.latency.is_some()
+            || config.adaptive_concurrency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
         let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
         let cookie_slots = cookie_slots(config, &backends);
@@ -207,6 +209,9 @@ impl Registry {
                     backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
                     backend.state.load.set_active_fraction(share);
                 }
+            }
+            for backend in &service.backends {
+                backend.state.set_concurrency(service.config.adaptive_concurrency);
             }
             service.backend_set.set_level_shares(health.level_shares());
             service.live.limits_connections.store(service.limits_connections, Relaxed);

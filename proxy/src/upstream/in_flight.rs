@@ -182,7 +182,9 @@ impl InFlight {
     /// are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
-            self.view.services[self.service].upstreams[self.index()].counters.failures.increment();
+            let this = &self.view.services[self.service];
+            this.upstreams[self.index()].counters.failures.increment();
+            this.service.measure(self.slot, |meter, load| meter.handle_drop(self.view.millis(), load));
             self.report(outcome);
         }
     }

@@ -142,7 +142,7 @@ impl Worker {
                 let counters = other.map(|(_, upstream)| Arc::clone(&upstream.counters));
                 gone.extend(other.map(|(_, upstream)| Rc::clone(upstream)));
                 let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
-                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
+                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), ahead: <_>::default(), counters })
             }
         };
         let upstreams = service.backends.iter().map(of).collect();

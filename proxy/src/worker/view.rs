@@ -1,5 +1,6 @@
 //! A version of the configuration with a worker's own part: pools and counters.
 
+use super::ahead::Ahead;
 use super::pool::Pool;
 use crate::codec::http2;
 use crate::dispatcher::Budget;
@@ -111,5 +112,7 @@ pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
     pub(crate) shared: http2::Shared,
+    /// Connections that are opened before a request needs one.
+    pub(crate) ahead: Ahead,
     pub(crate) counters: Arc<BackendCounters>,
 }

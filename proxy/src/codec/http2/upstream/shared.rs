@@ -88,6 +88,18 @@ impl Shared {
         Some(Opening(Rc::clone(&self.opening)))
     }
 
+    /// Permission to open one that no request waits for yet. Those that come meanwhile wait for it.
+    pub(crate) fn open_ahead(&self) -> Opening {
+        self.opening.under_way.set(self.opening.under_way.get() + 1);
+        Opening(Rc::clone(&self.opening))
+    }
+
+    /// Those that are open, and those that are being opened.
+    pub(crate) fn len(&self) -> usize {
+        let open = self.connections.borrow().iter().filter(|connection| !connection.line.closed.get()).count();
+        open + self.opening.under_way.get()
+    }
+
     /// The end of an opening that is under way, or begins next.
     pub(crate) fn opened(&self) -> Notified<'_> {
         self.opening.over.notified()

@@ -87,6 +87,7 @@ fn service_model(
         }),
         protocol: upstream_protocol(section.protocol.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
+        flood: upstream_flood(&section.http2.value.flood.value),
         tls,
         proxy_protocol,
         health,
@@ -208,5 +209,13 @@ fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> mo
             Some(keys) => sources(keys, findings),
         },
         keys_max: section.keys_max.value.0 as usize,
+    }
+}
+
+fn upstream_flood(section: &schema::UpstreamFloodSection) -> model::UpstreamFlood {
+    model::UpstreamFlood {
+        pings_max: section.pings_max.value.0 as u32,
+        window_updates_max: section.window_updates_max.value.0 as u32,
+        empty_data_max: section.empty_data_max.value.0 as u32,
     }
 }

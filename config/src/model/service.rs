@@ -36,6 +36,8 @@ pub struct Service {
     pub protocol: UpstreamProtocol,
     /// PINGs on connections of [`UpstreamProtocol::H2`].
     pub keepalive: Keepalive,
+    /// Frames on these connections that cost more to take than to send.
+    pub flood: UpstreamFlood,
     /// TLS towards backends, or none.
     pub tls: Option<UpstreamTls>,
     /// Each connection begins with this, or with nothing.
@@ -228,6 +230,17 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Silence after one that ends the connection.
     pub timeout: Duration,
+}
+
+/// What a backend may send on an HTTP/2 connection of what costs more to take than to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamFlood {
+    /// PINGs a second.
+    pub pings_max: u32,
+    /// WINDOW_UPDATE of the connection a second.
+    pub window_updates_max: u32,
+    /// Empty frames of data a second.
+    pub empty_data_max: u32,
 }
 
 /// Bytes of bodies that a worker keeps at most, of all its requests, to send them again. See [`Retry::body_bytes_max`].

@@ -6,7 +6,7 @@ use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
 use super::upstream::{proxy_header, upstream_protocol, upstream_tls};
-use super::{cookies, edges, tries};
+use super::{cookies, edges, route, tries};
 use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
@@ -86,6 +86,7 @@ fn service_model(
             share_max: f64::from(at.value.max.value.0) / 100.0,
         }),
         protocol: upstream_protocol(section.protocol.value),
+        priority: route::priority(section.priority.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
         flood: upstream_flood(&section.http2.value.flood.value),
         tls,

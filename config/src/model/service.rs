@@ -38,6 +38,8 @@ pub struct Service {
     pub keepalive: Keepalive,
     /// Frames on these connections that cost more to take than to send.
     pub flood: UpstreamFlood,
+    /// Under overload, where a route does not say otherwise.
+    pub priority: super::Priority,
     /// TLS towards backends, or none.
     pub tls: Option<UpstreamTls>,
     /// Each connection begins with this, or with nothing.

@@ -56,6 +56,9 @@ section! {
         default("{}") limits: LimitsSection,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: RateLimitSection,
+        /// What is refused first under overload (`overload.shed_low_priority`): requests, sessions and flows of services whose priority is
+        /// `low`, then of those where it is `default`; `high` only with everything, from `overload.refuse_requests` on.
+        default("default") priority: PriorityName,
         /// Keep-alive connections to backends, of each backend.
         default("{}") pool: PoolSection,
         /// The targets.

@@ -241,7 +241,8 @@ mod tests {
         }
         assert_eq!(driver.turn(service, &[], now), None, "nothing is due before a result");
         assert_eq!(driver.checks.running(), 3);
-        let failed = (key("b"), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
+        let b = service.live.health().member_key("b").unwrap();
+        let failed = (b, CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
         let next = driver.turn(service, &[failed], now).unwrap();
         assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
         assert_eq!(service.backends[1].state.load.active_fraction(), 0, "its result is in force");

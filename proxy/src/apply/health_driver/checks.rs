@@ -215,7 +215,7 @@ pub(super) mod tests {
     use crate::ambient;
     use ringway_health::{CheckParams, Member, Params};
 
-    /// The key of a backend of that name.
+    /// The key of a backend of that name, which is in no service of a test.
     pub(in super::super) fn key(id: &str) -> MemberKey {
         let now = ambient::now();
         let check = CheckParams::default();

@@ -150,6 +150,8 @@ pub struct HealthCheck {
     pub proxy_protocol: Option<ProxyHeader>,
     /// An agent that is asked as well.
     pub agent: Option<Agent>,
+    /// Whether connections are kept from check to check.
+    pub reuse_connection: bool,
     /// Checks that may be under way at once.
     pub concurrency: usize,
 }

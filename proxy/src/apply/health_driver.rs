@@ -101,7 +101,7 @@ impl Driver {
 
     /// Takes in results, and does what is due; gives when something is next.
     fn turn(&mut self, service: &Arc<Service>, finished: &[Finished], now: Instant) -> Option<Instant> {
-        self.checks.reap(&self.live.name);
+        self.checks.reap(service);
         let (next, due, agents) = {
             // Under one lock with what it changes where requests read: no reader sees the one without the other.
             let mut health = self.live.health();

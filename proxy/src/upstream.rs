@@ -170,7 +170,8 @@ async fn open_shared(
         // No PROXY header goes on a shared connection: the configuration check ensures that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
         counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
-        let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
+        let (keepalive, flood) = (service.config.keepalive, service.config.flood);
+        let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }

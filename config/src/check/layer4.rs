@@ -242,6 +242,7 @@ pub(super) fn tcp_listener(
     let mut listener = model::TcpListener { service: None, names: Vec::new() };
     for route in routes {
         if route.actions.is_some()
+            || route.priority.is_some()
             || route.split.is_some()
             || route.path.is_some()
             || !route.methods.is_empty()
@@ -270,7 +271,11 @@ pub(super) fn udp_listener(
     findings: &mut Findings,
 ) -> Option<model::UdpListener> {
     let plain = |route: &model::Route| {
-        route.host.is_none() && route.path.is_none() && route.split.is_none() && route.actions.is_none()
+        route.host.is_none()
+            && route.path.is_none()
+            && route.split.is_none()
+            && route.actions.is_none()
+            && route.priority.is_none()
     };
     let [route] = routes else {
         findings.error(

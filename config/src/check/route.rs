@@ -24,6 +24,7 @@ pub(super) fn routes(
                 service,
                 split: None,
                 actions: None,
+                priority: None,
             }])
         }
         (Some(service), _) => {
@@ -141,7 +142,16 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
         );
     }
     let (service, split) = target?;
-    Some(model::Route { host, path, methods, headers, service, split, actions })
+    let priority = section.priority.as_ref().map(|at| priority(at.value));
+    Some(model::Route { host, path, methods, headers, service, split, actions, priority })
+}
+
+pub(super) fn priority(name: schema::PriorityName) -> model::Priority {
+    match name {
+        schema::PriorityName::Low => model::Priority::Low,
+        schema::PriorityName::Default => model::Priority::Default,
+        schema::PriorityName::High => model::Priority::High,
+    }
 }
 
 /// The longest name that there is (RFC 1035, 2.3.4), and `*.`.

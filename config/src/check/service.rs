@@ -6,7 +6,7 @@ use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
 use super::upstream::{proxy_header, upstream_protocol, upstream_tls};
-use super::{cookies, edges, tries};
+use super::{cookies, edges, route, tries};
 use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
@@ -87,7 +87,9 @@ fn service_model(
             share_max: f64::from(at.value.max.value.0) / 100.0,
         }),
         protocol: upstream_protocol(section.protocol.value),
+        priority: route::priority(section.priority.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
+        flood: upstream_flood(&section.http2.value.flood.value),
         tls,
         proxy_protocol,
         health,
@@ -245,5 +247,13 @@ fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> mo
             Some(keys) => sources(keys, findings),
         },
         keys_max: section.keys_max.value.0 as usize,
+    }
+}
+
+fn upstream_flood(section: &schema::UpstreamFloodSection) -> model::UpstreamFlood {
+    model::UpstreamFlood {
+        pings_max: section.pings_max.value.0 as u32,
+        window_updates_max: section.window_updates_max.value.0 as u32,
+        empty_data_max: section.empty_data_max.value.0 as u32,
     }
 }

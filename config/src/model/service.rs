@@ -36,6 +36,10 @@ pub struct Service {
     pub protocol: UpstreamProtocol,
     /// PINGs on connections of [`UpstreamProtocol::H2`].
     pub keepalive: Keepalive,
+    /// Frames on these connections that cost more to take than to send.
+    pub flood: UpstreamFlood,
+    /// Under overload, where a route does not say otherwise.
+    pub priority: super::Priority,
     /// TLS towards backends, or none.
     pub tls: Option<UpstreamTls>,
     /// Each connection begins with this, or with nothing.
@@ -148,6 +152,8 @@ pub struct HealthCheck {
     pub proxy_protocol: Option<ProxyHeader>,
     /// An agent that is asked as well.
     pub agent: Option<Agent>,
+    /// Whether connections are kept from check to check.
+    pub reuse_connection: bool,
     /// Checks that may be under way at once.
     pub concurrency: usize,
 }
@@ -230,6 +236,17 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Silence after one that ends the connection.
     pub timeout: Duration,
+}
+
+/// What a backend may send on an HTTP/2 connection of what costs more to take than to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamFlood {
+    /// PINGs a second.
+    pub pings_max: u32,
+    /// WINDOW_UPDATE of the connection a second.
+    pub window_updates_max: u32,
+    /// Empty frames of data a second.
+    pub empty_data_max: u32,
 }
 
 /// Bytes of bodies that a worker keeps at most, of all its requests, to send them again. See [`Retry::body_bytes_max`].

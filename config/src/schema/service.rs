@@ -55,9 +55,12 @@ section! {
         /// Limits on the service as a whole.
         default("{}") limits: LimitsSection,
         /// A limit on each backend's requests in flight that follows how long its responses take, beside `requests_max`; absent is none.
-        optional adaptive_concurrency: AdaptiveConcurrencySection,
+        optional adaptive_concurrency: Box<AdaptiveConcurrencySection>,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: Box<RateLimitSection>,
+        /// What is refused first under overload (`overload.shed_low_priority`): requests, sessions and flows of services whose priority is
+        /// `low`, then of those where it is `default`; `high` only with everything, from `overload.refuse_requests` on.
+        default("default") priority: PriorityName,
         /// Keep-alive connections to backends, of each backend.
         default("{}") pool: PoolSection,
         /// The targets.
@@ -92,6 +95,24 @@ section! {
     UpstreamHttp2Section, "http2" {
         /// How it is found out that nobody is at a connection's other end any more.
         default("{}") keepalive: KeepaliveSection,
+        /// What a backend may send of what costs more to take than to send.
+        default("{}") flood: UpstreamFloodSection,
+    }
+}
+
+section! {
+    /// Frames of a backend on one HTTP/2 connection that cost more to take than to send. One more than a limit, and the
+    /// connection ends with GOAWAY `ENHANCE_YOUR_CALM`, and so do the requests of all clients on it: the defaults are ten times those of
+    /// a client. `ringway_rejected_requests_total{reason="http2_..._flood"}` counts it. After a reload with other limits, new
+    /// requests get new connections.
+    UpstreamFloodSection, "http2.flood" {
+        /// PINGs a second, beside ten for each frame of data sent to the backend.
+        default("1000") pings_max: Int<1, 1_000_000>,
+        /// WINDOW_UPDATE of the connection a second, beside ten for each frame of data sent to the backend; of its streams together
+        /// twenty times as many.
+        default("1000") window_updates_max: Int<1, 1_000_000>,
+        /// Frames of data without a byte that end no stream, a second: some servers write one at each flush.
+        default("1000") empty_data_max: Int<1, 1_000_000>,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::apply::handle::ControlHandle;
 use crate::dispatcher::Fullness;
 use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
+use ringway_config::model::Priority;
 use ringway_ring::{FULL_SHARE, Load, Slot};
 use ringway_telemetry::Sample;
 use ringway_telemetry::catalogue::{self, Metric};
@@ -70,6 +71,10 @@ pub(super) fn page(control: &ControlHandle) -> String {
 fn overload(control: &ControlHandle, samples: &mut Vec<Sample>) {
     let overload = control.overload();
     samples.push((catalogue::OVERLOAD_STAGE, Vec::new(), f64::from(overload.stage() as u8)));
+    for priority in [Priority::Low, Priority::Default, Priority::High] {
+        let labels = vec![priority.name().to_owned()];
+        samples.push((catalogue::OVERLOAD_REFUSED, labels, overload.refused_share(priority)));
+    }
     for resource in Resource::ALL {
         samples.push((catalogue::OVERLOAD_PRESSURE, vec![resource.name().to_owned()], overload.pressure(resource)));
     }

@@ -4,7 +4,7 @@ use super::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::snapshot::{Service, Snapshot};
-use ringway_config::model::Protocol;
+use ringway_config::model::{Priority, Protocol};
 use ringway_health::ServiceHealth;
 use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
 use serde_json::{Value, json};
@@ -24,6 +24,11 @@ pub(super) fn status(control: &ControlHandle) -> Value {
         "generation": snapshot.generation,
         "draining": control.is_draining(),
         "overload": control.overload().stage().name(),
+        "overload_refused": {
+            "low": control.overload().refused_share(Priority::Low),
+            "default": control.overload().refused_share(Priority::Default),
+            "high": control.overload().refused_share(Priority::High),
+        },
         "workers": control.workers(),
         "topology": control.topology().map(|topology| topology.json()),
         "last_reload": control.last_reload().json(),

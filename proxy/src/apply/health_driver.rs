@@ -101,7 +101,7 @@ impl Driver {
 
     /// Takes in results, and does what is due; gives when something is next.
     fn turn(&mut self, service: &Arc<Service>, finished: &[Finished], now: Instant) -> Option<Instant> {
-        self.checks.reap(&self.live.name);
+        self.checks.reap(service);
         let (next, due, agents) = {
             // Under one lock with what it changes where requests read: no reader sees the one without the other.
             let mut health = self.live.health();
@@ -241,7 +241,8 @@ mod tests {
         }
         assert_eq!(driver.turn(service, &[], now), None, "nothing is due before a result");
         assert_eq!(driver.checks.running(), 3);
-        let failed = (key("b"), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
+        let b = service.live.health().member_key("b").unwrap();
+        let failed = (b, CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
         let next = driver.turn(service, &[failed], now).unwrap();
         assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
         assert_eq!(service.backends[1].state.load.active_fraction(), 0, "its result is in force");

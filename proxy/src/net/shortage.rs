@@ -270,6 +270,11 @@ impl Shortage {
         }
     }
 
+    /// Whether a descriptor is none of those that are reserved: it may be kept for longer than what it was opened for.
+    pub(crate) fn leaves_reserve(&self, descriptor: &impl AsFd) -> bool {
+        self.is_below(descriptor, Rank::Client)
+    }
+
     fn is_below(&self, fresh: &impl AsFd, rank: Rank) -> bool {
         usize::try_from(fresh.as_fd().as_raw_fd()).is_ok_and(|number| number < self.ceiling(rank))
     }

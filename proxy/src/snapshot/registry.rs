@@ -274,7 +274,7 @@ fn client_tls(config: &model::Service) -> Result<Option<Arc<ClientTls>>, Snapsho
 
 /// A number that changes with the protocol settings towards its backends, and with the files that these name.
 fn transport(config: &model::Service) -> u64 {
-    let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+    let kept = (config.keepalive, config.flood, config.timeouts.tcp_user_timeout);
     let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
     let mut transport = xxhash_rust::xxh3::Xxh3::new();
     transport.update(spoken.as_bytes());

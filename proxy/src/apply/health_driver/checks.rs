@@ -2,15 +2,16 @@
 //! of it.
 
 use crate::net::shortage::{Operation, Shortage};
-use crate::probe::{Opened, Prober};
+use crate::probe::{Kept, Opened, Prober};
 use crate::snapshot::Service;
 use metrics::Counter;
 use ringway_health::{AgentReport, MemberKey, Probe, ServiceHealth};
 use ringway_telemetry::catalogue;
 use ringway_telemetry::counters::Registry as Counters;
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -52,6 +53,9 @@ impl Drop for ResultGuard {
     }
 }
 
+/// What waits for the next check of one backend: a connection, and what has opened it.
+type Rest = Arc<Mutex<Option<(Arc<Prober>, Kept)>>>;
+
 /// The running checks of one service.
 pub(super) struct Checks {
     counters: Arc<Counters>,
@@ -59,6 +63,8 @@ pub(super) struct Checks {
     concurrency: usize,
     permits: Arc<Semaphore>,
     running: JoinSet<()>,
+    /// Connections that are kept from check to check, by backend.
+    kept: HashMap<Box<str>, Rest>,
     /// Never more results than checks are running.
     results: (UnboundedSender<Finished>, UnboundedReceiver<Finished>),
 }
@@ -71,6 +77,7 @@ impl Checks {
             concurrency: 1,
             permits: Arc::new(Semaphore::new(1)),
             running: JoinSet::new(),
+            kept: HashMap::new(),
             results: unbounded_channel(),
         }
     }
@@ -83,18 +90,35 @@ impl Checks {
             return;
         };
         let shortage = Arc::clone(&self.shortage);
+        let rest = prober.reuses_connections().then(|| self.rest(&member));
         let guard = ResultGuard::new(member, self.results.0.clone(), CheckResult::Check(None));
         self.running.spawn(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
             let mut opened = Opened::default();
-            let probe = prober.probe(address, &shortage, &mut opened).await;
+            let kept = rest.as_ref().and_then(|rest| lock(rest).take());
+            let kept = kept.filter(|(other, _)| prober.is_like(other)).map(|(_, kept)| kept);
+            let probe = prober.probe(address, kept, &shortage, &mut opened).await;
             // A check that this host could not make says nothing of the backend.
             let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
             guard.finish(CheckResult::Check(probe.ok()));
             drop(permit);
-            opened.close().await;
+            match rest.filter(|_| !shortage.is_tight()) {
+                None => opened.close().await,
+                Some(rest) => {
+                    let kept = opened.keep(&prober, address).await;
+                    *lock(&rest) = kept.map(|kept| (prober, kept));
+                }
+            }
         });
+    }
+
+    /// Where a backend's connection is kept.
+    fn rest(&mut self, member: &str) -> Rest {
+        if let Some(rest) = self.kept.get(member) {
+            return Arc::clone(rest);
+        }
+        Arc::clone(self.kept.entry(member.into()).or_default())
     }
 
     /// Begins a query of a backend's agent.
@@ -139,8 +163,18 @@ impl Checks {
         std::iter::from_fn(|| self.results.1.try_recv().ok())
     }
 
-    /// Lets go of checks that are over.
-    pub(super) fn reap(&mut self, service: &str) {
+    /// Closes the connections of backends that have gone: as soon as there are more than backends.
+    fn forget_gone(&mut self, service: &Service) {
+        let reuses = service.prober.as_ref().is_some_and(|prober| prober.reuses_connections());
+        if self.kept.len() > if reuses { service.backends.len() } else { 0 } {
+            self.kept.retain(|id, _| reuses && service.slot_of(id).is_some());
+        }
+    }
+
+    /// Lets go of checks that are over, and of what was kept for backends that have gone.
+    pub(super) fn reap(&mut self, service: &Service) {
+        self.forget_gone(service);
+        let service = &service.config.name;
         while let Some(over) = self.running.try_join_next() {
             if over.is_err_and(|error| error.is_panic()) {
                 self.counters.note_panic();
@@ -160,6 +194,10 @@ impl Checks {
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts of results: each looked up once, when there is the first of its kind.
@@ -215,7 +253,7 @@ pub(super) mod tests {
     use crate::ambient;
     use ringway_health::{CheckParams, Member, Params};
 
-    /// The key of a backend of that name.
+    /// The key of a backend of that name, which is in no service of a test.
     pub(in super::super) fn key(id: &str) -> MemberKey {
         let now = ambient::now();
         let check = CheckParams::default();

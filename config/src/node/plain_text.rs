@@ -98,7 +98,7 @@ fn is_text(text: &str, style: ScalarStyle) -> bool {
     }
     let Some(first) = text.bytes().next() else { return false };
     match first {
-        b'~' => false,
+        b'~' => text != "~",
         // No number has anything else in it; none that is decimal has letters in it but an exponent.
         b'0'..=b'9' | b'+' | b'-' | b'.' => {
             let strange = |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'-' | b'.' | b'_');
@@ -248,6 +248,9 @@ mod tests {
             "k:\nl: 1\n",
             "# so\n---\nk: [ ]\n",
             "k: |\n  a\n   b\nl: >-\n  c\n  d\n",
+            // Folded once, not twice.
+            "k: ~\n\n  a\nl: a\n\n  b\nm: 1\n\n  2\n",
+            "~\n\na",
         ] {
             assert!(hold(text), "{text}");
         }

@@ -111,7 +111,7 @@ impl Connector<'_> {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
                 let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening, None);
                 self.worker.spawn("the opening of a shared connection", async {
-                    opens.await;
+                    let (Ok(()) | Err(_)) = opens.await;
                 });
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
@@ -133,25 +133,25 @@ impl Connector<'_> {
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
             let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
-            self.open_on(slot).await
+            self.open_on(slot, true).await
         };
         let opened = opening.await;
         pending.end(&opened);
         opened
     }
 
-    /// A fresh connection, in place of one that is counted already.
-    async fn open_on(&self, mut slot: ConnectionSlot) -> Result<(Stream, ConnectionSlot), ProxyError> {
+    /// A fresh connection, in place of one that is counted already. `needed`: see [`connect`].
+    async fn open_on(&self, mut slot: ConnectionSlot, needed: bool) -> Result<(Stream, ConnectionSlot), ProxyError> {
         let (service, worker) = (&self.service.service, self.worker);
         self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
-        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, worker).await?;
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, (worker, needed)).await?;
         slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         Ok((stream, slot))
     }
 }
 
-/// Opens a connection that requests share; whether it is open. No request owns it: it stays when the client that caused it leaves.
-/// `counted`: its place, if there is one already.
+/// Opens a connection that requests share. No request owns it: it stays when the client that caused it leaves.
+/// `counted`: its place, if there is one already: no request needs it yet.
 async fn open_shared(
     worker: Rc<Worker>,
     service: Arc<Service>,
@@ -159,16 +159,17 @@ async fn open_shared(
     upstream: Rc<Upstream>,
     opening: Opening,
     counted: Option<ConnectionSlot>,
-) -> bool {
+) -> Result<(), ProxyError> {
     let timer = worker.timer();
     let opened = async {
+        let needed = counted.is_none();
         let mut counted = match counted {
             Some(counted) => counted,
             None => connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?,
         };
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.
-        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
+        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, (&worker, needed)).await?;
         counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         let (keepalive, flood) = (service.config.keepalive, service.config.flood);
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
@@ -177,30 +178,30 @@ async fn open_shared(
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
-    let is_open = opened.is_ok();
+    let outcome = opened.as_ref().map(|_| ()).map_err(|error| *error);
     upstream.shared.put(opening, opened, &service.config.pool);
-    if is_open {
+    if outcome.is_ok() {
         // The request that wanted it may be gone: it is idle, and can give way.
         service.live.tell_room();
     }
-    is_open
+    outcome
 }
 
-/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
+/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS). `needed`: a request needs it now, and idle
+/// ones make room for it.
 async fn connect(
     service: &Service,
     slot: Slot,
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
-    worker: &Worker,
+    (worker, needed): (&Worker, bool),
 ) -> Result<Stream, ProxyError> {
     let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
     let user_timeout = service.config.timeouts.tcp_user_timeout;
     let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
-    if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
-        // Idle connections make room for one that is needed now.
+    if needed && matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
         opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     }
     let mut tcp = opened?;

@@ -14,7 +14,7 @@ pub(crate) mod testing;
 mod view;
 
 pub(crate) use active_listener::ActiveListener;
-pub(crate) use ahead::part_of;
+pub(crate) use ahead::{Seen, part_of};
 pub(crate) use context::Worker;
 pub(crate) use open_connection::OpenConnection;
 pub(crate) use peer::Peer;

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-/// Where a limit begins. Source: Netflix's `initialLimit`.
+/// Where a limit begins, unless more are in flight just then. Source: Netflix's `initialLimit`.
 const LIMIT_INITIAL: f64 = 20.0;
 /// Growth of each window until latency has risen for the first time: from 20 to 1,000 in ten windows.
 const GROWTH: f64 = 1.5;
@@ -42,6 +42,12 @@ const RISE_BORNE: f64 = 0.14;
 const PROBE_WINDOWS: u32 = 3;
 /// Lowered to so much of what Little's law gives.
 const PROBE_PART: f64 = 0.9;
+/// Windows on end with the gradient at its least until it is doubted that they are a queue's: with less than that to go by, the limit
+/// would be low for hours where responses take seconds. Doubled each time that a queue it was.
+const FLOOR_WINDOWS_MIN: u32 = 5;
+const FLOOR_WINDOWS_MAX: u32 = PERIOD_WINDOWS * PERIODS as u32;
+/// A window of fewer says too little of what latency is at its least.
+const SAMPLES_SURE: u32 = 10;
 /// Binary digits after the point in a logarithm.
 const FRACTION_BITS: u32 = 8;
 
@@ -65,7 +71,9 @@ pub struct Window {
     pub logs: u64,
     /// Requests that the backend was too slow or too busy for.
     pub drops: u32,
-    /// Most requests that were in flight when one of them ended.
+    /// Responses whose time says nothing: they began before the request's end.
+    pub untimed: u32,
+    /// Most requests that waited for a response when one of them had it.
     pub peak: u32,
 }
 
@@ -95,6 +103,9 @@ pub struct ConcurrencyController {
     /// The limit has held requests back in the current period, and in so many before it on end.
     held: bool,
     held_periods: u32,
+    /// Windows on end with the gradient at its least, and how many are borne.
+    floored: u32,
+    floored_max: u32,
     probe: Option<Probe>,
 }
 
@@ -147,12 +158,20 @@ impl Default for ConcurrencyController {
             least: f64::INFINITY,
             held: false,
             held_periods: 0,
+            floored: 0,
+            floored_max: FLOOR_WINDOWS_MIN,
             probe: None,
         }
     }
 }
 
 impl ConcurrencyController {
+    /// Of a backend that has so many requests in flight already.
+    #[must_use]
+    pub fn begin(in_flight: u32) -> Self {
+        Self { limit: LIMIT_INITIAL.max(f64::from(in_flight)), ..Self::default() }
+    }
+
     /// The limit now.
     #[must_use]
     pub fn limit(&self, params: &ConcurrencyParams) -> u32 {
@@ -169,14 +188,17 @@ impl ConcurrencyController {
     /// Takes in a window, gives the limit.
     pub fn handle_window(&mut self, window: &Window, params: &ConcurrencyParams) -> u32 {
         let limit = self.limit(params);
-        let dropped = window.drops > 0 && window.drops.saturating_mul(DROP_PART) > window.samples + window.drops;
+        let dropped =
+            window.drops > 0 && window.drops.saturating_mul(DROP_PART) > window.samples + window.untimed + window.drops;
         if window.samples > 0 {
             if self.probe.is_some() {
                 self.probe(window);
                 return self.clamped(params);
             }
             self.period.add(window);
-            self.least = self.least.min(mean_of(window));
+            if window.samples >= SAMPLES_SURE {
+                self.least = self.least.min(mean_of(window));
+            }
             self.held |= window.peak >= limit;
             self.windows += 1;
         }
@@ -187,6 +209,9 @@ impl ConcurrencyController {
         if self.windows >= PERIOD_WINDOWS {
             self.end_period(params);
         }
+        if self.floored >= self.floored_max && self.probe.is_none() {
+            self.doubt(params);
+        }
         self.clamped(params)
     }
 
@@ -194,6 +219,7 @@ impl ConcurrencyController {
         let above = if window.samples > 0 { mean_of(window) - self.base_log() } else { 0.0 };
         let gradient = (params.tolerance.log2() - above).exp2().clamp(GRADIENT_MIN, 1.0);
         self.starting &= gradient == 1.0 && !dropped;
+        self.floored = if gradient == GRADIENT_MIN { self.floored + 1 } else { 0 };
         if self.starting {
             self.limit *= GROWTH;
             return;
@@ -216,15 +242,30 @@ impl ConcurrencyController {
         self.held_periods = if held { self.held_periods + 1 } else { 0 };
         self.windows = 0;
         self.periods.rotate_left(1);
-        self.periods[PERIODS - 1] = if is_first { before } else { ended };
+        self.periods[PERIODS - 1] = if is_first && before.is_finite() { before } else { ended };
         if held && (self.base_log() - before > RISE_BORNE || self.held_periods as usize >= PERIODS) {
-            let without_queue = self.limit * (before - ended).exp2() * PROBE_PART;
-            self.probe = Some(Probe { windows: 0, mean: Mean::default(), limit: self.limit, before: ended });
-            self.limit = without_queue.max(f64::from(params.limit_min));
-            // Until the probe is over, nothing is known that is better.
-            self.periods = [f64::INFINITY; PERIODS];
-            self.periods[PERIODS - 1] = before;
+            self.begin_probe(before, ended, params);
         }
+    }
+
+    /// Latency has been far above the least for long, and the limit falls or is at its end.
+    fn doubt(&mut self, params: &ConcurrencyParams) {
+        let (before, now) = (self.base_log(), std::mem::take(&mut self.period).value());
+        (self.windows, self.held) = (0, false);
+        if now.is_finite() && before.is_finite() {
+            self.begin_probe(before, now, params);
+        }
+    }
+
+    /// Lowers the limit. `base`: the least, as far as is known; `now`: the latency.
+    fn begin_probe(&mut self, base: f64, now: f64, params: &ConcurrencyParams) {
+        let without_queue = self.limit * (base - now).exp2() * PROBE_PART;
+        self.probe = Some(Probe { windows: 0, mean: Mean::default(), limit: self.limit, before: now });
+        self.limit = without_queue.max(f64::from(params.limit_min));
+        self.floored = 0;
+        // Until the probe is over, nothing is known that is better.
+        self.periods = [f64::INFINITY; PERIODS];
+        self.periods[PERIODS - 1] = base;
     }
 
     fn probe(&mut self, window: &Window) {
@@ -244,6 +285,8 @@ impl ConcurrencyController {
         self.periods[PERIODS - 1] = mean;
         // As slow as before with fewer: it is the backend itself that has become slower, and the limit has been too low.
         self.starting = probe.before - mean <= RISE_BORNE;
+        self.floored_max =
+            if self.starting { FLOOR_WINDOWS_MIN } else { (self.floored_max * 2).min(FLOOR_WINDOWS_MAX) };
     }
 
     fn clamped(&mut self, params: &ConcurrencyParams) -> u32 {
@@ -259,7 +302,7 @@ mod tests {
     const PARAMS: ConcurrencyParams = ConcurrencyParams { limit_min: 3, limit_max: 1000, tolerance: 1.5 };
 
     fn window(micros: u64, peak: u32) -> Window {
-        Window { samples: 100, logs: 100 * u64::from(log_micros(micros)), drops: 0, peak }
+        Window { samples: 100, logs: 100 * u64::from(log_micros(micros)), peak, ..Window::default() }
     }
 
     /// The limit after so many windows of this latency, with as many in flight as it lets.
@@ -306,10 +349,55 @@ mod tests {
         let limit_after = |drops: u32, samples: u32| {
             let mut controller = ConcurrencyController { limit: 100.0, starting: false, ..Default::default() };
             let logs = u64::from(samples) * u64::from(log_micros(1_000));
-            controller.handle_window(&Window { samples, logs, drops, peak: 100 }, &PARAMS)
+            controller.handle_window(&Window { samples, logs, drops, peak: 100, ..Window::default() }, &PARAMS)
         };
         assert_eq!([limit_after(0, 90), limit_after(10, 90), limit_after(11, 89)], [102, 102, 90]);
         assert_eq!([limit_after(1, 0), limit_after(50, 0)], [90, 90], "nothing but drops");
+    }
+
+    #[test]
+    fn responses_that_say_nothing_of_latency_let_it_rise_where_it_is_in_the_way() {
+        let mut controller = ConcurrencyController { limit: 100.0, starting: false, ..Default::default() };
+        let streams = |drops: u32, peak: u32| Window { untimed: 10, drops, peak, ..Window::default() };
+        assert_eq!(controller.handle_window(&streams(1, 49), &PARAMS), 100);
+        assert_eq!(controller.handle_window(&streams(1, 100), &PARAMS), 102);
+        assert_eq!(controller.handle_window(&streams(2, 100), &PARAMS), 91);
+    }
+
+    #[test]
+    fn a_backend_that_is_slower_for_good_gets_more_within_a_few_windows_also_when_each_has_few_responses() {
+        let mut controller = ConcurrencyController { starting: false, ..Default::default() };
+        after(&mut controller, 60, 3_000_000);
+        let few = |micros: u32, limit: u32| Window {
+            samples: 4,
+            logs: 4 * u64::from(log_micros(u64::from(micros))),
+            peak: limit,
+            ..Window::default()
+        };
+        let before = controller.limit(&PARAMS);
+        let mut windows = 0;
+        // Slower by itself, whatever it is given.
+        while windows < 5 || controller.limit(&PARAMS) <= before {
+            controller.handle_window(&few(10_000_000, controller.limit(&PARAMS)), &PARAMS);
+            windows += 1;
+            assert!(windows < 20, "{} after {before}", controller.limit(&PARAMS));
+        }
+    }
+
+    #[test]
+    fn one_window_of_a_single_response_is_no_measure_of_what_is_normal() {
+        let mut controller = ConcurrencyController::default();
+        controller.handle_window(
+            &Window { samples: 1, logs: u64::from(log_micros(100)), peak: 1, ..Window::default() },
+            &PARAMS,
+        );
+        assert_eq!(after(&mut controller, 3, 10_000), 67);
+    }
+
+    #[test]
+    fn it_begins_with_what_is_in_flight_already() {
+        let limit = |in_flight: u32| ConcurrencyController::begin(in_flight).limit(&PARAMS);
+        assert_eq!([0, 20, 300, 5_000].map(limit), [20, 20, 300, 1_000]);
     }
 
     #[test]

@@ -244,7 +244,7 @@ proptest! {
         let mut controller = ConcurrencyController::default();
         for (samples, micros, drops, peak) in windows {
             let logs = u64::from(samples) * u64::from(log_micros(micros));
-            let limit = controller.handle_window(&Window { samples, logs, drops, peak }, &params);
+            let limit = controller.handle_window(&Window { samples, logs, drops, peak, untimed: drops / 2 }, &params);
             prop_assert!((params.limit_min..=params.limit_max).contains(&limit));
             prop_assert_eq!(limit, controller.limit(&params));
         }

@@ -194,3 +194,33 @@ fn a_request_waits_in_the_queue_for_a_backend_at_its_limit_and_responses_that_ov
         (limit_of(&ringway, "a") == 1).then_some(())
     });
 }
+
+#[test]
+fn streams_that_stay_open_once_their_responses_have_begun_leave_the_limit_to_others() {
+    let a = scripted(|head| match head.starts_with("GET /stream ") {
+        true => "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun".to_owned(),
+        false => response("200 OK", "", "a"),
+    });
+    let listen = free_address();
+    let text = "balance: { policy: ring, bounded_load: { all_full: reject } }\n\
+                adaptive_concurrency: { limit_min: 1, limit_max: 2 }";
+    let ringway = Ringway::start(&simple(listen, text, &[("a", a.address)]));
+    let open = |_| {
+        let mut stream = send(listen, b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"begun") {
+            let mut bytes = [0; 512];
+            let count = std::io::Read::read(&mut stream, &mut bytes).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&bytes[..count]);
+        }
+        assert!(seen.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&seen));
+        stream
+    };
+    let streams: Vec<_> = (0..6).map(open).collect();
+    assert_eq!(get(listen, "/").unwrap().text(), "a");
+    assert_eq!((backend_status(&ringway, "a")["in_flight"].as_u64(), limit_of(&ringway, "a")), (Some(6), 2));
+    drop(streams);
+    wait_for("the streams to end", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
+    assert_eq!(get(listen, "/").unwrap().text(), "a");
+}

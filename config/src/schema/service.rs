@@ -198,8 +198,11 @@ section! {
     /// A limit on each backend's requests in flight that falls when its responses begin later than they would without a queue in it, and
     /// rises again. A request that finds a backend there fares as if `requests_max` were met. It follows the time from the end of a request
     /// to the head of its response: how long uploads and bodies take does not count. Time-outs, failed connections, and responses with
-    /// 429, 503 and 504 count as drops: more than a tenth of them lower it too. For HTTP; an open WebSocket counts as one in flight all
-    /// the while. Each proxy has limits of its own, and keeps them over reloads.
+    /// 503 and 504 count as drops: more than a tenth of them lower it too. For HTTP; a request whose response has begun (a download, an
+    /// open WebSocket) is none that it counts any more. Each proxy has limits of its own, and keeps them over reloads. One begins at 20, or
+    /// at what is in flight when it is turned on. Where it has held requests back for long, or latency has been far above what it was, it
+    /// is lowered for three windows, to see whether latency falls with it. A window lasts twice as long as a response takes, at least
+    /// 100 ms, at most 5 s, and up to 5 s more where responses are few: half a minute in all where they take many seconds.
     AdaptiveConcurrencySection, "adaptive_concurrency" {
         /// It never falls below this.
         default("3") limit_min: Limit,

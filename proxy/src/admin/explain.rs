@@ -171,7 +171,7 @@ impl Candidates<'_> {
         let verdict = match turn {
             _ if !is_eligible => "not eligible",
             Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
-            None if in_flight >= cap && load.limit() <= cap => "full: at the limit that follows its latency",
+            None if in_flight >= cap && load.in_flight_max() <= cap => "full: at the limit that follows its latency",
             None if in_flight >= cap => "full",
             None => "not tried: so many come before it",
         };

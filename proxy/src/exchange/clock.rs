@@ -22,6 +22,8 @@ struct Face {
     since: Instant,
     /// The request has been sent whole: from then on the time is the backend's alone.
     sent: bool,
+    /// What comes of it is reported to the limit that follows latency elsewhere.
+    is_failure: bool,
 }
 
 impl Clock {
@@ -34,6 +36,7 @@ impl Clock {
             slot: guard.slot,
             since: ambient::now(),
             sent: false,
+            is_failure: false,
         }))
     }
 
@@ -60,6 +63,13 @@ impl Clock {
         }
     }
 
+    /// The attempt is over because its backend took too long, which counts as a failure of the backend's: it is not to count twice.
+    pub(crate) fn handle_timeout(&mut self) {
+        if let Some(face) = &mut self.0 {
+            face.is_failure = true;
+        }
+    }
+
     /// The outcome of the attempt says nothing about its backend's speed.
     pub(crate) fn forget(&mut self) {
         self.0 = None;
@@ -72,7 +82,9 @@ impl Drop for Clock {
             let elapsed = ambient::since(face.since);
             let now = face.view.millis();
             let service = &face.view.services[face.service].service;
-            service.measure(face.slot, |meter, load| meter.handle_cut(elapsed, now, load));
+            if !face.is_failure {
+                service.measure(face.slot, |meter, load| meter.handle_cut(elapsed, now, load));
+            }
             let counters = face.observe(elapsed);
             counters.cut.increment();
             counters.cut_micros.add(elapsed.as_micros() as u64);
@@ -82,15 +94,17 @@ impl Drop for Clock {
 
 impl Face {
     /// Reports to the limit that follows latency. What a backend refuses because it has too much to do may be said at once; how fast
-    /// another failure was says nothing.
+    /// another failure was says nothing. Nor does what is said of one client alone, or before the request has ended; but the backend
+    /// has responded.
     fn tell_limit(&self, status: u16, elapsed: Duration) {
         let now = self.view.millis();
         let service = &self.view.services[self.service].service;
         service.measure(self.slot, |meter, load| match status {
-            429 | 503 | 504 => meter.handle_drop(now, load),
+            503 | 504 => meter.handle_drop(now, load),
             500.. => 0,
+            429 => meter.handle_untimed(now, load),
             _ if self.sent => meter.handle_response(elapsed, now, load),
-            _ => 0,
+            _ => meter.handle_untimed(now, load),
         });
     }
 

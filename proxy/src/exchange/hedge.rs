@@ -326,6 +326,8 @@ async fn run(
         Err(error) => {
             if error != ProxyError::ResponseTimeout {
                 attempt.clock.forget();
+            } else if timed_out(error, worker, what.request_limit) == error {
+                attempt.clock.handle_timeout();
             }
             Err(Failure { error, tells_nothing: attempt.tells_nothing(error) })
         }

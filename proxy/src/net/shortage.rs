@@ -291,6 +291,11 @@ impl Shortage {
         tight
     }
 
+    /// Whether a descriptor that is opened now, and that nobody needs yet, takes none from clients. Asks the kernel.
+    pub(crate) fn bears_more(&self) -> bool {
+        self.probe.is_none() || self.lowest_free().is_some_and(|number| number < self.ceiling(Rank::Client))
+    }
+
     /// `None`: there is none.
     fn lowest_free(&self) -> Option<usize> {
         let number = rustix::io::fcntl_dupfd_cloexec(self.probe.as_ref()?, 0).ok()?.as_raw_fd();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A window has so many requests at least, and lasts so long.
+/// A window has so many requests at least, unless it has been due for [`WINDOW_MAX_MILLIS`], and lasts so long.
 const WINDOW_REQUESTS_MIN: u32 = 10;
 const WINDOW_MIN_MILLIS: u32 = 100;
 /// And twice as long as a response takes: what a limit does is seen only in requests that it has let in. But no longer than this.
@@ -22,7 +22,9 @@ pub(crate) struct LatencyMeter {
     /// Responses in the window, and the sum of their logarithms: one step counts both.
     timed: AtomicU64,
     drops: AtomicU32,
-    /// Most requests in flight.
+    /// Responses whose time says nothing.
+    untimed: AtomicU32,
+    /// Most requests in flight that waited for a response.
     peak: AtomicU32,
     /// Ticks of the workers' clocks, in milliseconds, before which the window does not end.
     due: AtomicU32,
@@ -42,6 +44,7 @@ impl LatencyMeter {
         Self {
             timed: AtomicU64::new(0),
             drops: AtomicU32::new(0),
+            untimed: AtomicU32::new(0),
             peak: AtomicU32::new(0),
             due: AtomicU32::new(0),
             limiter: Mutex::default(),
@@ -51,8 +54,9 @@ impl LatencyMeter {
     /// Puts the bounds into force, or none. What is known stays known as long as there are any.
     pub(super) fn set_params(&self, params: Option<ConcurrencyParams>, load: &Load) {
         let mut limiter = self.limiter();
-        if params.is_none() {
-            limiter.controller = ConcurrencyController::default();
+        if limiter.params.is_none() {
+            // What is there may be more than a limit begins with: that is no reason to refuse any.
+            limiter.controller = ConcurrencyController::begin(load.unanswered());
             self.take_window();
         }
         limiter.params = params;
@@ -79,14 +83,21 @@ impl LatencyMeter {
         self.end_window(before.saturating_add(1), now_millis, load)
     }
 
+    /// A response has begun whose time says nothing.
+    pub(crate) fn handle_untimed(&self, now_millis: u32, load: &Load) -> u32 {
+        let before = self.untimed.fetch_add(1, Relaxed);
+        self.end_window(before.saturating_add(1), now_millis, load)
+    }
+
     /// Ends the window if it is due. `counted`: so many requests there are in it at least.
     #[inline]
     fn end_window(&self, counted: u32, now_millis: u32, load: &Load) -> u32 {
-        let in_flight = load.in_flight();
+        let in_flight = load.unanswered();
         if in_flight > self.peak.load(Relaxed) {
             self.peak.fetch_max(in_flight, Relaxed);
         }
-        if counted >= WINDOW_REQUESTS_MIN && is_reached(self.due.load(Relaxed), now_millis) {
+        let due = self.due.load(Relaxed);
+        if is_reached(due, now_millis) && (counted >= WINDOW_REQUESTS_MIN || is_overdue(due, now_millis)) {
             return self.judge(now_millis, load);
         }
         0
@@ -109,6 +120,7 @@ impl LatencyMeter {
             samples: (timed >> SAMPLES_SHIFT) as u32,
             logs: timed & ((1 << SAMPLES_SHIFT) - 1),
             drops: self.drops.swap(0, Relaxed),
+            untimed: self.untimed.swap(0, Relaxed),
             peak: self.peak.swap(0, Relaxed),
         }
     }
@@ -125,14 +137,24 @@ fn length_millis(window: &Window) -> u32 {
     ((millis * 2.0) as u32).clamp(WINDOW_MIN_MILLIS, WINDOW_MAX_MILLIS)
 }
 
-/// Whether a time has come. Clocks wrap.
+/// Whether a time has come. Clocks wrap, and nothing is due later than in [`WINDOW_MAX_MILLIS`]: all else has been due, however long ago.
 fn is_reached(due_millis: u32, now_millis: u32) -> bool {
-    now_millis.wrapping_sub(due_millis) <= u32::MAX / 2
+    !(1..=WINDOW_MAX_MILLIS).contains(&due_millis.wrapping_sub(now_millis))
+}
+
+/// Whether one that has come has for so long that the window ends with what there is.
+fn is_overdue(due_millis: u32, now_millis: u32) -> bool {
+    now_millis.wrapping_sub(due_millis) >= WINDOW_MAX_MILLIS
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
+    use crate::snapshot::Service;
+    use crate::worker::testing::Rig;
+    use ringway_ring::Slot;
+    use std::sync::Arc;
 
     const PARAMS: ConcurrencyParams = ConcurrencyParams { limit_min: 3, limit_max: 1000, tolerance: 1.5 };
 
@@ -172,6 +194,56 @@ mod tests {
         };
         assert_eq!([after(1), after(60_000)], [WINDOW_MIN_MILLIS, WINDOW_MAX_MILLIS]);
         assert!((900..1_100).contains(&after(500)), "{}", after(500));
+    }
+
+    #[test]
+    fn a_backend_that_is_new_after_weeks_has_windows_from_its_first_responses_on() {
+        for now in [3_000_000_000, 1 << 31, 0, 1] {
+            let (meter, load) = meter();
+            let raised: u32 = (0..20).map(|_| meter.handle_response(MILLI, now, &load)).sum();
+            assert!(raised > 0, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_overdue_ends_with_what_it_has() {
+        let (meter, load) = meter();
+        (0..10).for_each(|_| _ = meter.handle_response(MILLI * 1_000, 0, &load));
+        let due = meter.due.load(Relaxed);
+        meter.peak.store(30, Relaxed);
+        assert_eq!(meter.handle_response(MILLI * 1_000, due + WINDOW_MAX_MILLIS - 1, &load), 0);
+        assert_eq!(meter.handle_response(MILLI * 1_000, due + WINDOW_MAX_MILLIS, &load), 15);
+    }
+
+    const OFF: &str = "{ name: s, backends: [ { id: a, address: \"10.0.0.1:80\" } ] }";
+    const ON: &str = "{ name: s, adaptive_concurrency: {}, backends: [ { id: a, address: \"10.0.0.1:80\" } ] }";
+
+    fn service(rig: &Rig) -> Arc<Service> {
+        Arc::clone(&rig.worker.view().services[0].service)
+    }
+
+    #[test]
+    fn responses_without_a_time_end_windows_and_those_that_have_begun_are_none_that_a_limit_counts() {
+        let service = service(&Rig::new(ON));
+        let state = &service.backends[0].state;
+        let (meter, load) = (state.meter().unwrap(), &state.load);
+        (0..30).for_each(|_| {
+            service.backend_set.resume(Slot(0), 0);
+            load.begin_answer();
+        });
+        // So many streams are open, and nothing waits: the limit has nothing to do with them.
+        (0..100).for_each(|now| _ = meter.handle_untimed(now * WINDOW_MAX_MILLIS, load));
+        assert_eq!((load.limit(), load.in_flight_max()), (20, 50));
+        (0..30).for_each(|_| load.end_answer());
+        assert!((100..120).any(|now| meter.handle_untimed(now * WINDOW_MAX_MILLIS, load) > 0));
+    }
+
+    #[test]
+    fn turned_on_it_begins_with_what_is_in_flight() {
+        let mut rig = Rig::new(OFF);
+        (0..50).for_each(|_| service(&rig).backend_set.resume(Slot(0), 0));
+        rig.apply(ON);
+        assert_eq!(service(&rig).backends[0].state.load.limit(), 50);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
 use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -91,6 +91,11 @@ impl Service {
         }
         let state = &self.backends[usize::from(slot.0)].state;
         let raised = state.meter().map_or(0, |meter| tell(meter, &state.load));
+        if raised == 0 {
+            return;
+        }
+        // Between the limit that was raised and the look for who waits, as `Line` has it.
+        fence(SeqCst);
         for _ in 0..raised.min(self.live.line.waiting()) {
             self.live.tell_room();
         }

@@ -17,7 +17,7 @@ impl MemberState {
     /// Hard limit on its requests in flight.
     #[inline]
     pub(super) fn requests_max(&self) -> u32 {
-        self.own_requests_max.min(self.load.limit())
+        self.own_requests_max.min(self.load.in_flight_max())
     }
 
     /// Weight times active fraction.

@@ -154,7 +154,7 @@ pub(super) struct Line {
     keepalive: Keepalive,
     /// It takes no more streams: it has ended, or will once its open streams are over.
     pub(super) closed: Cell<bool>,
-    doubted: Cell<bool>,
+    pub(super) doubted: Cell<bool>,
     pub(super) streams: Cell<usize>,
     /// How often bytes have come.
     heard: Cell<u64>,

@@ -91,13 +91,14 @@ impl Shared {
     /// Permission to open one that no request waits for yet. Those that come meanwhile wait for it.
     pub(crate) fn open_ahead(&self) -> Opening {
         self.opening.under_way.set(self.opening.under_way.get() + 1);
+        self.opening.failed.set(None);
         Opening(Rc::clone(&self.opening))
     }
 
-    /// Those that are open, and those that are being opened.
+    /// Those that still take streams, if only once one has ended.
     pub(crate) fn len(&self) -> usize {
-        let open = self.connections.borrow().iter().filter(|connection| !connection.line.closed.get()).count();
-        open + self.opening.under_way.get()
+        let takes = |connection: &&Rc<Connection>| !connection.line.closed.get() && !connection.line.doubted.get();
+        self.connections.borrow().iter().filter(takes).count()
     }
 
     /// The end of an opening that is under way, or begins next.

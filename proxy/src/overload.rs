@@ -7,7 +7,7 @@ mod stage;
 mod state;
 mod ticks;
 
-pub(crate) use shed::{Shed, Turns};
+pub(crate) use shed::Shed;
 pub(crate) use stage::{Change, Resource, Stage, Stages, Usage};
 pub(crate) use state::OverloadState;
 pub(crate) use ticks::{Turn, Watchdog};

@@ -23,6 +23,7 @@ use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol}
 use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -55,12 +56,6 @@ pub(crate) struct Opened {
     leaves_reserve: bool,
 }
 
-/// A connection that waits for the next check of its backend.
-pub(crate) struct Kept {
-    address: SocketAddr,
-    opened: Opened,
-}
-
 impl Opened {
     /// Ends it in good order, within a bound.
     pub(crate) async fn close(self) {
@@ -73,14 +68,14 @@ impl Opened {
     }
 
     /// What remains of it for the next check, if anything does; else it is closed.
-    pub(crate) async fn keep(mut self, prober: &Prober, backend: SocketAddr) -> Option<Kept> {
+    pub(crate) async fn keep(mut self) -> Option<Self> {
         let persists = match (&mut self.connection, &self.http2) {
             (Some(connection), _) => connection.finish().await,
             (None, Some(http2)) => http2.persists(),
             (None, None) => false,
         };
         if persists && self.leaves_reserve {
-            return Some(Kept { address: prober.checked_address(backend), opened: self });
+            return Some(self);
         }
         self.close().await;
         None
@@ -126,25 +121,18 @@ impl Prober {
         self.check.reuse_connection
     }
 
-    /// Whether what the other has opened may be used by this one: neither checks nor files differ.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        // Files may have changed, which are not looked at here.
-        std::ptr::eq(self, other) || self.tls.is_none() && self.check == other.check
-    }
-
-    /// One check, its time bounded. `kept`: a connection of an earlier one.
+    /// One check, its time bounded. `kept`: a connection of an earlier one of this prober, to this backend.
     ///
     /// # Errors
     /// It could not be made, for want of something that this host has run out of: that says nothing of the backend.
     pub(crate) async fn probe(
         &self,
         backend: SocketAddr,
-        kept: Option<Kept>,
+        kept: Option<Opened>,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> io::Result<Probe> {
         let address = self.checked_address(backend);
-        let kept = kept.filter(|kept| kept.address == address);
         let whole = self.check(address, kept, shortage, opened);
         let checked = tokio::time::timeout(self.check.params.timeout, whole).await;
         if checked.is_err() {
@@ -197,18 +185,39 @@ impl Prober {
     async fn check(
         &self,
         address: SocketAddr,
-        kept: Option<Kept>,
+        kept: Option<Opened>,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> Result<u8, ProbeError> {
-        if let Some(kept) = kept {
-            *opened = kept.opened;
-            match self.ask_again(address, opened).await {
-                // It has ended since the last check: whether the backend can be reached, a fresh one shows.
-                Err(CheckFailure::Closed) => *opened = Opened::default(),
-                asked => return Ok(asked?),
+        let Some(mut kept) = kept else { return self.ask_anew(address, shortage, opened).await };
+        let asked = {
+            let mut again = pin!(self.ask_again(address, &mut kept));
+            match tokio::time::timeout(self.check.params.timeout / 2, &mut again).await {
+                Ok(asked) => asked,
+                // Nobody may be there any more, or the response may be slow: a fresh connection decides, if it does not come before.
+                Err(_) => {
+                    let anew = Box::pin(self.ask_anew(address, shortage, opened));
+                    tokio::select! {
+                        biased;
+                        Ok(percent) = &mut again => Ok(percent),
+                        asked = anew => return asked,
+                    }
+                }
+            }
+        };
+        match asked {
+            // It has ended since the last check, or what came in between is counted against it: a fresh one decides.
+            Err(CheckFailure::Closed | CheckFailure::Garbage) => {
+                Box::pin(self.ask_anew(address, shortage, opened)).await
+            }
+            asked => {
+                *opened = kept;
+                Ok(asked?)
             }
         }
+    }
+
+    async fn ask_anew(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Opened) -> Result<u8, ProbeError> {
         self.open(address, shortage, opened).await?;
         Ok(self.ask(address, opened).await?)
     }
@@ -271,6 +280,7 @@ impl Prober {
         };
         let asked = self.http2(&mut http2, address).await;
         if !matches!(asked, Err(CheckFailure::Closed | CheckFailure::Garbage)) {
+            http2.rest().await;
             opened.http2 = Some(http2);
         }
         asked
@@ -313,7 +323,10 @@ fn fields(http: &HttpCheck) -> Vec<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ambient;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Duration;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -391,19 +404,97 @@ mod tests {
             let (stream, opened) = tokio::join!(backend, check);
             // What is not kept is closed in good order, for which the backend has to end too.
             let backend = async { if is_kept { Some(stream) } else { None } };
-            let (_stream, kept) = tokio::join!(backend, opened.keep(&prober, address));
+            let (_stream, kept) = tokio::join!(backend, opened.keep());
             assert_eq!(kept.is_some(), is_kept, "{}", String::from_utf8_lossy(response));
         }
     }
 
     #[test]
-    fn what_one_check_has_opened_is_for_another_that_is_the_same() {
-        let (one, same) = (prober("http: { path: /a }"), prober("http: { path: /a }"));
-        assert!(one.is_like(&one) && one.is_like(&same));
-        assert!(!one.is_like(&prober("http: { path: /b }")));
-        let (one, same) = (prober("http: {}, tls: { verify: false }"), prober("http: {}, tls: { verify: false }"));
-        assert!(one.is_like(&one) && !one.is_like(&same), "its files may be others");
+    fn checks_that_are_a_connection_keep_none() {
+        assert!(prober("http: {}, reuse_connection: true").reuses_connections());
         assert!(!prober("tcp: {}, reuse_connection: true").reuses_connections());
+    }
+
+    /// Serves so many requests on each connection, counted, and then says nothing on the first one.
+    async fn first_goes_silent(listener: TcpListener, served: usize, then: &'static [u8], connections: &AtomicUsize) {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let is_first = connections.fetch_add(1, Relaxed) == 0;
+            for count in 0.. {
+                if !stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {
+                    break;
+                }
+                if is_first && count == served {
+                    stream.write_all(then).await.unwrap();
+                    held.push(stream);
+                    break;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                if !is_first {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_that_goes_silent_or_wrong_leaves_time_for_a_fresh_one() {
+        let prober = prober("http: { path: / }, timeout: 60s, interval: 60s, reuse_connection: true");
+        for (then, seconds) in [(&b""[..], 30), (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 0)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (address, shortage, connections) =
+                (listener.local_addr().unwrap(), Shortage::new(Arc::default()), AtomicUsize::new(0));
+            let checks = async {
+                let mut kept = None;
+                let mut last = Duration::ZERO;
+                for _ in 0..3 {
+                    let (mut opened, begun) = (Opened::default(), ambient::now());
+                    let found = prober.probe(address, kept, &shortage, &mut opened).await.unwrap();
+                    assert_eq!(found, Probe::Success);
+                    last = ambient::since(begun);
+                    kept = opened.keep().await;
+                    assert!(kept.is_some());
+                }
+                assert_eq!((last.as_secs(), connections.load(Relaxed)), (seconds, 2));
+            };
+            tokio::select! {
+                () = first_goes_silent(listener, 2, then, &connections) => {}
+                () = checks => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_http2_is_given_up_after_64_checks() {
+        let prober = prober("http: { path: /, protocol: h2 }, timeout: 60s, interval: 60s, reuse_connection: true");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shortage) = (listener.local_addr().unwrap(), Shortage::new(Arc::default()));
+        let connections = AtomicUsize::new(0);
+        let backend = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                let mut connection = ::h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                }
+            }
+        };
+        let checks = async {
+            let mut kept = None;
+            for count in 1..=65 {
+                let mut opened = Opened::default();
+                assert_eq!(prober.probe(address, kept, &shortage, &mut opened).await.unwrap(), Probe::Success);
+                kept = opened.keep().await;
+                assert_eq!(kept.is_some(), count != 64, "{count}");
+            }
+        };
+        tokio::select! {
+            () = backend => {}
+            () = checks => {}
+        }
+        assert_eq!(connections.load(Relaxed), 2);
     }
 
     #[tokio::test]

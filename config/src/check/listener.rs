@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Most bytes of a frame that a client may send (RFC 9113, 4.2).
 const H2_FRAME_BYTES: u64 = 16 * 1024;
+/// Resets a second that every client may send, unless it is said otherwise.
+const RESETS_MIN: u64 = 100;
 
 pub(super) fn listeners(
     root: &schema::Root,
@@ -171,7 +173,8 @@ fn h2(section: &schema::ListenerSection, findings: &mut Findings) -> model::H2 {
         streams_max: h2.streams_max.value.0 as u32,
         extended_connect: h2.extended_connect.value,
         flood: model::Flood {
-            resets_max: flood.resets_max.value.0 as u32,
+            resets_max: flood.resets_max.as_ref().map_or(h2.streams_max.value.0.max(RESETS_MIN), |at| at.value.0)
+                as u32,
             resets_total_max: or_none(flood.resets_total_max.value.0),
             malformed_total_max: or_none(flood.malformed_total_max.value.0),
             pings_max: flood.pings_max.value.0 as u32,

@@ -48,6 +48,7 @@ pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Op
         lag_max: section.lag_max.as_ref().map(|at| at.value),
         connections: section.connections.value,
         stop_keep_alive,
+        sheds_default: shed.is_some(),
         shed_low_priority: shed.unwrap_or(f64::midpoint(stop_keep_alive, refuse_requests)),
         refuse_requests,
         stop_accepting: share(section.stop_accepting.value.0),

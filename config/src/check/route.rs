@@ -141,6 +141,14 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
             "remove `redirect`, or `service` and `split`",
         );
     }
+    if let (Some(priority), true) = (&section.priority, section.redirect.is_some()) {
+        findings.error(
+            priority.place,
+            "redirect_and_priority",
+            "a redirection is answered whatever its priority",
+            "remove `priority`; where a service answers, write `service` in place of `redirect`",
+        );
+    }
     let (service, split) = target?;
     let priority = section.priority.as_ref().map(|at| priority(at.value));
     Some(model::Route { host, path, methods, headers, service, split, actions, priority })

@@ -152,7 +152,8 @@ section! {
     FloodSection, "h2.flood" {
         /// RST_STREAM a second (CVE-2023-44487): requests that a client gives up. Too low, and whoever cancels many calls at once, as at a
         /// common deadline, loses the others of the connection with them.
-        default("100") resets_max: Int<1, 1_000_000>,
+        /// Absent is `streams_max`, at least 100: all streams that are open may be given up at once.
+        optional resets_max: Int<1, 1_000_000>,
         /// RST_STREAM in all; 0 is no limit. Too low, and long-lived connections of clients that cancel now and then end again and
         /// again.
         default("10000") resets_total_max: Count,

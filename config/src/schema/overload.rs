@@ -20,9 +20,9 @@ section! {
         /// closed, those to backends too.
         default("85") stop_keep_alive: Percent,
         /// Percent from which new requests of low priority get 503 with `Retry-After` (TCP sessions are reset, UDP flows do not begin): none
-        /// at first, all of them halfway to `refuse_requests`; from there on those of default priority too, until all are refused. Spread
-        /// evenly over what comes. See `priority` of routes and services. Absent is halfway between `stop_keep_alive` and
-        /// `refuse_requests`.
+        /// at first, all of them halfway to `refuse_requests`; from there on those of default priority too, until all are refused. A share
+        /// of them, by chance. See `priority` of routes and services. Absent is halfway between `stop_keep_alive` and `refuse_requests`,
+        /// for low priority alone: all of it is refused at `refuse_requests`, as is the rest.
         optional shed_low_priority: Percent,
         /// Percent from which all new requests get 503 with `Retry-After`, new TCP sessions are reset, new UDP flows do not begin.
         default("92") refuse_requests: Percent,

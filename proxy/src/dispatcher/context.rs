@@ -7,7 +7,6 @@ use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
 use crate::net::timer::{Timer, Timers};
-use crate::overload::Turns;
 use ringway_http2::{Memory, MemoryLimits};
 use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
@@ -55,8 +54,6 @@ pub(crate) struct Dispatcher {
     pub(crate) kept_bytes: Cell<usize>,
     /// Responses being compressed.
     pub(crate) compressing: Cell<usize>,
-    /// Whose turn it is to be refused, under overload.
-    pub(crate) shed: Turns,
     random: Cell<u64>,
     /// Ids issued.
     ids: Cell<u64>,
@@ -81,7 +78,6 @@ impl Dispatcher {
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
-            shed: Turns::default(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
             ids: Cell::new(0),
             shared,

@@ -1,8 +1,7 @@
-//! Which requests are refused by their priority: what share of each, and which ones.
+//! Which requests are refused by their priority: what share of each.
 
 use super::stage::{Resource, Stage, Usage};
 use ringway_config::model::{Overload, Priority};
-use std::cell::Cell;
 
 /// What share of new requests is refused, by priority: 1 is all. Of high priority none is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -12,20 +11,24 @@ pub(crate) struct Shed {
 }
 
 impl Shed {
-    /// By how far the resource that is used most has come on the way from this stage to the next: low priority on the first half of it,
-    /// default on the second, so that there is no step at which all clients are refused at once. A resource that does not lead to the next
-    /// stage takes nothing but what is low.
+    /// By how far the resource that is used most has come on the way from this stage to the next, so that there is no step at which all
+    /// clients are refused at once: low priority on the first half of the way, default on the second; without default, low priority on all of
+    /// it. A resource that does not lead to the next stage takes nothing but what is low; where the next begins at once, it has what is left
+    /// of the resource for that.
     pub(crate) fn of(usage: &Usage, config: &Overload) -> Self {
         let mut shed = Self::default();
-        let way = (config.refuse_requests - config.shed_low_priority).max(f64::EPSILON);
+        let begin = config.shed_low_priority;
         for resource in Resource::ALL {
             let last = resource.last_stage(config);
             if last < Stage::ShedLowPriority {
                 continue;
             }
-            let come = (usage.pressure(resource) - config.shed_low_priority) / way;
-            shed.low = shed.low.max((come * 2.0).clamp(0.0, 1.0));
-            if last > Stage::ShedLowPriority {
+            let has_way = config.refuse_requests > begin;
+            let end = if has_way || last > Stage::ShedLowPriority { config.refuse_requests } else { 1.0 };
+            let come = (usage.pressure(resource) - begin) / (end - begin).max(f64::EPSILON);
+            let low = if config.sheds_default && has_way { come * 2.0 } else { come };
+            shed.low = shed.low.max(low.clamp(0.0, 1.0));
+            if config.sheds_default && last > Stage::ShedLowPriority {
                 shed.default = shed.default.max((come * 2.0 - 1.0).clamp(0.0, 1.0));
             }
         }
@@ -41,21 +44,6 @@ impl Shed {
     }
 }
 
-/// Whose turn it is to be refused, of one worker's requests of each priority: an even part of what comes, whoever sends it, so that the
-/// refused do not come back together.
-#[derive(Debug, Default)]
-pub(crate) struct Turns([Cell<u32>; 3]);
-
-impl Turns {
-    /// Whether the next request of this priority is refused, of this share of all; `u32::MAX` is all.
-    pub(super) fn next(&self, priority: Priority, share: u32) -> bool {
-        let sum = &self.0[priority as usize];
-        let (next, is_refused) = sum.get().overflowing_add(share);
-        sum.set(next);
-        is_refused || share == u32::MAX
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +56,7 @@ mod tests {
             connections: true,
             stop_keep_alive: 0.7,
             shed_low_priority: 0.8,
+            sheds_default: true,
             refuse_requests: 0.9,
             stop_accepting: 0.95,
             hold: Duration::ZERO,
@@ -112,25 +101,23 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_that_are_equal_leave_no_way_in_between() {
-        let equal = Overload { shed_low_priority: 0.9, ..config() };
-        assert_eq!(shed(Resource::Memory, 899, &equal), (0.0, 0.0));
-        assert_eq!(shed(Resource::Memory, 901, &equal), (1.0, 1.0));
+    fn default_priority_is_refused_no_earlier_than_all_unless_the_threshold_is_written() {
+        let unwritten = Overload { sheds_default: false, ..config() };
+        for resource in Resource::ALL {
+            for (percent, low) in [(800, 0.0), (810, 0.1), (850, 0.5), (899, 0.99), (900, 1.0)] {
+                assert_eq!(shed(resource, percent, &unwritten), (low, 0.0), "{resource:?} {percent}");
+            }
+        }
     }
 
     #[test]
-    fn each_share_is_kept_to_a_request_and_spread_evenly() {
-        for percent in [0, 1, 10, 33, 50, 90, 99] {
-            let share = (f64::from(percent) / 100.0 * f64::from(u32::MAX)) as u32;
-            let turns = Turns::default();
-            let refused: Vec<bool> = (0..1_000).map(|_| turns.next(Priority::Low, share)).collect();
-            for (end, window) in refused.windows(100).enumerate() {
-                let count = window.iter().filter(|refused| **refused).count();
-                assert!(count.abs_diff(percent as usize) <= 1, "{percent} %: {count} of a hundred up to {end}");
+    fn thresholds_that_are_equal_leave_no_way_in_between_but_what_is_left_of_places() {
+        for sheds_default in [true, false] {
+            let equal = Overload { shed_low_priority: 0.9, sheds_default, ..config() };
+            assert_eq!(shed(Resource::Memory, 900, &equal), (0.0, 0.0));
+            for (percent, low) in [(900, 0.0), (925, 0.25), (950, 0.5), (1_000, 1.0)] {
+                assert_eq!(shed(Resource::Connections, percent, &equal), (low, 0.0), "{percent}");
             }
         }
-        let turns = Turns::default();
-        assert!((0..1_000).all(|_| turns.next(Priority::Default, u32::MAX)), "all are all");
-        assert!(!turns.next(Priority::Low, u32::MAX / 2), "priorities have turns of their own");
     }
 }

@@ -227,6 +227,7 @@ mod tests {
             connections: true,
             stop_keep_alive: 0.8,
             shed_low_priority: 0.86,
+            sheds_default: true,
             refuse_requests: 0.9,
             stop_accepting: 0.95,
             hold: HOLD,

@@ -1,6 +1,6 @@
 //! The stage in force and the pressures that led to it: written by the control side, read by workers and at a scrape.
 
-use super::shed::{Shed, Turns};
+use super::shed::Shed;
 use super::stage::{Resource, Stage, Usage};
 use super::ticks::Ticks;
 use ringway_config::model::Priority;
@@ -75,9 +75,11 @@ impl OverloadState {
         self.stage.load(Relaxed) >= Stage::RefuseRequests as u8
     }
 
-    /// Whether the next one of this priority is.
-    pub(crate) fn refuses(&self, priority: Priority, turns: &Turns) -> bool {
-        turns.next(priority, self.shed[priority as usize].load(Relaxed))
+    /// Whether one of this priority is, by chance: `random` is a number of all that there are.
+    pub(crate) fn refuses(&self, priority: Priority, random: u64) -> bool {
+        let share = self.shed[priority as usize].load(Relaxed);
+        // All are all.
+        share == u32::MAX || (random >> 32) < u64::from(share)
     }
 
     /// What share of this priority is refused.
@@ -89,5 +91,46 @@ impl OverloadState {
     #[inline]
     pub(crate) fn stops_accepting(&self) -> bool {
         self.stage.load(Relaxed) >= Stage::StopAccepting as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient;
+    use ringway_config::model::Overload;
+    use std::time::Duration;
+
+    /// Memory at so many thousandths, with a way from 80 % to 90 %.
+    fn under(per_mille: u64) -> OverloadState {
+        let config = Overload {
+            memory_bytes_max: None,
+            lag_max: None,
+            connections: false,
+            stop_keep_alive: 0.7,
+            shed_low_priority: 0.8,
+            sheds_default: true,
+            refuse_requests: 0.9,
+            stop_accepting: 0.95,
+            hold: Duration::ZERO,
+        };
+        let mut usage = Usage::default();
+        usage.set(Resource::Memory, Some((per_mille, 1_000)));
+        let state = OverloadState::new(1, ambient::now());
+        state.publish(Stage::ShedLowPriority, false, Shed::of(&usage, &config), &usage);
+        state
+    }
+
+    #[test]
+    fn the_lowest_numbers_of_all_are_refused_as_many_as_the_share_says() {
+        let lowest = |share: f64| (share * u64::MAX as f64) as u64;
+        let half = under(825);
+        for (random, is_refused) in [(0, true), (lowest(0.499), true), (lowest(0.501), false), (u64::MAX, false)] {
+            assert_eq!(half.refuses(Priority::Low, random), is_refused, "{random}");
+        }
+        for random in [0, u64::MAX] {
+            assert!(!half.refuses(Priority::Default, random) && !half.refuses(Priority::High, random));
+            assert!(under(870).refuses(Priority::Low, random), "all are all");
+        }
     }
 }

@@ -9,7 +9,8 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use ringway_config::model::Capture;
 use ringway_health::CheckFailure;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,6 +19,8 @@ const GRPC_BYTES_MAX: usize = 4 * 1024;
 /// How long the rest of a body that is not looked at may take, before its stream is cancelled: nearly all bodies of checks are
 /// there with their heads.
 const REST_TIME: Duration = Duration::from_millis(50);
+/// Requests of one connection: what its peer does wrong, or in vain, is counted for as long as it lives.
+const REQUESTS_MAX: u32 = 64;
 /// How long it may take to hand over the last frames.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
@@ -26,6 +29,7 @@ pub(super) struct Http2<S> {
     client: SendRequest<Bytes>,
     connection: Connection<S, Bytes>,
     is_over: bool,
+    requests: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
@@ -37,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             .handshake::<_, Bytes>(stream)
             .await
             .map_err(|error| failure_of(&error))?;
-        Ok(Self { client, connection, is_over: false })
+        Ok(Self { client, connection, is_over: false, requests: 0 })
     }
 
     /// Sends one request, and lets the response be judged: a stream that is not at its end is cancelled.
@@ -47,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         message: Option<Bytes>,
         judge: impl AsyncFnOnce(Response<RecvStream>) -> Result<T, CheckFailure>,
     ) -> Result<T, CheckFailure> {
-        let Self { client, connection, is_over } = self;
+        self.requests += 1;
+        let Self { client, connection, is_over, .. } = self;
         let call = async move {
             poll_fn(|context| client.poll_ready(context)).await.map_err(|error| failure_of(&error))?;
             let sent = client.send_request(request, message.is_none());
@@ -72,14 +77,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         }
     }
 
+    /// Hands over what the last exchange has left to be sent, before nobody drives it.
+    pub(super) async fn rest(&mut self) {
+        let Self { connection, is_over, .. } = self;
+        poll_fn(|context| {
+            *is_over = *is_over || Pin::new(&mut *connection).poll(context).is_ready();
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Whether another request may follow.
     pub(super) fn persists(&self) -> bool {
-        !self.is_over
+        !self.is_over && self.requests < REQUESTS_MAX
     }
 
     /// With its last handle gone, the connection sends GOAWAY and ends by itself.
     pub(super) async fn end(self) {
-        let Self { client, connection, is_over } = self;
+        let Self { client, connection, is_over, .. } = self;
         drop(client);
         if !is_over {
             let _ = tokio::time::timeout(CLOSE_TIME, connection).await;

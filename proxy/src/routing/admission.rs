@@ -68,14 +68,14 @@ pub(crate) fn admit(
     Ok(admitted)
 }
 
-/// Whether it is its turn to be refused, now that some are.
+/// Whether it is refused, now that some are: by chance, so that no client is hit by how its requests alternate with those of others.
 #[cold]
 fn shed(worker: &Worker, priority: Priority) -> Result<(), ProxyError> {
     let overload = &worker.shared.overload;
     if overload.refuses_all() {
         return Err(ProxyError::Overloaded);
     }
-    if overload.refuses(priority, &worker.shed) { Err(ProxyError::Shed(priority)) } else { Ok(()) }
+    if overload.refuses(priority, worker.random()) { Err(ProxyError::Shed(priority)) } else { Ok(()) }
 }
 
 /// The key: from an affinity cookie, from the first source that is present, or a substitute.

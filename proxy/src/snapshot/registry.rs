@@ -136,7 +136,12 @@ impl Registry {
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
         .with_all_full(config.all_full);
-        let prober = prober(config)?;
+        // Results and connections of checks belong to what has made them.
+        let prober =
+            match in_force.as_ref().filter(|it| it.config.health == config.health && it.check_files == check_files) {
+                Some(same) => same.prober.clone(),
+                None => prober(config)?,
+            };
         // Sessions with backends that stay are known there.
         let tls = match in_force.as_ref().filter(|it| it.transport == transport) {
             Some(same) => same.tls.clone(),
@@ -274,7 +279,8 @@ fn client_tls(config: &model::Service) -> Result<Option<Arc<ClientTls>>, Snapsho
 
 /// A number that changes with the protocol settings towards its backends, and with the files that these name.
 fn transport(config: &model::Service) -> u64 {
-    let kept = (config.keepalive, config.flood, config.timeouts.tcp_user_timeout);
+    let of_http2 = (config.protocol == model::UpstreamProtocol::H2).then_some((config.keepalive, config.flood));
+    let kept = (of_http2, config.timeouts.tcp_user_timeout);
     let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
     let mut transport = xxhash_rust::xxh3::Xxh3::new();
     transport.update(spoken.as_bytes());
@@ -468,5 +474,21 @@ mod tests {
         registry.commit(&next, now);
         registry.settle(&next);
         assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn settings_of_http2_are_part_of_the_transport_of_those_who_speak_it() {
+        let of = |service: &str| {
+            let text = format!(
+                "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, {service}, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            );
+            let loaded = ringway_config::load_str("test.yaml", &text, &|_| None);
+            transport(&loaded.unwrap_or_else(|error| panic!("{error}")).config.services[0])
+        };
+        for http2 in ["http2: { flood: { pings_max: 7 } }", "http2: { keepalive: { idle: 7s } }"] {
+            assert_eq!(of("protocol: http1"), of(&format!("protocol: http1, {http2}")));
+            assert_ne!(of("protocol: h2"), of(&format!("protocol: h2, {http2}")));
+        }
     }
 }

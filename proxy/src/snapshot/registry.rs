@@ -148,11 +148,6 @@ impl Registry {
             None => client_tls(config)?,
         };
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
-        let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_))
-            || config.outlier.latency.is_some()
-            || config.adaptive_concurrency.is_some();
-        let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
-        let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
         let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
@@ -165,8 +160,8 @@ impl Registry {
             check_files,
             limiter,
             cookie_slots,
-            times_responses,
-            limits_connections,
+            times_responses: times_responses(config),
+            limits_connections: limits_connections(config),
             turn: AtomicU64::new(0),
         }))
     }
@@ -250,6 +245,18 @@ fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
     members.sort_by(|a, b| a.id.cmp(&b.id));
     let backends = members.into_iter();
     backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
+}
+
+/// Whether anything depends on how long responses take.
+fn times_responses(config: &model::Service) -> bool {
+    let by_latency = matches!(config.policy, PolicyParams::PeakEwma(_));
+    by_latency || config.outlier.latency.is_some() || config.adaptive_concurrency.is_some()
+}
+
+/// Whether connections are counted against a limit.
+fn limits_connections(config: &model::Service) -> bool {
+    let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
+    config.connections_max < u32::MAX || config.backends.iter().any(limited)
 }
 
 /// The backends by their cookies' values, where these name backends.

@@ -132,7 +132,7 @@ fn newest(
 ) -> Option<(Rc<WorkerService>, Slot)> {
     let view = worker.view();
     let name = &service.service.config.name;
-    let this = view.services.iter().find(|this| this.service.config.name == *name)?;
+    let this = view.service(name)?;
     let slot = this.service.slot_of(&service.service.backends[usize::from(slot.0)].config.id)?;
     Rc::ptr_eq(&this.upstreams[usize::from(slot.0)], upstream).then(|| (Rc::clone(this), slot))
 }

@@ -58,7 +58,7 @@ impl View {
     }
 
     /// This worker's part of the service of that name.
-    pub(super) fn service(&self, name: &str) -> Option<&Rc<WorkerService>> {
+    pub(crate) fn service(&self, name: &str) -> Option<&Rc<WorkerService>> {
         self.snapshot.index_of(name).and_then(|index| self.services.get(index))
     }
 

@@ -45,8 +45,9 @@ impl Plane {
 
     async fn watch_failure(&self) -> String {
         let mut published = self.published.clone();
-        match published.wait_for(|now| now.failed.is_some()).await {
-            Ok(now) => now.failed.clone().unwrap_or_default(),
+        let failed = published.wait_for(|now| now.failed.is_some()).await.map(|now| now.failed.clone());
+        match failed {
+            Ok(why) => why.unwrap_or_default(),
             Err(_) => self.why_machine_has_gone().await,
         }
     }

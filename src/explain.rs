@@ -33,6 +33,7 @@ pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyh
             "owner": owner,
             "walk": explanation.walk,
             "ring_digest": format!("{:016x}", explanation.ring_digest),
+            "priority": explanation.priorities.json(),
         });
         writeln!(out, "{answer:#}")?;
     } else {
@@ -41,6 +42,7 @@ pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyh
         writeln!(out, "hash     {:016x}", explanation.hash)?;
         writeln!(out, "owner    {}", owner.unwrap_or("(nobody: every weight is 0)"))?;
         writeln!(out, "then     {}", explanation.walk.get(1..).unwrap_or_default().join(", "))?;
+        writeln!(out, "priority {}", priorities(&explanation.priorities.json()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -59,6 +61,7 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
     writeln!(out, "key         {}", plain(key).replace('\0', "\\0"))?;
     writeln!(out, "hash        {}", text(&answer["hash"]))?;
     writeln!(out, "generation  {}", text(&answer["generation"]))?;
+    writeln!(out, "priority    {}", priorities(&answer["priority"]))?;
     writeln!(out, "goes to     {}", answer["backend"].as_str().map_or_else(|| "nobody".into(), line))?;
     if answer["panic"] == true {
         writeln!(
@@ -90,6 +93,18 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The service's priority, then those that routes give to what they send here.
+fn priorities(answer: &Value) -> String {
+    let word = |value: &Value| value.as_str().map_or_else(|| "unknown".into(), line);
+    let mut text = word(&answer["service"]);
+    for route in answer["routes"].as_array().into_iter().flatten() {
+        // Writing to a String does not fail.
+        let _ =
+            write!(text, "; {} by route {} of {}", word(&route["priority"]), route["route"], word(&route["listener"]));
+    }
+    text
 }
 
 /// A shell cannot pass the NUL that joins the parts of a composite key.

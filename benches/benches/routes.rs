@@ -105,6 +105,7 @@ fn build(criterion: &mut Criterion) {
             service: 0,
             split: None,
             actions: None,
+            priority: None,
         };
         let routes: Vec<Route> = (0..count).map(route).collect();
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {

@@ -211,6 +211,10 @@ pub struct Overload {
     pub connections: bool,
     /// From here on responses end their connections.
     pub stop_keep_alive: f64,
+    /// From here on some of what is new is refused, by its priority.
+    pub shed_low_priority: f64,
+    /// What is of default priority too, before all is.
+    pub sheds_default: bool,
     /// From here on what is new is refused.
     pub refuse_requests: f64,
     /// From here on connections are not accepted.

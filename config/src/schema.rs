@@ -69,6 +69,10 @@ choice! {
     OnDrainName { "keep" => Keep, "move" => Move }
 }
 choice! {
+    /// What is refused first under overload.
+    PriorityName { "low" => Low, "default" => Default, "high" => High }
+}
+choice! {
     /// A PROXY header.
     ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
 }

@@ -170,6 +170,7 @@ fn a_redirection_has_one_part_at_least_and_each_is_plain() {
     let both = |more: &str| with_listener(&format!("routes: [ {{ redirect: {{ path: /a }}, {more} }} ]"));
     assert_eq!(both("service: s"), ["redirect_and_service"]);
     assert_eq!(both("split: [ { service: s }, { service: t } ]"), ["redirect_and_service"]);
+    assert_eq!(both("priority: high"), ["redirect_and_priority"]);
 }
 
 #[test]

@@ -114,6 +114,10 @@ fn floors_above_their_ceilings_are_told() {
     ] {
         finds(of_service(service, 2), Severity::Warning, "without_effect", at, "or remove this");
     }
+    let kept = |check: &str| format!("health: {{ {check}, reuse_connection: true }}");
+    finds(of_service(&kept("tcp: {}"), 2), Severity::Warning, "without_effect", "true", "or remove this");
+    is_clean(of_service(&kept("http: {}"), 2));
+    is_clean(of_service("health: { tcp: {}, reuse_connection: false }", 2));
 }
 
 #[test]

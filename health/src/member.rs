@@ -85,9 +85,11 @@ impl Ramp {
     }
 }
 
-/// A member for which something is due: its id, and where it is found at once as long as the membership stays.
+/// A member for which something is due: its id, and where it is found at once as long as the membership stays. It is of this one
+/// membership: where the member has left and another has come under its id, the key names nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberKey {
+    /// That of the member's state itself, which makes the two known to each other.
     pub(crate) id: Arc<str>,
     pub(crate) index: usize,
 }
@@ -113,18 +115,18 @@ impl Deref for MemberKey {
 #[derive(Debug, Clone, Copy)]
 pub struct MemberRef<'a> {
     pub(crate) id: &'a str,
-    pub(crate) index: usize,
+    pub(crate) key: Option<&'a MemberKey>,
 }
 
 impl<'a> From<&'a str> for MemberRef<'a> {
     fn from(id: &'a str) -> Self {
-        Self { id, index: usize::MAX }
+        Self { id, key: None }
     }
 }
 
 impl<'a> From<&'a MemberKey> for MemberRef<'a> {
     fn from(key: &'a MemberKey) -> Self {
-        Self { id: &key.id, index: key.index }
+        Self { id: &key.id, key: Some(key) }
     }
 }
 

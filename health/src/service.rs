@@ -211,6 +211,12 @@ impl ServiceHealth {
         .collect()
     }
 
+    /// The key of the member that has this id now.
+    #[must_use]
+    pub fn member_key(&self, id: &str) -> Option<MemberKey> {
+        self.find(id.into()).ok().map(|index| self.key(index))
+    }
+
     fn key(&self, index: usize) -> MemberKey {
         MemberKey { id: Arc::clone(&self.members[index].id), index }
     }
@@ -225,12 +231,15 @@ impl ServiceHealth {
         std::mem::take(&mut self.changed)
     }
 
+    /// Its place; or where it would be, of one that is not there, or is another one than the key was made of.
     fn find(&self, member: MemberRef<'_>) -> Result<usize, usize> {
-        let MemberRef { id, index } = member;
-        if self.members.get(index).is_some_and(|state| *state.id == *id) {
-            return Ok(index);
+        let MemberRef { id, key } = member;
+        let is_it = |state: &MemberState| key.is_none_or(|key| Arc::ptr_eq(&key.id, &state.id));
+        if let Some(key) = key.filter(|key| self.members.get(key.index).is_some_and(is_it)) {
+            return Ok(key.index);
         }
-        self.members.binary_search_by(|state| (*state.id).cmp(id))
+        let found = self.members.binary_search_by(|state| (*state.id).cmp(id))?;
+        if is_it(&self.members[found]) { Ok(found) } else { Err(found) }
     }
 
     fn tell(&mut self, index: usize, kind: EventKind) {
@@ -293,6 +302,36 @@ mod tests {
         assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
         health.set_params(checked(SECOND * 90), later);
         assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn what_is_told_of_a_member_that_has_left_says_nothing_of_the_one_that_came_under_its_id() {
+        let now = Instant::now();
+        let agent = crate::AgentParams { interval: SECOND, timeout: SECOND };
+        let params = Params { agent: Some(agent), ..checked(SECOND) };
+        let mut health = ServiceHealth::new(params, 1, now);
+        health.set_members(&[Member::new("a"), Member::new("b")], now);
+        let due = now + SECOND;
+        let (check, question) = (health.poll_probes(due), health.poll_agents(due));
+        let of_b = |keys: Vec<MemberKey>| keys.into_iter().find(|key| &**key == "b").unwrap();
+        let (check, question) = (of_b(check), of_b(question));
+        health.set_members(&[Member::new("a")], due);
+        health.set_members(&[Member::new("a"), Member::new("b")], due);
+        let next = health.poll_timeout();
+        health.handle_probe(&check, Probe::Failure(crate::CheckFailure::Connect), due);
+        health.handle_no_probe(&check, due);
+        let down = crate::AgentReport { up: Some(false), ..crate::AgentReport::default() };
+        health.handle_agent(&question, down, due);
+        let view = health.view("b", due).unwrap();
+        assert_eq!((view.state, view.check_failure, view.agent), ("unknown", None, "up"));
+        assert_eq!(health.poll_timeout(), next, "nor does it hold up the next check");
+        // One that has only moved is still meant.
+        let later = due + SECOND;
+        let check = of_b(health.poll_probes(later));
+        health.set_members(&[Member::new("0"), Member::new("a"), Member::new("b")], later);
+        health.handle_probe(&check, Probe::Failure(crate::CheckFailure::Connect), later);
+        assert_eq!(health.view("b", later).unwrap().state, "down");
     }
 
     #[test]

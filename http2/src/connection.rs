@@ -128,7 +128,7 @@ impl Connection {
             receive_window: ReceiveWindow::new(WINDOW_DEFAULT),
             grown: 0,
             held: 0,
-            floods: Floods::new(is_client),
+            floods: Floods::new(is_client, config.floods),
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
             promised: 0,

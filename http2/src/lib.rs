@@ -19,6 +19,7 @@ mod streams;
 
 pub use connection::{Config, Connection, Event, HeadKind, PREFACE};
 pub use error::{Closed, ConnectionError, OpenError, Reason};
+pub use flood::FloodLimits;
 pub use pool::{Memory, MemoryLimits};
 pub use streams::{By, StreamKey};
 

@@ -1,6 +1,7 @@
 //! Why a request did not get a backend's response: one type, from which what the client is told follows, and what comes next.
 
 use crate::net::shortage::Resource;
+use ringway_config::model::Priority;
 use ringway_http1::ParseError;
 use thiserror::Error;
 
@@ -65,6 +66,9 @@ pub enum ProxyError {
     /// The process is short of memory, or its workers of time.
     #[error("overloaded")]
     Overloaded,
+    /// The same, and it was its turn to be refused among those of its priority.
+    #[error("overloaded: some of its priority are refused")]
+    Shed(Priority),
     /// The key has used up its rate.
     #[error("rate limit: try again in {seconds} s")]
     RateLimited {
@@ -164,6 +168,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::Overloaded
+            | Self::Shed(_)
             | Self::ConnectionLimit
             | Self::PendingLimit
             | Self::LocalShortage
@@ -195,7 +200,9 @@ impl ProxyError {
             Self::AllFull | Self::ConnectionLimit => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded | Self::Shed(Priority::High) => "overloaded",
+            Self::Shed(Priority::Low) => "shed_low_priority",
+            Self::Shed(Priority::Default) => "shed_default_priority",
             Self::RateLimited { .. } => "rate_limited",
             Self::PendingLimit => "pending_limit",
             Self::LocalShortage => "local_shortage",

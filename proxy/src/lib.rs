@@ -30,7 +30,7 @@ mod snapshot;
 mod upstream;
 mod worker;
 
-pub use admin::explain::{ExplainError, Explanation, explain};
+pub use admin::explain::{ExplainError, Explanation, Priorities, explain};
 pub use admin::plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
 pub use apply::files::{findings, verified};
 pub use apply::outcome::{Applied, ReloadError};

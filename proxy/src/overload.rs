@@ -2,10 +2,12 @@
 //! and decides ([`stage`]); workers read the stage ([`OverloadState`]).
 
 pub(crate) mod memory;
+mod shed;
 mod stage;
 mod state;
 mod ticks;
 
+pub(crate) use shed::Shed;
 pub(crate) use stage::{Change, Resource, Stage, Stages, Usage};
 pub(crate) use state::OverloadState;
 pub(crate) use ticks::{Turn, Watchdog};

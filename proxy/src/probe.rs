@@ -16,13 +16,15 @@ pub(crate) use grpc::serving_status;
 use crate::net::proxy_protocol;
 use crate::net::shortage::{Resource, Shortage};
 use crate::net::tls::{ClientTls, TlsError};
-use connection::{CheckConnection, connect};
+use connection::{CheckConnection, Io, connect};
+use h2::Http2;
 use judge::{judge_status, judge_weight};
 use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
 use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
+use std::pin::pin;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 /// Why a check gives no good result.
@@ -46,14 +48,37 @@ impl From<CheckFailure> for ProbeError {
 
 /// The connection that a check, or a query of an agent, has left open: its result is known before that has ended.
 #[derive(Default)]
-pub(crate) struct Opened(Option<CheckConnection>);
+pub(crate) struct Opened {
+    connection: Option<CheckConnection>,
+    /// One that may be kept, and speaks HTTP/2.
+    http2: Option<Box<Http2<Box<dyn Io>>>>,
+    /// It takes none of the descriptors that are reserved.
+    leaves_reserve: bool,
+}
 
 impl Opened {
     /// Ends it in good order, within a bound.
     pub(crate) async fn close(self) {
-        if let Some(connection) = self.0 {
+        if let Some(connection) = self.connection {
             connection.close().await;
         }
+        if let Some(http2) = self.http2 {
+            http2.end().await;
+        }
+    }
+
+    /// What remains of it for the next check, if anything does; else it is closed.
+    pub(crate) async fn keep(mut self) -> Option<Self> {
+        let persists = match (&mut self.connection, &self.http2) {
+            (Some(connection), _) => connection.finish().await,
+            (None, Some(http2)) => http2.persists(),
+            (None, None) => false,
+        };
+        if persists && self.leaves_reserve {
+            return Some(self);
+        }
+        self.close().await;
+        None
     }
 }
 
@@ -79,7 +104,7 @@ impl Prober {
         let tls = check.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose()?;
         let request = match &check.kind {
             CheckKind::Http(http) if http.protocol == UpstreamProtocol::Http1 => {
-                Some(http1::Request::new(http, &fields(http)))
+                Some(http1::Request::new(http, &fields(http), check.reuse_connection))
             }
             CheckKind::Http(_) | CheckKind::Grpc { .. } | CheckKind::Tcp => None,
         };
@@ -91,25 +116,28 @@ impl Prober {
         self.check.concurrency
     }
 
-    /// One check, its time bounded.
+    /// Whether connections are kept for the next check.
+    pub(crate) fn reuses_connections(&self) -> bool {
+        self.check.reuse_connection
+    }
+
+    /// One check, its time bounded. `kept`: a connection of an earlier one of this prober, to this backend.
     ///
     /// # Errors
     /// It could not be made, for want of something that this host has run out of: that says nothing of the backend.
     pub(crate) async fn probe(
         &self,
         backend: SocketAddr,
+        kept: Option<Opened>,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> io::Result<Probe> {
-        let mut address = self.address(backend);
-        if let Some(port) = self.check.port {
-            address.set_port(port);
-        }
-        let whole = self.check(address, shortage, &mut opened.0);
+        let address = self.checked_address(backend);
+        let whole = self.check(address, kept, shortage, opened);
         let checked = tokio::time::timeout(self.check.params.timeout, whole).await;
         if checked.is_err() {
             // What has not come by now is not waited for.
-            opened.0.iter_mut().for_each(CheckConnection::give_up);
+            opened.connection.iter_mut().for_each(CheckConnection::give_up);
         }
         Ok(match checked {
             Ok(Ok(100)) => Probe::Success,
@@ -120,7 +148,16 @@ impl Prober {
         })
     }
 
-    /// The address that is checked; the port is another matter.
+    /// The address that is checked.
+    fn checked_address(&self, backend: SocketAddr) -> SocketAddr {
+        let mut address = self.address(backend);
+        if let Some(port) = self.check.port {
+            address.set_port(port);
+        }
+        address
+    }
+
+    /// The same; the port is another matter.
     fn address(&self, mut backend: SocketAddr) -> SocketAddr {
         if let Some(ip) = self.check.address {
             backend.set_ip(ip);
@@ -139,7 +176,7 @@ impl Prober {
         opened: &mut Opened,
     ) -> io::Result<AgentReport> {
         let Some(agent) = &self.check.agent else { return Ok(AgentReport::default()) };
-        let report = agent::query(agent, self.address(backend), shortage, &mut opened.0);
+        let report = agent::query(agent, self.address(backend), shortage, &mut opened.connection);
         // One that is late has reported nothing.
         tokio::time::timeout(agent.timeout, report).await.unwrap_or(Ok(AgentReport::default()))
     }
@@ -148,11 +185,58 @@ impl Prober {
     async fn check(
         &self,
         address: SocketAddr,
+        kept: Option<Opened>,
         shortage: &Shortage,
-        opened: &mut Option<CheckConnection>,
+        opened: &mut Opened,
     ) -> Result<u8, ProbeError> {
+        let Some(mut kept) = kept else { return self.ask_anew(address, shortage, opened).await };
+        let asked = {
+            let mut again = pin!(self.ask_again(address, &mut kept));
+            match tokio::time::timeout(self.check.params.timeout / 2, &mut again).await {
+                Ok(asked) => asked,
+                // Nobody may be there any more, or the response may be slow: a fresh connection decides, if it does not come before.
+                Err(_) => {
+                    let anew = Box::pin(self.ask_anew(address, shortage, opened));
+                    tokio::select! {
+                        biased;
+                        Ok(percent) = &mut again => Ok(percent),
+                        asked = anew => return asked,
+                    }
+                }
+            }
+        };
+        match asked {
+            // It has ended since the last check, or what came in between is counted against it: a fresh one decides.
+            Err(CheckFailure::Closed | CheckFailure::Garbage) => {
+                Box::pin(self.ask_anew(address, shortage, opened)).await
+            }
+            asked => {
+                *opened = kept;
+                Ok(asked?)
+            }
+        }
+    }
+
+    async fn ask_anew(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Opened) -> Result<u8, ProbeError> {
+        self.open(address, shortage, opened).await?;
+        Ok(self.ask(address, opened).await?)
+    }
+
+    /// On a connection that has been kept.
+    async fn ask_again(&self, address: SocketAddr, opened: &mut Opened) -> Result<u8, CheckFailure> {
+        if let Some(connection) = &mut opened.connection
+            && !connection.is_quiet().await
+        {
+            return Err(CheckFailure::Closed);
+        }
+        self.ask(address, opened).await
+    }
+
+    /// Opens a connection, as far as all kinds of checks have the same.
+    async fn open(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Opened) -> Result<(), ProbeError> {
         let connected = connect(address, self.check.params.timeout, shortage).await;
         let mut stream = connected.map_err(|error| ProbeError::of(error, CheckFailure::Connect))?;
+        opened.leaves_reserve = shortage.leaves_reserve(&stream);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxy_protocol::write(version, &<_>::default(), &mut header);
@@ -167,34 +251,64 @@ impl Prober {
                 CheckConnection::new(connecting.map_err(|error| ProbeError::of(error, CheckFailure::Tls))?)
             }
         };
-        let connection = opened.insert(connection);
-        Ok(match (&self.check.kind, &self.request) {
-            (CheckKind::Tcp, _) => 100,
-            (CheckKind::Http(http), Some(request)) => http1::check(connection, http, request, address).await?,
-            (CheckKind::Http(http), None) => Box::pin(self.http2(connection, http, address)).await?,
-            (CheckKind::Grpc { service, authority }, _) => {
-                let authority = authority.clone().unwrap_or_else(|| address.to_string());
-                let secure = self.check.tls.is_some();
-                let checking = h2::grpc_health(&mut connection.stream, service, &authority, secure);
-                Box::pin(checking).await.map(|()| 100)?
+        opened.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn ask(&self, address: SocketAddr, opened: &mut Opened) -> Result<u8, CheckFailure> {
+        match (&self.check.kind, &self.request, &mut opened.connection) {
+            (CheckKind::Tcp, ..) => Ok(100),
+            (CheckKind::Http(http), Some(request), Some(connection)) => {
+                http1::check(connection, http, request, address).await
             }
-        })
+            _ => Box::pin(self.ask_over_http2(address, opened)).await,
+        }
+    }
+
+    async fn ask_over_http2(&self, address: SocketAddr, opened: &mut Opened) -> Result<u8, CheckFailure> {
+        if !self.check.reuse_connection {
+            let connection = opened.connection.as_mut().ok_or(CheckFailure::Closed)?;
+            let mut http2 = Http2::begin(&mut connection.stream).await?;
+            let asked = self.http2(&mut http2, address).await;
+            http2.end().await;
+            return asked;
+        }
+        let mut http2 = match (opened.http2.take(), opened.connection.take()) {
+            (Some(http2), _) => http2,
+            (None, Some(connection)) => Box::new(Http2::begin(connection.stream).await?),
+            (None, None) => return Err(CheckFailure::Closed),
+        };
+        let asked = self.http2(&mut http2, address).await;
+        if !matches!(asked, Err(CheckFailure::Closed | CheckFailure::Garbage)) {
+            http2.rest().await;
+            opened.http2 = Some(http2);
+        }
+        asked
     }
 
     async fn http2(
         &self,
-        connection: &mut CheckConnection,
-        http: &HttpCheck,
+        connection: &mut Http2<impl AsyncRead + AsyncWrite + Unpin>,
         address: SocketAddr,
     ) -> Result<u8, CheckFailure> {
-        let host = http.host.clone().unwrap_or_else(|| address.to_string());
-        let (method, path, body, secure) = (&http.method, &http.path, http.body.as_ref(), self.check.tls.is_some());
-        let check = h2::HttpCheck { method, path, host: &host, secure, fields: &fields(http), body };
-        h2::http(&mut connection.stream, &check, |status, fields| {
-            judge_status(http, status.as_u16())?;
-            Ok(judge_weight(fields.get(&http.weight_header).map(|value| value.as_bytes())))
-        })
-        .await
+        let secure = self.check.tls.is_some();
+        match &self.check.kind {
+            CheckKind::Tcp => Ok(100),
+            CheckKind::Grpc { service, authority } => {
+                let authority = authority.clone().unwrap_or_else(|| address.to_string());
+                h2::grpc_health(connection, service, &authority, secure).await.map(|()| 100)
+            }
+            CheckKind::Http(http) => {
+                let host = http.host.clone().unwrap_or_else(|| address.to_string());
+                let (method, path, body) = (&http.method, &http.path, http.body.as_ref());
+                let check = h2::HttpCheck { method, path, host: &host, secure, fields: &fields(http), body };
+                h2::http(connection, &check, |status, fields| {
+                    judge_status(http, status.as_u16())?;
+                    Ok(judge_weight(fields.get(&http.weight_header).map(|value| value.as_bytes())))
+                })
+                .await
+            }
+        }
     }
 }
 
@@ -209,7 +323,10 @@ fn fields(http: &HttpCheck) -> Vec<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ambient;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Duration;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -236,7 +353,7 @@ mod tests {
         };
         let check = async {
             let mut opened = Opened::default();
-            let found = prober.probe(address, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
+            let found = prober.probe(address, None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
             opened.close().await;
             found
         };
@@ -259,6 +376,128 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_is_kept_where_another_response_can_follow_and_no_byte_is_left() {
+        let prober = prober("http: { path: / }, timeout: 60s, reuse_connection: true");
+        for (response, is_kept) in [
+            (&b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell"[..], true),
+            (b"HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", true),
+            (b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n", true),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell, and more", false),
+            (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nwell", false),
+            (b"HTTP/1.0 200 OK\r\ncontent-length: 4\r\n\r\nwell", false),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", false),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", false),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let backend = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                stream.write_all(response).await.unwrap();
+                stream
+            };
+            let check = async {
+                let mut opened = Opened::default();
+                prober.probe(address, None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
+                opened
+            };
+            let (stream, opened) = tokio::join!(backend, check);
+            // What is not kept is closed in good order, for which the backend has to end too.
+            let backend = async { if is_kept { Some(stream) } else { None } };
+            let (_stream, kept) = tokio::join!(backend, opened.keep());
+            assert_eq!(kept.is_some(), is_kept, "{}", String::from_utf8_lossy(response));
+        }
+    }
+
+    #[test]
+    fn checks_that_are_a_connection_keep_none() {
+        assert!(prober("http: {}, reuse_connection: true").reuses_connections());
+        assert!(!prober("tcp: {}, reuse_connection: true").reuses_connections());
+    }
+
+    /// Serves so many requests on each connection, counted, and then says nothing on the first one.
+    async fn first_goes_silent(listener: TcpListener, served: usize, then: &'static [u8], connections: &AtomicUsize) {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let is_first = connections.fetch_add(1, Relaxed) == 0;
+            for count in 0.. {
+                if !stream.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {
+                    break;
+                }
+                if is_first && count == served {
+                    stream.write_all(then).await.unwrap();
+                    held.push(stream);
+                    break;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                if !is_first {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_that_goes_silent_or_wrong_leaves_time_for_a_fresh_one() {
+        let prober = prober("http: { path: / }, timeout: 60s, interval: 60s, reuse_connection: true");
+        for (then, seconds) in [(&b""[..], 30), (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 0)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (address, shortage, connections) =
+                (listener.local_addr().unwrap(), Shortage::new(Arc::default()), AtomicUsize::new(0));
+            let checks = async {
+                let mut kept = None;
+                let mut last = Duration::ZERO;
+                for _ in 0..3 {
+                    let (mut opened, begun) = (Opened::default(), ambient::now());
+                    let found = prober.probe(address, kept, &shortage, &mut opened).await.unwrap();
+                    assert_eq!(found, Probe::Success);
+                    last = ambient::since(begun);
+                    kept = opened.keep().await;
+                    assert!(kept.is_some());
+                }
+                assert_eq!((last.as_secs(), connections.load(Relaxed)), (seconds, 2));
+            };
+            tokio::select! {
+                () = first_goes_silent(listener, 2, then, &connections) => {}
+                () = checks => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_http2_is_given_up_after_64_checks() {
+        let prober = prober("http: { path: /, protocol: h2 }, timeout: 60s, interval: 60s, reuse_connection: true");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shortage) = (listener.local_addr().unwrap(), Shortage::new(Arc::default()));
+        let connections = AtomicUsize::new(0);
+        let backend = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                let mut connection = ::h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                }
+            }
+        };
+        let checks = async {
+            let mut kept = None;
+            for count in 1..=65 {
+                let mut opened = Opened::default();
+                assert_eq!(prober.probe(address, kept, &shortage, &mut opened).await.unwrap(), Probe::Success);
+                kept = opened.keep().await;
+                assert_eq!(kept.is_some(), count != 64, "{count}");
+            }
+        };
+        tokio::select! {
+            () = backend => {}
+            () = checks => {}
+        }
+        assert_eq!(connections.load(Relaxed), 2);
+    }
+
+    #[tokio::test]
     async fn a_backend_that_does_not_respond_in_time_or_is_not_there_has_failed() {
         let hurried = prober("http: { path: / }, timeout: 50ms, interval: 1s");
         assert_eq!(found(&hurried, b"").await, Probe::Failure(CheckFailure::Timeout));
@@ -266,7 +505,7 @@ mod tests {
         let (address, shortage) = (unused.local_addr().unwrap(), Shortage::new(Arc::default()));
         // Bound, and nobody listens.
         drop(unused);
-        let refused = prober("tcp: {}").probe(address, &shortage, &mut Opened::default()).await.unwrap();
+        let refused = prober("tcp: {}").probe(address, None, &shortage, &mut Opened::default()).await.unwrap();
         assert_eq!(refused, Probe::Failure(CheckFailure::Connect));
     }
 
@@ -274,7 +513,8 @@ mod tests {
     async fn a_check_that_this_host_has_no_descriptor_for_says_nothing_of_the_backend() {
         let shortage = Shortage::new(Arc::default());
         shortage.pretend_limit(1);
-        let checked = prober("tcp: {}").probe(([127, 0, 0, 1], 9).into(), &shortage, &mut Opened::default()).await;
+        let checked =
+            prober("tcp: {}").probe(([127, 0, 0, 1], 9).into(), None, &shortage, &mut Opened::default()).await;
         assert!(Resource::of(&checked.unwrap_err()).is_some());
     }
 }

@@ -148,7 +148,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         started: ambient::now(),
         secret: RandomState::new().hash_one(0_u8),
         instance: RandomState::new().hash_one(1_u8),
-        overload: OverloadState::new(workers, ambient::now()),
+        overload: Arc::new(OverloadState::new(workers, ambient::now())),
         shortage: Shortage::new(Arc::clone(&metrics.counters)),
         per_ip: PerIp::default(),
         workers,

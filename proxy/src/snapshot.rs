@@ -5,6 +5,7 @@
 
 mod backend;
 pub(crate) mod certificates;
+pub(crate) mod concurrency;
 pub(crate) mod connection_life;
 pub(crate) mod connection_slot;
 pub(crate) mod connections;

@@ -3,6 +3,7 @@
 pub(crate) mod connection_slot;
 pub(crate) mod failover;
 pub(crate) mod in_flight;
+pub(crate) mod preconnect;
 pub(crate) mod queue;
 pub(crate) mod retry;
 pub(crate) mod search;
@@ -108,8 +109,10 @@ impl Connector<'_> {
             let mut opened = pin!(shared.opened());
             if let Some(opening) = shared.open() {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
-                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening);
-                self.worker.spawn("the opening of a shared connection", opens);
+                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening, None);
+                self.worker.spawn("the opening of a shared connection", async {
+                    let (Ok(()) | Err(_)) = opens.await;
+                });
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Ok(())),
@@ -129,57 +132,76 @@ impl Connector<'_> {
         let service = &self.service.service;
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
-            let mut slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
-            self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
-            let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
-            let worker = self.worker;
-            slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
-            Ok((stream, slot))
+            let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            self.open_on(slot, true).await
         };
         let opened = opening.await;
         pending.end(&opened);
         opened
     }
+
+    /// A fresh connection, in place of one that is counted already. `needed`: see [`connect`].
+    async fn open_on(&self, mut slot: ConnectionSlot, needed: bool) -> Result<(Stream, ConnectionSlot), ProxyError> {
+        let (service, worker) = (&self.service.service, self.worker);
+        self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, (worker, needed)).await?;
+        slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
+        Ok((stream, slot))
+    }
 }
 
 /// Opens a connection that requests share. No request owns it: it stays when the client that caused it leaves.
-async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
+/// `counted`: its place, if there is one already: no request needs it yet.
+async fn open_shared(
+    worker: Rc<Worker>,
+    service: Arc<Service>,
+    slot: Slot,
+    upstream: Rc<Upstream>,
+    opening: Opening,
+    counted: Option<ConnectionSlot>,
+) -> Result<(), ProxyError> {
     let timer = worker.timer();
     let opened = async {
-        let mut counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        let needed = counted.is_none();
+        let mut counted = match counted {
+            Some(counted) => counted,
+            None => connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?,
+        };
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.
-        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
+        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, (&worker, needed)).await?;
         counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
-        let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
+        let (keepalive, flood) = (service.config.keepalive, service.config.flood);
+        let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
-    let is_open = opened.is_ok();
+    let outcome = opened.as_ref().map(|_| ()).map_err(|error| *error);
     upstream.shared.put(opening, opened, &service.config.pool);
-    if is_open {
+    if outcome.is_ok() {
         // The request that wanted it may be gone: it is idle, and can give way.
         service.live.tell_room();
     }
+    outcome
 }
 
-/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
+/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS). `needed`: a request needs it now, and idle
+/// ones make room for it.
 async fn connect(
     service: &Service,
     slot: Slot,
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
-    worker: &Worker,
+    (worker, needed): (&Worker, bool),
 ) -> Result<Stream, ProxyError> {
     let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
     let user_timeout = service.config.timeouts.tcp_user_timeout;
     let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
-    if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
-        // Idle connections make room for one that is needed now.
+    if needed && matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
         opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     }
     let mut tcp = opened?;

@@ -2,6 +2,7 @@
 //! share only the in-flight counts and the snapshot pointer. `run/` runs it.
 
 mod active_listener;
+mod ahead;
 mod context;
 mod open_connection;
 mod peer;
@@ -13,6 +14,7 @@ pub(crate) mod testing;
 mod view;
 
 pub(crate) use active_listener::ActiveListener;
+pub(crate) use ahead::{Seen, part_of};
 pub(crate) use context::Worker;
 pub(crate) use open_connection::OpenConnection;
 pub(crate) use peer::Peer;

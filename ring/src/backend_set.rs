@@ -136,7 +136,7 @@ impl BackendSet {
             .map(|member| MemberState {
                 load: member.load,
                 weight: member.weight,
-                requests_max: member.requests_max,
+                own_requests_max: member.requests_max,
                 level: keys.iter().position(|&key| key == member.level % LEVELS_MAX as u8).unwrap_or(0) as u8,
             })
             .collect();

@@ -11,11 +11,13 @@
 //!   keys are others.
 //! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
 //!   value that is replaced whole.
+//! * [`ConcurrencyController`] finds out how many requests a member is worth giving at once.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
 mod backend_set;
 mod candidates;
+mod concurrency;
 mod hash;
 mod hot;
 mod limit;
@@ -40,6 +42,7 @@ mod total;
 
 pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
+pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
 pub use limit::{Held, SharedLimit};

@@ -36,7 +36,14 @@ pub struct Load {
     /// Peak-sensitive mean latency in microseconds (an `f32`'s bits) in the high half, in the low half since when it fades, in
     /// milliseconds: when it was told last, or the end of a hold.
     latency: AtomicU64,
+    /// See [`Load::set_limit`]; in the high half, requests of which it counts none any more: see [`Load::begin_answer`].
+    limit: AtomicU64,
+    /// See [`Load::limited`].
+    limited: AtomicU64,
 }
+
+/// No limit.
+const UNLIMITED: u32 = u32::MAX;
 
 impl Load {
     /// Of a member that accepts all its keys and carries nothing.
@@ -47,6 +54,8 @@ impl Load {
             shares: AtomicU64::new(ALL),
             salt: xxh3_64(id.as_bytes()),
             latency: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::from(UNLIMITED)),
+            limited: AtomicU64::new(0),
         }
     }
 
@@ -55,6 +64,59 @@ impl Load {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.carried.load(Relaxed) as u32
+    }
+
+    /// Most requests that it may have in flight, beside what its own configuration and the bound say; `u32::MAX` is no limit.
+    #[inline]
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Relaxed) as u32
+    }
+
+    /// Sets the limit, which may be below what is in flight: then it takes nothing before that has ended. Gives the one before.
+    pub fn set_limit(&self, limit: u32) -> u32 {
+        let with = |word: u64| Some(word >> 32 << 32 | u64::from(limit));
+        let (Ok(before) | Err(before)) = self.limit.fetch_update(Relaxed, Relaxed, with);
+        before as u32
+    }
+
+    /// The response to a request in flight has begun: the limit does not count it any more, however long it lasts.
+    #[inline]
+    pub fn begin_answer(&self) {
+        self.limit.fetch_add(1 << 32, Relaxed);
+    }
+
+    /// One of these is over: just before its [release](Load::release).
+    #[inline]
+    pub fn end_answer(&self) {
+        self.limit.fetch_sub(1 << 32, Relaxed);
+    }
+
+    /// Requests in flight that the limit counts: those whose responses have not begun, as far as it was told.
+    #[must_use]
+    pub fn unanswered(&self) -> u32 {
+        self.in_flight().saturating_sub((self.limit.load(Relaxed) >> 32) as u32)
+    }
+
+    /// Most requests that it may have in flight by its limit as things are: the limit, and those that this does not count.
+    #[inline]
+    #[must_use]
+    pub fn in_flight_max(&self) -> u32 {
+        let word = self.limit.load(Relaxed);
+        (word as u32).saturating_add((word >> 32) as u32)
+    }
+
+    /// How often a request was passed on because of the limit.
+    #[must_use]
+    pub fn limited(&self) -> u64 {
+        self.limited.load(Relaxed)
+    }
+
+    /// A request is passed on because it has no room.
+    pub(crate) fn handle_full(&self) {
+        if self.in_flight() >= self.in_flight_max() {
+            self.limited.fetch_add(1, Relaxed);
+        }
     }
 
     /// Share of its weight that health, drain and slow start leave it: 0 nothing, [`FULL_SHARE`] all.
@@ -353,6 +415,36 @@ mod tests {
         assert_eq!(kept(), 10_000);
         load.set_shed(FULL_SHARE / 10 * 3);
         assert!((6_700..7_300).contains(&kept()), "{}", kept());
+    }
+
+    #[test]
+    fn a_request_whose_response_has_begun_is_none_that_the_limit_counts() {
+        let load = Load::new("a");
+        load.set_limit(2);
+        assert!([1, 2].iter().all(|_| load.reserve(load.in_flight_max()).is_some()));
+        assert!(load.reserve(load.in_flight_max()).is_none());
+        load.begin_answer();
+        assert_eq!((load.limit(), load.in_flight_max(), load.unanswered()), (2, 3, 1));
+        assert!(load.reserve(load.in_flight_max()).is_some() && load.reserve(load.in_flight_max()).is_none());
+        // It is none of theirs which limit there was.
+        assert_eq!((load.set_limit(5), load.in_flight_max()), (2, 6));
+        assert_eq!((load.set_limit(u32::MAX), load.in_flight_max()), (5, u32::MAX));
+        load.end_answer();
+        load.release();
+        assert_eq!((load.set_limit(4), load.in_flight_max(), load.unanswered()), (u32::MAX, 4, 2));
+    }
+
+    #[test]
+    fn what_is_passed_on_counts_as_limited_only_where_the_limit_is_reached() {
+        let load = Load::new("a");
+        assert_eq!((load.reserve(1), load.limit()), (Some(Sum::ELSEWHERE), u32::MAX));
+        load.handle_full();
+        assert_eq!(load.limited(), 0, "another limit was in the way");
+        assert_eq!((load.set_limit(1), load.limit()), (u32::MAX, 1));
+        load.handle_full();
+        load.release();
+        load.handle_full();
+        assert_eq!((load.limited(), load.set_limit(u32::MAX), load.limit()), (1, 1, u32::MAX));
     }
 
     #[test]

@@ -355,3 +355,28 @@ fn round_robin_takes_turns_and_skips_members_that_are_down() {
     assert_eq!(counts[0], 0);
     assert!(counts[1] >= 100 && counts[2] >= 100);
 }
+
+#[test]
+fn a_limit_that_was_set_is_kept_to_as_if_requests_max_were_it_whatever_is_done_when_all_are_full() {
+    for all_full in [AllFull::Owner, AllFull::LeastLoaded, AllFull::Queue, AllFull::Reject] {
+        for fixture in [fixture(&[100; 3], 5, bound(1.25, 2.0, all_full), 1), fixture(&[100; 3], 5, None, 1)] {
+            fixture.loads[0].set_limit(2);
+            for number in 0..100 {
+                place(&fixture, key(number));
+            }
+            let in_flight: Vec<u32> = fixture.loads.iter().map(|load| load.in_flight()).collect();
+            assert!(in_flight[0] == 2 && in_flight[1..].iter().all(|&load| load <= 5), "{all_full:?}: {in_flight:?}");
+            let limited: Vec<bool> = fixture.loads.iter().map(|load| load.limited() > 0).collect();
+            assert_eq!(limited, [true, false, false], "{all_full:?}");
+            // Below what is in flight it lets nothing in; raised, it lets in as many as there is room for.
+            let carried = in_flight[0];
+            fixture.loads[0].set_limit(1);
+            fixture.group.release(Slot(0), 0);
+            assert!((0..100).all(|number| place(&fixture, key(number)) != Some(Slot(0))), "{all_full:?}");
+            fixture.loads[0].set_limit(u32::MAX);
+            let placed = (0..100).filter(|&number| place(&fixture, key(number)) == Some(Slot(0))).count() as u32;
+            assert!(placed > 0 && fixture.loads[0].in_flight() == carried - 1 + placed, "{all_full:?}");
+            assert!(fixture.loads[0].in_flight() <= 5, "{all_full:?}");
+        }
+    }
+}

@@ -72,8 +72,11 @@ catalogue! {
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
+    BACKEND_PRECONNECTS = "ringway_backend_preconnects_total", Counter, ["service", "backend"], "Connections to a backend that were open before a request needed one (pool.idle_min).";
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
+    BACKEND_CONCURRENCY_LIMIT = "ringway_backend_concurrency_limit", Gauge, ["service", "backend"], "Requests in flight that a backend may have by its latency, under adaptive_concurrency.";
+    BACKEND_CONCURRENCY_LIMITED = "ringway_backend_concurrency_limited_total", Counter, ["service", "backend"], "Times that a request found a backend at that limit, and went on.";
     BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
     BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its weight that counts now: 0 down or drained, between in a ramp or where a check asks for less, 1 all.";
     BACKEND_SHED = "ringway_backend_shed_share", Gauge, ["service", "backend"], "Share of its keys that a backend sheds because it has more load than the others.";
@@ -107,9 +110,10 @@ catalogue! {
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
-    OVERLOAD_STAGE = "ringway_overload_stage", Gauge, [], "What is stopped under overload: 0 nothing, 1 keep-alive, 2 new requests too (503), 3 accepting too.";
+    OVERLOAD_STAGE = "ringway_overload_stage", Gauge, [], "What is stopped under overload: 0 nothing, 1 keep-alive, 2 new requests by their priority too, 3 all of them (503), 4 accepting too.";
+    OVERLOAD_REFUSED = "ringway_overload_refused_share", Gauge, ["priority"], "Share of new requests, sessions and flows that is refused under overload (1 is all), by priority: low, default, high.";
     OVERLOAD_PRESSURE = "ringway_overload_pressure", Gauge, ["resource"], "Share of a resource that is used (1 is all): memory, lag, connections, descriptors; 0 where there is no limit or it is not looked at.";
-    OVERLOAD_ENTERED = "ringway_overload_stage_entered_total", Counter, ["stage"], "Times that overload has risen to a stage: stop_keep_alive, refuse_requests, stop_accepting.";
+    OVERLOAD_ENTERED = "ringway_overload_stage_entered_total", Counter, ["stage"], "Times that overload has risen to a stage: stop_keep_alive, shed_low_priority, refuse_requests, stop_accepting.";
     WORKER_LAG = "ringway_worker_lag_seconds", Gauge, ["worker"], "How late a worker was, at most, for what was due within the last quarter of a second.";
     WORKER_STUCK = "ringway_worker_stuck", Gauge, ["worker"], "1 while a worker has not looked at what is due for 3 seconds or longer: its clients wait.";
     PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";

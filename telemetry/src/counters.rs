@@ -146,6 +146,8 @@ pub struct BackendCounters {
     pub failures: Cell,
     /// Connections opened.
     pub connects: Cell,
+    /// Those of them that were opened before a request needed one.
+    pub preconnects: Cell,
     /// Responses that count as failures for ejection.
     pub errors: Cell,
     /// Responses whose latency was measured, and their latencies' sum.

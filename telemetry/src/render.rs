@@ -146,6 +146,7 @@ impl Metrics {
             ),
             (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
             (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
+            (catalogue::BACKEND_PRECONNECTS, |counters| &counters.preconnects),
         ] {
             text.head(&metric);
             self.counters.for_backends(|service, id, counters| {

@@ -4,7 +4,7 @@
 mod cookies;
 mod hedges;
 mod input;
-mod limits;
+pub(crate) mod limits;
 mod listeners;
 mod probes;
 mod queue;

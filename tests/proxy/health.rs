@@ -1,6 +1,8 @@
 //! Active checks of every kind against real servers, and detectors against real failures.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod kept;
+
 use crate::common::peers::*;
 use crate::common::*;
 use std::io::Write;

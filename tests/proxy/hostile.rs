@@ -1,6 +1,7 @@
 //! Clients that are slow, greedy or mean harm, and backends that do as they like: nobody else notices.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod floods;
 mod streams;
 mod waiting;
 

@@ -1,6 +1,8 @@
 //! What is stopped as the process's memory, time, connections or descriptors come to their end, and what never is.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod priority;
+
 use crate::common::*;
 use crate::hostile::python_h2;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -8,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
-const STAGES: [&str; 4] = ["normal", "stop_keep_alive", "refuse_requests", "stop_accepting"];
+const STAGES: [&str; 5] = ["normal", "stop_keep_alive", "shed_low_priority", "refuse_requests", "stop_accepting"];
 
 /// An HTTP listener, and others for sessions and flows, with this section of overload.
 fn config(overload: &str, http: SocketAddr, raw: SocketAddr, backend: SocketAddr) -> String {
@@ -259,8 +261,12 @@ fn near_connections_max_keep_alive_ends_and_the_places_of_idle_clients_are_free_
 fn near_the_limit_on_descriptors_keep_alive_ends_until_there_are_more() {
     let backend = Backend::echo("a");
     let (http, raw) = (free_address(), free_address());
-    let ringway =
-        Ringway::start(&config("connections: true, stop_keep_alive: 60%, hold: 100ms", http, raw, backend.address));
+    let ringway = Ringway::start(&config(
+        "connections: true, stop_keep_alive: 60%, shed_low_priority: 92%, hold: 100ms",
+        http,
+        raw,
+        backend.address,
+    ));
     let mut kept = send(http, b"");
     assert_eq!((ask(&mut kept).status, ask(&mut kept).status), (200, 200));
     let pid = Pid::from_raw(i32::try_from(ringway.pid()).unwrap());

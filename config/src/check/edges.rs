@@ -25,6 +25,17 @@ pub(super) fn service(section: &schema::ServiceSection, fleet: bool, findings: &
             "write a threshold above 0, or remove this",
         );
     }
+    if let Some(health) = section.health.as_ref().map(|at| &at.value)
+        && health.reuse_connection.value
+        && health.tcp.is_some()
+    {
+        findings.warning(
+            health.reuse_connection.place,
+            "without_effect",
+            "a check of `tcp` is the connection: there is none to keep",
+            "check `http` or `grpc`, or remove this",
+        );
+    }
     drains(section, findings);
     agents(section, findings);
     limits(section, findings);

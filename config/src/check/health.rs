@@ -27,6 +27,7 @@ pub(super) fn health_check(at: &At<Box<schema::HealthSection>>, findings: &mut F
         return None;
     }
     let kind = check_kind(at, findings)?;
+    let kind_answers = !matches!(kind, CheckKind::Tcp);
     let address = section.address.as_ref().and_then(|at| ip_address(at, findings));
     let params = check_params(section, findings);
     if let Some(tls) = section.tls.as_ref().filter(|at| at.value.verify.value) {
@@ -51,6 +52,7 @@ pub(super) fn health_check(at: &At<Box<schema::HealthSection>>, findings: &mut F
             schema::ProxyHeaderName::V2 => Some(model::ProxyHeader::V2 { unique_id: false }),
         }),
         agent: section.agent.as_ref().map(|at| agent(&at.value, section, findings)),
+        reuse_connection: section.reuse_connection.value && kind_answers,
         concurrency: section.concurrency.value.0 as usize,
     })
 }

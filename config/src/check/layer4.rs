@@ -82,6 +82,7 @@ pub(super) fn check(root: &schema::Root, listeners: &[Option<Listener>], finding
             .collect();
         keys(&service.value, &ways, findings);
         streams_only(&service.value, &ways, findings);
+        requests_only(&service.value, &ways, findings);
     }
 }
 
@@ -206,6 +207,33 @@ fn streams_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &m
     }
 }
 
+/// What only responses can be timed for.
+fn requests_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &mut Findings) {
+    let idle_min = &service.pool.value.idle_min;
+    if let (true, Some(way)) = (idle_min.value.0 > 0, ways.first())
+        && !ways.iter().any(|way| way.protocol == ProtocolName::Http)
+    {
+        findings.error(
+            idle_min.place,
+            "not_http",
+            format!("listener {:?} speaks {}: each session has a connection of its own", way.name, way.speaks()),
+            "remove it",
+        );
+    }
+    let Some(at) = &service.adaptive_concurrency else { return };
+    let Some(way) = ways.iter().find(|way| way.protocol != ProtocolName::Http) else { return };
+    findings.error(
+        at.place,
+        "not_http",
+        format!(
+            "listener {:?} speaks {}: there are no responses whose latency a limit could follow",
+            way.name,
+            way.speaks()
+        ),
+        format!("remove `adaptive_concurrency`, or give {:?} a service of its own", way.name),
+    );
+}
+
 pub(super) fn tcp_listener(
     section: &schema::ListenerSection,
     routes: Vec<model::Route>,
@@ -214,6 +242,7 @@ pub(super) fn tcp_listener(
     let mut listener = model::TcpListener { service: None, names: Vec::new() };
     for route in routes {
         if route.actions.is_some()
+            || route.priority.is_some()
             || route.split.is_some()
             || route.path.is_some()
             || !route.methods.is_empty()
@@ -242,7 +271,11 @@ pub(super) fn udp_listener(
     findings: &mut Findings,
 ) -> Option<model::UdpListener> {
     let plain = |route: &model::Route| {
-        route.host.is_none() && route.path.is_none() && route.split.is_none() && route.actions.is_none()
+        route.host.is_none()
+            && route.path.is_none()
+            && route.split.is_none()
+            && route.actions.is_none()
+            && route.priority.is_none()
     };
     let [route] = routes else {
         findings.error(

@@ -13,6 +13,11 @@ use crate::schema::{self, ProtocolName};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// Most bytes of a frame that a client may send (RFC 9113, 4.2).
+const H2_FRAME_BYTES: u64 = 16 * 1024;
+/// Resets a second that every client may send, unless it is said otherwise.
+const RESETS_MIN: u64 = 100;
+
 pub(super) fn listeners(
     root: &schema::Root,
     services: &Names<'_>,
@@ -143,14 +148,41 @@ fn http_listener(
         allow_half_close: section.allow_half_close.value,
         keep_alive: keep_alive(&section.keep_alive.value, findings),
         timeouts: client_timeouts(section, findings),
-        h2: model::H2 {
-            enabled: section.h2.value.enabled.value,
-            streams_max: section.h2.value.streams_max.value.0 as u32,
-            extended_connect: section.h2.value.extended_connect.value,
-        },
+        h2: h2(section, findings),
         errors: actions::error_answers(section, findings),
         compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
     })
+}
+
+fn h2(section: &schema::ListenerSection, findings: &mut Findings) -> model::H2 {
+    let h2 = &section.h2.value;
+    let flood = &h2.flood.value;
+    // A block has a frame of HEADERS, then these.
+    let (head, frames) = (section.head_bytes_max.value.0, flood.continuations_max.value.0 + 1);
+    if h2.enabled.value && head > frames * H2_FRAME_BYTES {
+        let message = format!(
+            "a head of `head_bytes_max`, {head} bytes, does not fit into {frames} frames: over HTTP/2 it ends its connection"
+        );
+        let least = head.div_ceil(H2_FRAME_BYTES) - 1;
+        let help = format!("write `h2: {{ flood: {{ continuations_max: {least} }} }}`, or more");
+        findings.warning(section.head_bytes_max.place, "long_heads", message, help);
+    }
+    let or_none = |most: u64| if most == 0 { u32::MAX } else { most as u32 };
+    model::H2 {
+        enabled: h2.enabled.value,
+        streams_max: h2.streams_max.value.0 as u32,
+        extended_connect: h2.extended_connect.value,
+        flood: model::Flood {
+            resets_max: flood.resets_max.as_ref().map_or(h2.streams_max.value.0.max(RESETS_MIN), |at| at.value.0)
+                as u32,
+            resets_total_max: or_none(flood.resets_total_max.value.0),
+            malformed_total_max: or_none(flood.malformed_total_max.value.0),
+            pings_max: flood.pings_max.value.0 as u32,
+            window_updates_max: flood.window_updates_max.value.0 as u32,
+            empty_data_max: flood.empty_data_max.value.0 as u32,
+            continuations_max: flood.continuations_max.value.0 as u32,
+        },
+    }
 }
 
 fn keep_alive(section: &schema::KeepAliveSection, findings: &mut Findings) -> Option<model::KeepAlive> {

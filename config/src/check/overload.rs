@@ -10,19 +10,18 @@ use std::time::Duration;
 const LAG_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Option<model::Overload> {
-    let thresholds = [
-        ("stop_keep_alive", &section.stop_keep_alive),
-        ("refuse_requests", &section.refuse_requests),
-        ("stop_accepting", &section.stop_accepting),
-    ];
-    for (name, at) in thresholds {
+    let before = ("stop_keep_alive", &section.stop_keep_alive);
+    let shed = section.shed_low_priority.as_ref().map(|at| ("shed_low_priority", at));
+    let after = [("refuse_requests", &section.refuse_requests), ("stop_accepting", &section.stop_accepting)];
+    let thresholds: Vec<_> = [before].into_iter().chain(shed).chain(after).collect();
+    for (name, at) in &thresholds {
         if at.value.0 == 0 {
             let message = format!("`{name}` at 0 % would hold for ever");
             let help = "write a percentage from 1 to 100; `enabled: false` turns all of it off";
             findings.error(at.place, "out_of_range", message, help);
         }
     }
-    for [(before, earlier), (name, later)] in [[thresholds[0], thresholds[1]], [thresholds[1], thresholds[2]]] {
+    for ((before, earlier), (name, later)) in thresholds.iter().zip(&thresholds[1..]) {
         if later.value.0 < earlier.value.0 {
             let message = format!(
                 "`{name}` at {} % comes before `{before}` at {} %, which it includes",
@@ -41,12 +40,17 @@ pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Op
     }
     nonzero(&section.hold, "hold", findings);
     let share = |percent: u32| f64::from(percent) / 100.0;
+    let (stop_keep_alive, refuse_requests) =
+        (share(section.stop_keep_alive.value.0), share(section.refuse_requests.value.0));
+    let shed = section.shed_low_priority.as_ref().map(|at| share(at.value.0));
     section.enabled.value.then(|| model::Overload {
         memory_bytes_max: section.memory_max.as_ref().map(|at| at.value.0),
         lag_max: section.lag_max.as_ref().map(|at| at.value),
         connections: section.connections.value,
-        stop_keep_alive: share(section.stop_keep_alive.value.0),
-        refuse_requests: share(section.refuse_requests.value.0),
+        stop_keep_alive,
+        sheds_default: shed.is_some(),
+        shed_low_priority: shed.unwrap_or(f64::midpoint(stop_keep_alive, refuse_requests)),
+        refuse_requests,
         stop_accepting: share(section.stop_accepting.value.0),
         hold: section.hold.value,
     })

@@ -24,6 +24,7 @@ pub(super) fn routes(
                 service,
                 split: None,
                 actions: None,
+                priority: None,
             }])
         }
         (Some(service), _) => {
@@ -140,8 +141,25 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
             "remove `redirect`, or `service` and `split`",
         );
     }
+    if let (Some(priority), true) = (&section.priority, section.redirect.is_some()) {
+        findings.error(
+            priority.place,
+            "redirect_and_priority",
+            "a redirection is answered whatever its priority",
+            "remove `priority`; where a service answers, write `service` in place of `redirect`",
+        );
+    }
     let (service, split) = target?;
-    Some(model::Route { host, path, methods, headers, service, split, actions })
+    let priority = section.priority.as_ref().map(|at| priority(at.value));
+    Some(model::Route { host, path, methods, headers, service, split, actions, priority })
+}
+
+pub(super) fn priority(name: schema::PriorityName) -> model::Priority {
+    match name {
+        schema::PriorityName::Low => model::Priority::Low,
+        schema::PriorityName::Default => model::Priority::Default,
+        schema::PriorityName::High => model::Priority::High,
+    }
 }
 
 /// The longest name that there is (RFC 1035, 2.3.4), and `*.`.

@@ -6,12 +6,12 @@ use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
 use super::upstream::{proxy_header, upstream_protocol, upstream_tls};
-use super::{cookies, edges, tries};
+use super::{cookies, edges, route, tries};
 use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
 use ringway_health::{PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, ConcurrencyParams, PolicyParams, ShedParams};
 use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
@@ -61,6 +61,7 @@ fn service_model(
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
     lifetime(&pool.age_max, "age_max", findings);
+    idle_min(section, findings);
     let retry = tries::retry(section, findings);
     let hedge = tries::hedge(section, &retry, findings);
     let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));
@@ -86,7 +87,9 @@ fn service_model(
             share_max: f64::from(at.value.max.value.0) / 100.0,
         }),
         protocol: upstream_protocol(section.protocol.value),
+        priority: route::priority(section.priority.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
+        flood: upstream_flood(&section.http2.value.flood.value),
         tls,
         proxy_protocol,
         health,
@@ -111,9 +114,11 @@ fn service_model(
         connections_max: section.limits.value.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        adaptive_concurrency: section.adaptive_concurrency.as_ref().map(|at| adaptive_concurrency(&at.value, findings)),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
         pool: model::Pool {
             idle_max: pool.idle_max.value.0 as u32,
+            idle_min: pool.idle_min.value.0 as u32,
             idle_timeout: pool.idle_timeout.value,
             age_max: pool.age_max.value,
             requests_max: match pool.requests_max.value.0 as u32 {
@@ -197,6 +202,40 @@ fn keep_clients(section: &schema::ServiceSection, findings: &mut Findings) -> Op
     keeps.then(|| if timeout.value.is_zero() { Duration::MAX } else { timeout.value })
 }
 
+/// Connections that are opened before there is a request.
+fn idle_min(section: &schema::ServiceSection, findings: &mut Findings) {
+    let (least, most) = (&section.pool.value.idle_min, section.pool.value.idle_max.value.0);
+    if least.value.0 > most {
+        findings.error(
+            least.place,
+            "out_of_range",
+            format!("no more than {most} are kept idle: that is `idle_max`"),
+            format!("write at most {most}, or a higher `idle_max`"),
+        );
+    }
+    if least.value.0 > 0 && section.proxy_protocol.value != schema::ProxyHeaderName::Off {
+        findings.error(
+            least.place,
+            "idle_min_for_one_client",
+            "with a PROXY header a connection is one client's: none can be opened before the client is known",
+            "remove it, or `proxy_protocol`",
+        );
+    }
+}
+
+fn adaptive_concurrency(section: &schema::AdaptiveConcurrencySection, findings: &mut Findings) -> ConcurrencyParams {
+    let (limit_min, limit_max) = (section.limit_min.value.0 as u32, section.limit_max.value.0 as u32);
+    if limit_min > limit_max {
+        findings.error(
+            section.limit_min.place,
+            "out_of_range",
+            format!("it is more than `limit_max`, {limit_max}"),
+            format!("write at most {limit_max}, or a higher `limit_max`"),
+        );
+    }
+    ConcurrencyParams { limit_min, limit_max, tolerance: section.tolerance.value.0 }
+}
+
 fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> model::RateLimit {
     nonzero(&section.per, "per", findings);
     let requests = section.requests.value.0 as u32;
@@ -208,5 +247,13 @@ fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> mo
             Some(keys) => sources(keys, findings),
         },
         keys_max: section.keys_max.value.0 as usize,
+    }
+}
+
+fn upstream_flood(section: &schema::UpstreamFloodSection) -> model::UpstreamFlood {
+    model::UpstreamFlood {
+        pings_max: section.pings_max.value.0 as u32,
+        window_updates_max: section.window_updates_max.value.0 as u32,
+        empty_data_max: section.empty_data_max.value.0 as u32,
     }
 }

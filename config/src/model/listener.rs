@@ -77,6 +77,27 @@ pub struct H2 {
     pub streams_max: u32,
     /// RFC 8441.
     pub extended_connect: bool,
+    /// Frames that cost more to take than to send.
+    pub flood: Flood,
+}
+
+/// What a client may send of what costs more to take than to send; `u32::MAX` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flood {
+    /// RST_STREAM a second.
+    pub resets_max: u32,
+    /// RST_STREAM in all.
+    pub resets_total_max: u32,
+    /// Streams reset for what the client did, in all.
+    pub malformed_total_max: u32,
+    /// PINGs a second.
+    pub pings_max: u32,
+    /// WINDOW_UPDATE of the connection a second.
+    pub window_updates_max: u32,
+    /// Empty frames of data a second.
+    pub empty_data_max: u32,
+    /// CONTINUATION frames of one head.
+    pub continuations_max: u32,
 }
 
 /// What a listener speaks.

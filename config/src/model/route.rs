@@ -20,6 +20,32 @@ pub struct Route {
     pub split: Option<Split>,
     /// What else is done with its requests and responses.
     pub actions: Option<Box<Actions>>,
+    /// Under overload; none is that of the service that takes the request.
+    pub priority: Option<Priority>,
+}
+
+/// What is refused first under overload. Source: the words are Envoy's (`RoutingPriority`), and `low` for what the SRE book calls
+/// sheddable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Before all others.
+    Low,
+    /// Once all that is low is refused.
+    Default,
+    /// Only with everything.
+    High,
+}
+
+impl Priority {
+    /// As it is written in a file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Default => "default",
+            Self::High => "high",
+        }
+    }
 }
 
 /// What a route does beside sending on.

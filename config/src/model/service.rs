@@ -3,7 +3,7 @@
 use super::key::{AffinityCookie, Capture, KeySource, OnMissing};
 use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyParams, ShedParams};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,6 +36,10 @@ pub struct Service {
     pub protocol: UpstreamProtocol,
     /// PINGs on connections of [`UpstreamProtocol::H2`].
     pub keepalive: Keepalive,
+    /// Frames on these connections that cost more to take than to send.
+    pub flood: UpstreamFlood,
+    /// Under overload, where a route does not say otherwise.
+    pub priority: super::Priority,
     /// TLS towards backends, or none.
     pub tls: Option<UpstreamTls>,
     /// Each connection begins with this, or with nothing.
@@ -72,6 +76,8 @@ pub struct Service {
     pub pending_max: u32,
     /// Most retries under way at once; `u32::MAX` is no limit.
     pub retries_max: u32,
+    /// A limit on each backend's requests in flight that follows its latency, or none.
+    pub adaptive_concurrency: Option<ConcurrencyParams>,
     /// Limit on the rate of requests of each key, or none.
     pub rate_limit: Option<RateLimit>,
     /// Upstream keep-alive connections.
@@ -146,6 +152,8 @@ pub struct HealthCheck {
     pub proxy_protocol: Option<ProxyHeader>,
     /// An agent that is asked as well.
     pub agent: Option<Agent>,
+    /// Whether connections are kept from check to check.
+    pub reuse_connection: bool,
     /// Checks that may be under way at once.
     pub concurrency: usize,
 }
@@ -228,6 +236,17 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Silence after one that ends the connection.
     pub timeout: Duration,
+}
+
+/// What a backend may send on an HTTP/2 connection of what costs more to take than to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamFlood {
+    /// PINGs a second.
+    pub pings_max: u32,
+    /// WINDOW_UPDATE of the connection a second.
+    pub window_updates_max: u32,
+    /// Empty frames of data a second.
+    pub empty_data_max: u32,
 }
 
 /// Bytes of bodies that a worker keeps at most, of all its requests, to send them again. See [`Retry::body_bytes_max`].
@@ -333,6 +352,8 @@ pub struct RateLimit {
 pub struct Pool {
     /// Most idle ones kept, over all workers.
     pub idle_max: u32,
+    /// Idle ones that are kept open, over all workers, before a request needs them.
+    pub idle_min: u32,
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
     /// One that is as old takes no more requests, less what is drawn for it; zero is no limit.

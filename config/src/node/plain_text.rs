@@ -251,6 +251,8 @@ mod tests {
             // Folded once, not twice.
             "k: ~\n\n  a\nl: a\n\n  b\nm: 1\n\n  2\n",
             "~\n\na",
+            "~|\n   x\n\r\na",
+            "k: ~|\n   x\n\r\n  a\n",
         ] {
             assert!(hold(text), "{text}");
         }

@@ -38,6 +38,14 @@ section! {
         optional port: Int<1, 65535>,
         /// Another IP address than the traffic's.
         optional address: String,
+        /// Whether a connection is kept for the next check of its backend, for `http` and `grpc`: half the cost. Off, since a check
+        /// that connects does what a new client has to do: one on a kept connection does not see that nobody accepts any more, nor that a
+        /// certificate has expired. One that has ended or breaks the protocol is replaced at once, one that is silent for half of `timeout` by
+        /// a fresh one beside it: a host that has gone without a word costs that half. It goes with the backend, its address, and other settings
+        /// of the check; over HTTP/2 after 64 checks too, and PINGs of the backend are answered only with the next check. None are kept while
+        /// overload stops keep-alive. It takes a descriptor for each backend, and about 1 KiB, over HTTP/2 40, with TLS more. The backend has
+        /// one connection of each proxy all the time: not for servers that serve one connection at a time, or have a process for each.
+        default("false") reuse_connection: bool,
         /// Checks of this service that may be under way at once.
         default("256") concurrency: Int<1, 4096>,
     }

@@ -139,6 +139,40 @@ section! {
         default("128") streams_max: Int<1, 65536>,
         /// WebSocket over HTTP/2 (RFC 8441).
         default("true") extended_connect: bool,
+        /// What a client may send of what costs more to take than to send.
+        default("{}") flood: FloodSection,
+    }
+}
+
+section! {
+    /// Frames of a client on one HTTP/2 connection that cost more to take than to send. One more than a limit, and the connection
+    /// ends with GOAWAY `ENHANCE_YOUR_CALM`, and so do the streams on it. Raise what
+    /// `ringway_rejected_requests_total{reason="http2_..._flood"}` shows for clients that mean no harm: mostly proxies, which
+    /// carry the requests of many on one connection. Other limits hold for connections that begin after the reload.
+    FloodSection, "h2.flood" {
+        /// RST_STREAM a second (CVE-2023-44487): requests that a client gives up. Too low, and whoever cancels many calls at once, as at a
+        /// common deadline, loses the others of the connection with them.
+        /// Absent is `streams_max`, at least 100: all streams that are open may be given up at once.
+        optional resets_max: Int<1, 1_000_000>,
+        /// RST_STREAM in all; 0 is no limit. Too low, and long-lived connections of clients that cancel now and then end again and
+        /// again.
+        default("10000") resets_total_max: Count,
+        /// Streams that had to be reset for what the client did, in all (CVE-2025-8671): malformed requests, and frames against the
+        /// rules; 0 is no limit. Too low, and a proxy in front that passes on what one client got wrong loses the requests of all.
+        default("500") malformed_total_max: Count,
+        /// PINGs a second (CVE-2019-9512), beside ten for each frame of data sent to the client. Too low, and clients that measure
+        /// delays, or look whether anybody is there, are cut off.
+        default("100") pings_max: Int<1, 1_000_000>,
+        /// WINDOW_UPDATE of the connection a second (CVE-2019-9511), beside ten for each frame of data sent to the client; of
+        /// its streams together twenty times as many. Too low, and clients that announce windows long before they use them are
+        /// cut off.
+        default("100") window_updates_max: Int<1, 1_000_000>,
+        /// Frames of data without a byte that end no stream, a second (CVE-2019-9518). Too low, and clients that flush when they
+        /// have nothing to send are cut off.
+        default("100") empty_data_max: Int<1, 1_000_000>,
+        /// CONTINUATION frames of one head (CVE-2024-27316). Too low, and clients cannot send heads that `head_bytes_max` allows: each
+        /// carries 16 KiB at most, and some send less in each.
+        default("20") continuations_max: Int<1, 1024>,
     }
 }
 

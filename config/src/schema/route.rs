@@ -32,6 +32,8 @@ section! {
         optional mirror: Box<MirrorSection>,
         /// Compression of responses, instead of the listener's.
         optional compress: CompressSection,
+        /// What is refused first under overload (`overload.shed_low_priority`), instead of the service's. For `http`.
+        optional priority: PriorityName,
     }
 }
 

@@ -54,8 +54,13 @@ section! {
         optional hedge: Box<HedgeSection>,
         /// Limits on the service as a whole.
         default("{}") limits: LimitsSection,
+        /// A limit on each backend's requests in flight that follows how long its responses take, beside `requests_max`; absent is none.
+        optional adaptive_concurrency: Box<AdaptiveConcurrencySection>,
         /// Limit on the rate of requests of each key; absent is none.
         optional rate_limit: Box<RateLimitSection>,
+        /// What is refused first under overload (`overload.shed_low_priority`): requests, sessions and flows of services whose priority is
+        /// `low`, then of those where it is `default`; `high` only with everything, from `overload.refuse_requests` on.
+        default("default") priority: PriorityName,
         /// Keep-alive connections to backends, of each backend.
         default("{}") pool: PoolSection,
         /// The targets.
@@ -90,6 +95,24 @@ section! {
     UpstreamHttp2Section, "http2" {
         /// How it is found out that nobody is at a connection's other end any more.
         default("{}") keepalive: KeepaliveSection,
+        /// What a backend may send of what costs more to take than to send.
+        default("{}") flood: UpstreamFloodSection,
+    }
+}
+
+section! {
+    /// Frames of a backend on one HTTP/2 connection that cost more to take than to send. One more than a limit, and the
+    /// connection ends with GOAWAY `ENHANCE_YOUR_CALM`, and so do the requests of all clients on it: the defaults are ten times those of
+    /// a client. `ringway_rejected_requests_total{reason="http2_..._flood"}` counts it. After a reload with other limits, new
+    /// requests get new connections.
+    UpstreamFloodSection, "http2.flood" {
+        /// PINGs a second, beside ten for each frame of data sent to the backend.
+        default("1000") pings_max: Int<1, 1_000_000>,
+        /// WINDOW_UPDATE of the connection a second, beside ten for each frame of data sent to the backend; of its streams together
+        /// twenty times as many.
+        default("1000") window_updates_max: Int<1, 1_000_000>,
+        /// Frames of data without a byte that end no stream, a second: some servers write one at each flush.
+        default("1000") empty_data_max: Int<1, 1_000_000>,
     }
 }
 
@@ -172,6 +195,25 @@ section! {
 }
 
 section! {
+    /// A limit on each backend's requests in flight that falls when its responses begin later than they would without a queue in it, and
+    /// rises again. A request that finds a backend there fares as if `requests_max` were met. It follows the time from the end of a request
+    /// to the head of its response: how long uploads and bodies take does not count. Time-outs, failed connections, and responses with
+    /// 503 and 504 count as drops: more than a tenth of them lower it too. For HTTP; a request whose response has begun (a download, an
+    /// open WebSocket) is none that it counts any more. Each proxy has limits of its own, and keeps them over reloads. One begins at 20, or
+    /// at what is in flight when it is turned on. Where it has held requests back for long, or latency has been far above what it was, it
+    /// is lowered for three windows, to see whether latency falls with it. A window lasts twice as long as a response takes, at least
+    /// 100 ms, at most 5 s, and up to 5 s more where responses are few: half a minute in all where they take many seconds.
+    AdaptiveConcurrencySection, "adaptive_concurrency" {
+        /// It never falls below this.
+        default("3") limit_min: Limit,
+        /// It never rises above this.
+        default("1000") limit_max: Limit,
+        /// So many times the latency without a queue is borne. More keeps backends busier, less keeps latency lower.
+        default("1.5") tolerance: Factor,
+    }
+}
+
+section! {
     /// Limit on the rate of requests of each key: GCRA, in bounded memory.
     RateLimitSection, "rate_limit" {
         /// So many requests (TCP: sessions, UDP: flows),
@@ -192,6 +234,11 @@ section! {
     PoolSection, "pool" {
         /// Most that are kept idle over HTTP/1.1, over all workers.
         default("1024") idle_max: Count,
+        /// So many idle ones are kept open to each backend that is up and takes new requests, over all workers: what is missing is opened
+        /// within two seconds or so after it has come up, TLS handshake and all, before a request needs it. Those that `idle_timeout` or
+        /// the backend closes are opened anew; none is while the backend is at its `connections_max`, or Ringway saves under overload.
+        /// Over HTTP/2 it is how many are open, idle or not: as many as there are workers lets each have one. For HTTP; 0 is none.
+        default("0") idle_min: Count,
         /// An idle one is closed after this time.
         default("30s") idle_timeout: Duration,
         /// One that is as old takes no more requests: it is closed once those that it carries are over. Up to a tenth less, drawn

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 /// How often a leader asks members which rules they know, as long as they may not all know the newest.
 const RULES_PACE: Duration = Duration::from_millis(500);
+/// How long a cause may take to be told.
+const CAUSE_TIME: Duration = Duration::from_secs(5);
 /// How often the leader looks whether something is due.
 const TICK: Duration = Duration::from_millis(200);
 /// How often a member looks whether it leads: what it could not hear in between is known that exactly.
@@ -31,7 +33,7 @@ impl Plane {
         // Side by side: what waits for a quorum must keep nobody from seeing that there is none.
         tokio::select! {
             biased;
-            () = self.hub.run(self.published.clone()) => "the state machine is gone".into(),
+            () = self.hub.run(self.published.clone()) => self.why_machine_has_gone().await,
             failure = self.node.failed() => failure.to_string(),
             why = self.watch_failure() => why,
             never = self.watch_leadership() => match never {},
@@ -43,8 +45,17 @@ impl Plane {
 
     async fn watch_failure(&self) -> String {
         let mut published = self.published.clone();
-        match published.wait_for(|now| now.failed.is_some()).await {
-            Ok(now) => now.failed.clone().unwrap_or_default(),
+        let failed = published.wait_for(|now| now.failed.is_some()).await.map(|now| now.failed.clone());
+        match failed {
+            Ok(why) => why.unwrap_or_default(),
+            Err(_) => self.why_machine_has_gone().await,
+        }
+    }
+
+    /// The state machine ends with the engine, and that by a cause of its own, such as a full disk, which it may tell a moment later.
+    async fn why_machine_has_gone(&self) -> String {
+        match tokio::time::timeout(CAUSE_TIME, self.node.failed()).await {
+            Ok(failure) => failure.to_string(),
             Err(_) => "the state machine is gone".into(),
         }
     }

@@ -1,6 +1,7 @@
 //! What a connection is to be like.
 
 use crate::Role;
+use crate::flood::FloodLimits;
 use ringway_message::Limits;
 
 /// What a connection is to be like.
@@ -22,6 +23,8 @@ pub struct Config {
     pub connection_window_max: u32,
     /// A server takes extended CONNECT (RFC 8441).
     pub extended_connect: bool,
+    /// What the peer may send of what costs more to take than to send.
+    pub floods: FloodLimits,
 }
 
 impl Config {
@@ -37,6 +40,7 @@ impl Config {
             connection_window: 1024 * 1024,
             connection_window_max: 100 * 32 * 1024,
             extended_connect: false,
+            floods: FloodLimits::new(role),
         }
     }
 }

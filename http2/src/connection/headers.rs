@@ -3,7 +3,6 @@
 use super::Connection;
 use super::input::Block;
 use crate::error::{ConnectionError, Reason};
-use crate::flood::CONTINUATIONS;
 use crate::frame::{END_HEADERS, END_STREAM, FRAME_BYTES, FrameHeader, Headers};
 use crate::head::{self, Fault};
 use crate::hpack::HpackError;
@@ -42,7 +41,7 @@ impl Connection {
         // That there is one was seen to when the frame began.
         let Some(block) = &mut self.block else { return Ok(()) };
         block.continuations += 1;
-        if block.continuations > CONTINUATIONS {
+        if block.continuations > self.config.floods.continuations_max {
             return Err(ConnectionError::flood("http2_continuation_flood"));
         }
         // Even all in long codes, a head within the limit takes no more than this. One that is a little longer is refused in peace.

@@ -4,7 +4,7 @@ use crate::ambient;
 use crate::snapshot::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::failover::CANDIDATES_MAX;
-use ringway_config::model::Config;
+use ringway_config::model::{Config, Protocol};
 use ringway_health::ServiceHealth;
 use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
 use serde_json::{Value, json};
@@ -24,6 +24,42 @@ pub struct Explanation {
     pub walk: Vec<String>,
     /// The ring's digest.
     pub ring_digest: u64,
+    /// What is refused first under overload.
+    pub priorities: Priorities,
+}
+
+/// What is refused first under overload: a service's priority, and those of routes that lead to it and have their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Priorities {
+    /// Of the service.
+    pub service: &'static str,
+    /// Listener, number of the route there (the first is 1), and its priority.
+    pub routes: Vec<(String, usize, &'static str)>,
+}
+
+impl Priorities {
+    /// Of the service with this index.
+    fn of(config: &Config, service: usize) -> Self {
+        let mut routes = Vec::new();
+        for listener in &config.listeners {
+            let Protocol::Http(http) = &listener.protocol else { continue };
+            for (index, route) in http.routes.iter().enumerate() {
+                let mut targets = route.split.iter().flat_map(|split| &split.targets);
+                let leads_here = route.service == service || targets.any(|target| target.service == service);
+                if let Some(priority) = route.priority.filter(|_| leads_here) {
+                    routes.push((listener.name.clone(), index + 1, priority.name()));
+                }
+            }
+        }
+        Self { service: config.services[service].priority.name(), routes }
+    }
+
+    /// As the admin listener says it.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let route = |(listener, route, priority): &(String, usize, &'static str)| json!({ "listener": listener, "route": route, "priority": priority });
+        json!({ "service": self.service, "routes": self.routes.iter().map(route).collect::<Vec<_>>() })
+    }
 }
 
 /// Why a key cannot be explained.
@@ -61,8 +97,9 @@ pub enum ExplainError {
 /// See [`ExplainError`].
 pub fn explain(config: &Config, service: &str, key: &[u8]) -> Result<Explanation, ExplainError> {
     let names = || config.services.iter().map(|service| service.name.clone()).collect();
-    let found = config.services.iter().find(|candidate| candidate.name == service);
-    let found = found.ok_or_else(|| ExplainError::NoService { wanted: service.to_owned(), names: names() })?;
+    let index = config.services.iter().position(|candidate| candidate.name == service);
+    let index = index.ok_or_else(|| ExplainError::NoService { wanted: service.to_owned(), names: names() })?;
+    let found = &config.services[index];
     if !found.policy.hashes() {
         return Err(ExplainError::NoKeys { service: service.to_owned(), policy: found.policy.name() });
     }
@@ -74,12 +111,14 @@ pub fn explain(config: &Config, service: &str, key: &[u8]) -> Result<Explanation
     let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)].to_owned()).collect();
     // The candidates are those of today, without those that drain; the ring is that of all members.
     let ring_digest = ring_digest(found).map_err(build)?.unwrap_or_default();
-    Ok(Explanation { service: service.to_owned(), policy: found.policy.name(), hash, walk, ring_digest })
+    let (policy, priorities) = (found.policy.name(), Priorities::of(config, index));
+    Ok(Explanation { service: service.to_owned(), policy, hash, walk, ring_digest, priorities })
 }
 
 /// Explains where a key of a running service goes now, and why: every backend of its candidate sequence, with what speaks for and
 /// against it. `None` without such a service; without keys the sequence is empty.
 pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Option<Value> {
+    let index = snapshot.config.services.iter().position(|candidate| candidate.name == service)?;
     let service = snapshot.service(service)?;
     let hash = match key {
         Subject::Key(key) => hash_key(key, service.seed()),
@@ -97,6 +136,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     Some(json!({
         "service": service.config.name,
         "policy": service.config.policy.name(),
+        "priority": Priorities::of(&snapshot.config, index).json(),
         "generation": snapshot.generation,
         "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
         "hash": format!("{hash:016x}"),
@@ -131,6 +171,7 @@ impl Candidates<'_> {
         let verdict = match turn {
             _ if !is_eligible => "not eligible",
             Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
+            None if in_flight >= cap && load.in_flight_max() <= cap => "full: at the limit that follows its latency",
             None if in_flight >= cap => "full",
             None => "not tried: so many come before it",
         };
@@ -144,6 +185,7 @@ impl Candidates<'_> {
             "zone": backend.config.zone,
             "in_flight": in_flight,
             "cap": (cap < u32::MAX).then_some(cap),
+            "concurrency_limit": (load.limit() < u32::MAX).then(|| load.limit()),
             "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
             "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
         })
@@ -244,6 +286,22 @@ mod tests {
         let of = |id: &str| after.iter().find(|(known, ..)| known == id).unwrap();
         assert_eq!((of(&first).1, of(&first).2.as_str()), (None, "not eligible"));
         assert_eq!(after.iter().filter(|(_, turn, _)| *turn == Some(1)).count(), 1);
+    }
+
+    #[test]
+    fn a_backend_at_the_limit_that_follows_its_latency_is_passed_over_and_says_so() {
+        let snapshot = in_force();
+        let service = &snapshot.services[0];
+        let first = candidates(&snapshot, b"k").into_iter().find(|(_, turn, _)| *turn == Some(1)).unwrap().0;
+        let slot = service.slot_of(&first).unwrap();
+        service.backends[usize::from(slot.0)].state.load.set_limit(1);
+        service.backend_set.resume(slot, 0);
+        let walk = live(&snapshot, "s", Subject::Key(b"k")).unwrap()["walk"].clone();
+        let of = walk.as_array().unwrap().iter().find(|one| one["id"] == first.as_str()).unwrap().clone();
+        assert_eq!(
+            (&of["verdict"], &of["concurrency_limit"], &of["turn"]),
+            (&json!("full: at the limit that follows its latency"), &json!(1), &json!(null))
+        );
     }
 
     #[test]

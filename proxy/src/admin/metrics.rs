@@ -6,7 +6,8 @@ use crate::apply::handle::ControlHandle;
 use crate::dispatcher::Fullness;
 use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
-use ringway_ring::{FULL_SHARE, Slot};
+use ringway_config::model::Priority;
+use ringway_ring::{FULL_SHARE, Load, Slot};
 use ringway_telemetry::Sample;
 use ringway_telemetry::catalogue::{self, Metric};
 use std::sync::PoisonError;
@@ -42,6 +43,14 @@ const BACKEND_METRICS: [(Metric, OfBackend); 6] = [
     }),
 ];
 
+/// Of services whose backends have limits that follow latency.
+type OfLoad = fn(&Load) -> f64;
+
+const LIMIT_METRICS: [(Metric, OfLoad); 2] = [
+    (catalogue::BACKEND_CONCURRENCY_LIMIT, |load| f64::from(load.limit())),
+    (catalogue::BACKEND_CONCURRENCY_LIMITED, |load| load.limited() as f64),
+];
+
 /// The metrics page. Samples of one metric stand together: that is the format's rule.
 pub(super) fn page(control: &ControlHandle) -> String {
     let snapshot = control.snapshot();
@@ -62,6 +71,10 @@ pub(super) fn page(control: &ControlHandle) -> String {
 fn overload(control: &ControlHandle, samples: &mut Vec<Sample>) {
     let overload = control.overload();
     samples.push((catalogue::OVERLOAD_STAGE, Vec::new(), f64::from(overload.stage() as u8)));
+    for priority in [Priority::Low, Priority::Default, Priority::High] {
+        let labels = vec![priority.name().to_owned()];
+        samples.push((catalogue::OVERLOAD_REFUSED, labels, overload.refused_share(priority)));
+    }
     for resource in Resource::ALL {
         samples.push((catalogue::OVERLOAD_PRESSURE, vec![resource.name().to_owned()], overload.pressure(resource)));
     }
@@ -123,6 +136,14 @@ fn backends(snapshot: &Snapshot, shares: &[Vec<f64>], samples: &mut Vec<Sample>)
             for (index, backend) in service.backends.iter().enumerate() {
                 let labels = vec![service.config.name.clone(), backend.config.id.clone()];
                 samples.push((metric, labels, read(service, index, shares)));
+            }
+        }
+    }
+    for (metric, read) in LIMIT_METRICS {
+        for service in snapshot.services.iter().filter(|service| service.config.adaptive_concurrency.is_some()) {
+            for backend in &service.backends {
+                let labels = vec![service.config.name.clone(), backend.config.id.clone()];
+                samples.push((metric, labels, read(&backend.state.load)));
             }
         }
     }

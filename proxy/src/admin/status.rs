@@ -4,7 +4,7 @@ use super::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::snapshot::{Service, Snapshot};
-use ringway_config::model::Protocol;
+use ringway_config::model::{Priority, Protocol};
 use ringway_health::ServiceHealth;
 use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
 use serde_json::{Value, json};
@@ -24,6 +24,11 @@ pub(super) fn status(control: &ControlHandle) -> Value {
         "generation": snapshot.generation,
         "draining": control.is_draining(),
         "overload": control.overload().stage().name(),
+        "overload_refused": {
+            "low": control.overload().refused_share(Priority::Low),
+            "default": control.overload().refused_share(Priority::Default),
+            "high": control.overload().refused_share(Priority::High),
+        },
         "workers": control.workers(),
         "topology": control.topology().map(|topology| topology.json()),
         "last_reload": control.last_reload().json(),
@@ -130,6 +135,7 @@ fn backend_status(
         "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
         "in_flight": load.in_flight(),
         "cap": cap_json(service.backend_set.cap(Slot(index as u16))),
+        "concurrency_limit": cap_json(load.limit()),
         "ring_share": share,
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
     })

@@ -99,6 +99,7 @@ impl Control {
                     Arc::clone(&service.live),
                     Arc::clone(&self.metrics.counters),
                     Arc::clone(&self.shared.shortage),
+                    Arc::clone(&self.shared.overload),
                 ));
             }
         }

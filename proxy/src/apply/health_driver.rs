@@ -6,6 +6,7 @@ mod windows;
 
 use crate::ambient;
 use crate::net::shortage::Shortage;
+use crate::overload::OverloadState;
 use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
 use checks::{Checks, Finished, ResultCounters};
@@ -39,8 +40,13 @@ pub(crate) async fn drive(
     live: Arc<ServiceLive>,
     counters: Arc<Counters>,
     shortage: Arc<Shortage>,
+    overload: Arc<OverloadState>,
 ) {
-    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&counters), Arc::clone(&shortage));
+    let begin = || {
+        let checks = Checks::new(Arc::clone(&counters), Arc::clone(&shortage), Arc::clone(&overload));
+        let driver = Driver::new(Arc::clone(&live), Arc::clone(&counters), checks, ambient::now());
+        drive_once(Arc::clone(&current), driver)
+    };
     supervise(begin, || {
         counters.note_panic();
         tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
@@ -67,8 +73,7 @@ where
     }
 }
 
-async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>) {
-    let mut driver = Driver::new(live, counters, shortage, ambient::now());
+async fn drive_once(current: Arc<Current>, mut driver: Driver) {
     let mut finished = Vec::new();
     loop {
         let (next, pause) = {
@@ -88,11 +93,11 @@ fn coalesce(backends: usize) -> Duration {
 }
 
 impl Driver {
-    fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>, now: Instant) -> Self {
+    fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, checks: Checks, now: Instant) -> Self {
         Self {
             live,
             results: ResultCounters::default(),
-            checks: Checks::new(Arc::clone(&counters), shortage),
+            checks,
             counters,
             windows: Windows::new(now),
             load_control: LoadControl::new(now),
@@ -101,11 +106,11 @@ impl Driver {
 
     /// Takes in results, and does what is due; gives when something is next.
     fn turn(&mut self, service: &Arc<Service>, finished: &[Finished], now: Instant) -> Option<Instant> {
-        self.checks.reap(&self.live.name);
+        self.checks.reap(service);
         let (next, due, agents) = {
             // Under one lock with what it changes where requests read: no reader sees the one without the other.
             let mut health = self.live.health();
-            self.results.take_in(&mut health, &self.live.name, finished, now);
+            self.results.take_in(&mut health, service, finished, now);
             health.handle_timeout(now);
             let (due, agents) = (health.poll_probes(now), health.poll_agents(now));
             // Most checks change nothing: then nothing is written where requests read.
@@ -175,8 +180,8 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use super::checks::CheckResult;
-    use super::checks::tests::key;
+    use super::checks::tests::{asked, key};
+    use super::checks::{Asked, CheckResult};
     use super::*;
     use crate::snapshot::{Registry, Snapshot};
     use ringway_health::{CheckFailure, Probe};
@@ -194,9 +199,14 @@ mod tests {
         snapshot
     }
 
+    fn checks_of(counters: &Arc<Counters>) -> Checks {
+        let overload = Arc::new(OverloadState::new(1, ambient::now()));
+        Checks::new(Arc::clone(counters), Shortage::new(Arc::default()), overload)
+    }
+
     fn driver(snapshot: &Snapshot, counters: &Arc<Counters>) -> Driver {
         let live = Arc::clone(&snapshot.services[0].live);
-        Driver::new(live, Arc::clone(counters), Shortage::new(Arc::default()), ambient::now())
+        Driver::new(live, Arc::clone(counters), checks_of(counters), ambient::now())
     }
 
     #[tokio::test]
@@ -219,7 +229,9 @@ mod tests {
         let registry = Registry::default();
         let current = Arc::new(Current::new(Arc::new(in_force(&registry, "    slow_start: { window: 1s }"))));
         let live = Arc::clone(&current.load().services[0].live);
-        let running = tokio::spawn(drive(Arc::clone(&current), live, Arc::default(), Shortage::new(Arc::default())));
+        let overload = Arc::new(OverloadState::new(1, ambient::now()));
+        let shortage = Shortage::new(Arc::default());
+        let running = tokio::spawn(drive(Arc::clone(&current), live, Arc::default(), shortage, overload));
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -241,7 +253,9 @@ mod tests {
         }
         assert_eq!(driver.turn(service, &[], now), None, "nothing is due before a result");
         assert_eq!(driver.checks.running(), 3);
-        let failed = (key("b"), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
+        let b = service.live.health().member_key("b").unwrap();
+        let asked = Asked::of(service, &b).unwrap();
+        let failed = (b, asked, CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
         let next = driver.turn(service, &[failed], now).unwrap();
         assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
         assert_eq!(service.backends[1].state.load.active_fraction(), 0, "its result is in force");
@@ -265,10 +279,10 @@ mod tests {
         tokio::spawn(async move {
             for (id, after_millis) in [("a", 1_000), ("b", 15), ("c", 4), ("late", 5)] {
                 tokio::time::sleep(Duration::from_millis(after_millis)).await;
-                results.send((key(id), CheckResult::Check(Some(Probe::Success)))).unwrap();
+                results.send((key(id), asked(), CheckResult::Check(Some(Probe::Success)))).unwrap();
             }
         });
-        let ids = |finished: &[Finished]| finished.iter().map(|(member, _)| member.to_string()).collect::<Vec<_>>();
+        let ids = |finished: &[Finished]| finished.iter().map(|(member, ..)| member.to_string()).collect::<Vec<_>>();
         let (begin, next) = (ambient::now(), Some(begin + later));
         assert_eq!(ids(&driver.wait(next, moment).await), ["a", "b", "c"]);
         assert_eq!(ambient::since(begin), Duration::from_millis(1_020));

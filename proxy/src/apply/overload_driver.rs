@@ -4,7 +4,7 @@ use super::health_driver::supervise;
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
-use crate::overload::{Change, Resource, Stage, Stages, Turn, Usage, Watchdog};
+use crate::overload::{Change, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
 use ringway_config::model::{Config, Overload};
 use ringway_telemetry::catalogue;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ struct Driver {
     shared: Arc<Shared>,
     /// What follows from all but lag.
     room: Stages,
-    /// What follows from lag: new requests are refused, nothing else. Connections that end and are made anew would cost more time.
+    /// What follows from lag: new requests are refused, by priority and then all, nothing else. Connections that end and are made anew would cost more time.
     time: Stages,
     watchdog: Watchdog,
     /// As of the last looks, the oldest overwritten next.
@@ -93,7 +93,8 @@ impl Driver {
         let change = self.room.handle_usage(&of_room, config, now);
         let of_lag = self.time.handle_usage(&of_time, config, now).and_then(refusing);
         let stage = self.room.stage().max(of_lag_alone(self.time.stage()));
-        self.shared.overload.publish(stage, self.room.stage() >= Stage::StopKeepAlive, usage);
+        let shed = config.map_or_else(Shed::default, |config| Shed::of(usage, config));
+        self.shared.overload.publish(stage, self.room.stage() >= Stage::StopKeepAlive, shed, usage);
         change.into_iter().chain(of_lag).for_each(|change| tell(change, usage));
     }
 
@@ -145,7 +146,7 @@ impl Driver {
 
 /// What a stage that lag asks for stops.
 fn of_lag_alone(stage: Stage) -> Stage {
-    if stage < Stage::RefuseRequests { Stage::Normal } else { stage }
+    if stage < Stage::ShedLowPriority { Stage::Normal } else { stage }
 }
 
 /// A change of what lag stops, if it is one.
@@ -222,7 +223,7 @@ mod tests {
             usage.set(Resource::Lag, driver.lag(overload.lag_max, now));
             driver.decide(&usage, Some(overload), now);
             assert!(!shared.overload.stops_keep_alive());
-            assert_eq!(shared.overload.refuses_requests(), shared.overload.stage() == Stage::RefuseRequests);
+            assert_eq!(shared.overload.sheds(), shared.overload.stage() >= Stage::ShedLowPriority);
             shared.overload.stage()
         };
         for late in
@@ -231,9 +232,10 @@ mod tests {
             assert_eq!(turn(late), Stage::Normal, "{late:?}");
         }
         let stages = [[200, 99], [99, 99], [95, 95], [92, 92], [93, 200]].map(&mut turn);
-        let refuse = Stage::RefuseRequests;
-        assert_eq!(stages, [Stage::Normal, Stage::Normal, Stage::Normal, refuse, refuse]);
-        let after: Vec<Stage> = (0..8).map(|_| turn([0, 0])).collect();
-        assert_eq!((after[0], *after.last().unwrap()), (refuse, Stage::Normal));
+        let (shed, refuse) = (Stage::ShedLowPriority, Stage::RefuseRequests);
+        assert_eq!(stages, [Stage::Normal, Stage::Normal, shed, refuse, refuse]);
+        let mut after: Vec<Stage> = (0..16).map(|_| turn([0, 0])).collect();
+        after.dedup();
+        assert_eq!(after, [refuse, shed, Stage::Normal]);
     }
 }

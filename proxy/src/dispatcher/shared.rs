@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     /// The workers' command channels; set once all are started.
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// What the process has stopped doing for want of memory, time, connections or descriptors.
-    pub(crate) overload: OverloadState,
+    pub(crate) overload: Arc<OverloadState>,
     /// Resources that this host is short of.
     pub(crate) shortage: Arc<Shortage>,
     /// Client connections by address, where a listener limits them.

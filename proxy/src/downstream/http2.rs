@@ -7,7 +7,8 @@ use crate::net::buffers::Buffer;
 use crate::net::stream::Stream as Bytes;
 use crate::net::timer::Timer;
 use crate::worker::{OpenConnection, Peer, View};
-use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
+use ringway_config::model::Flood;
+use ringway_http2::{Config, Connection as Codec, Event, FloodLimits, Reason, Role};
 use ringway_message::Limits;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -64,6 +65,7 @@ impl Serving {
             connection_window: window_of_all(http.h2.streams_max),
             connection_window_max: window_of_all(http.h2.streams_max),
             extended_connect: http.h2.extended_connect,
+            floods: flood_limits(&http.h2.flood),
             ..Config::new(Role::Server)
         };
         let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
@@ -193,5 +195,18 @@ impl Serving {
             activity.timer.poll_fired(context);
         }
         Poll::Pending
+    }
+}
+
+/// What a client may send.
+fn flood_limits(flood: &Flood) -> FloodLimits {
+    FloodLimits {
+        resets_max: flood.resets_max,
+        resets_total_max: flood.resets_total_max,
+        malformed_total_max: flood.malformed_total_max,
+        pings_max: flood.pings_max,
+        window_updates_max: flood.window_updates_max,
+        empty_data_max: flood.empty_data_max,
+        continuations_max: flood.continuations_max,
     }
 }

@@ -74,6 +74,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::Overloaded
+            | Self::Shed(_)
             | Self::ConnectionLimit
             | Self::PendingLimit
             | Self::LocalShortage
@@ -122,6 +123,7 @@ impl ProxyError {
             | Self::AllFull
             | Self::ServiceFull
             | Self::Overloaded
+            | Self::Shed(_)
             | Self::RateLimited { .. }
             | Self::QueueTimeout
             | Self::PendingLimit
@@ -185,6 +187,7 @@ impl ProxyError {
             | Self::AllFull
             | Self::ServiceFull
             | Self::Overloaded
+            | Self::Shed(_)
             | Self::RateLimited { .. }
             | Self::ConnectionLimit
             | Self::PendingLimit

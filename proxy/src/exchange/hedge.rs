@@ -320,12 +320,14 @@ async fn run(
     });
     match answered.await {
         Ok(found) => {
-            attempt.clock.handle_response();
+            attempt.clock.handle_response(found.0);
             Ok((attempt, found))
         }
         Err(error) => {
             if error != ProxyError::ResponseTimeout {
                 attempt.clock.forget();
+            } else if timed_out(error, worker, what.request_limit) == error {
+                attempt.clock.handle_timeout();
             }
             Err(Failure { error, tells_nothing: attempt.tells_nothing(error) })
         }

@@ -55,7 +55,7 @@ pub(super) async fn serve(
     let input = KeyInput::of_address(peer.ip(), server_name, None);
     let started = ambient::now();
     // What counts against its service's limits is held for as long as the session lasts.
-    let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
+    let admitted = admission::admit((&view, service), worker, &input, (Arrival::New, None), &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
     let context = admission::pick_context(worker, this, found);
     admission::count_key(this, found, &context);

@@ -158,7 +158,8 @@ impl Front {
         let arrival = if backend.is_some() { Arrival::Moved } else { Arrival::New };
         let now = ambient::now();
         let at = (&**view, udp.service);
-        let admitted = admission::admit(at, &self.worker, &input, arrival, &mut Vec::new(), now).map_err(refuse)?;
+        let admitted =
+            admission::admit(at, &self.worker, &input, (arrival, None), &mut Vec::new(), now).map_err(refuse)?;
         let found = admitted.key;
         let context = admission::pick_context(&self.worker, this, found);
         let mut selection = this.service.backend_set.begin(context);

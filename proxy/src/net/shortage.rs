@@ -270,6 +270,11 @@ impl Shortage {
         }
     }
 
+    /// Whether a descriptor is none of those that are reserved: it may be kept for longer than what it was opened for.
+    pub(crate) fn leaves_reserve(&self, descriptor: &impl AsFd) -> bool {
+        self.is_below(descriptor, Rank::Client)
+    }
+
     fn is_below(&self, fresh: &impl AsFd, rank: Rank) -> bool {
         usize::try_from(fresh.as_fd().as_raw_fd()).is_ok_and(|number| number < self.ceiling(rank))
     }
@@ -284,6 +289,11 @@ impl Shortage {
             self.probe.is_some() && self.lowest_free().is_none_or(|number| number >= self.ceiling(Rank::Client));
         self.tight.store(tight, Relaxed);
         tight
+    }
+
+    /// Whether a descriptor that is opened now, and that nobody needs yet, takes none from clients. Asks the kernel.
+    pub(crate) fn bears_more(&self) -> bool {
+        self.probe.is_none() || self.lowest_free().is_some_and(|number| number < self.ceiling(Rank::Client))
     }
 
     /// `None`: there is none.

@@ -12,19 +12,23 @@ pub(crate) enum Stage {
     Normal,
     /// Clients' connections end with their next response.
     StopKeepAlive,
-    /// New requests, sessions and flows are refused.
+    /// New requests, sessions and flows are refused by their priority, the more of them the less is left.
+    ShedLowPriority,
+    /// All new requests, sessions and flows are refused.
     RefuseRequests,
     /// New connections wait in the kernel's queue.
     StopAccepting,
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 4] = [Self::Normal, Self::StopKeepAlive, Self::RefuseRequests, Self::StopAccepting];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Normal, Self::StopKeepAlive, Self::ShedLowPriority, Self::RefuseRequests, Self::StopAccepting];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Normal => "normal",
             Self::StopKeepAlive => "stop_keep_alive",
+            Self::ShedLowPriority => "shed_low_priority",
             Self::RefuseRequests => "refuse_requests",
             Self::StopAccepting => "stop_accepting",
         }
@@ -40,6 +44,7 @@ impl Stage {
         match self {
             Self::Normal => "nothing is stopped",
             Self::StopKeepAlive => "connections end with their next response",
+            Self::ShedLowPriority => "new requests of low priority are refused, the more the less is left",
             Self::RefuseRequests => "new requests are refused",
             Self::StopAccepting => "new connections wait in the kernel's queue",
         }
@@ -86,12 +91,13 @@ impl Resource {
     }
 
     /// The last stage that it may lead to. Where connections or descriptors are used up, clients wait in the kernel's queue anyway, and
-    /// those that have one are served: only that they keep it for nothing helps nobody. Late workers accept late by themselves.
-    fn last_stage(self, config: &Overload) -> Stage {
+    /// those that have one are served: only that they keep it for nothing, or for little, helps nobody. Late workers accept late by
+    /// themselves.
+    pub(super) fn last_stage(self, config: &Overload) -> Stage {
         match self {
             Self::Memory => Stage::StopAccepting,
             Self::Lag => Stage::RefuseRequests,
-            Self::Connections | Self::Descriptors if config.connections => Stage::StopKeepAlive,
+            Self::Connections | Self::Descriptors if config.connections => Stage::ShedLowPriority,
             Self::Connections | Self::Descriptors => Stage::Normal,
         }
     }
@@ -138,6 +144,7 @@ fn enter_at(stage: Stage, config: &Overload) -> f64 {
     match stage {
         Stage::Normal => 0.0,
         Stage::StopKeepAlive => config.stop_keep_alive,
+        Stage::ShedLowPriority => config.shed_low_priority,
         Stage::RefuseRequests => config.refuse_requests,
         Stage::StopAccepting => config.stop_accepting,
     }
@@ -219,6 +226,8 @@ mod tests {
             lag_max: None,
             connections: true,
             stop_keep_alive: 0.8,
+            shed_low_priority: 0.86,
+            sheds_default: true,
             refuse_requests: 0.9,
             stop_accepting: 0.95,
             hold: HOLD,
@@ -237,6 +246,8 @@ mod tests {
         for (pressure, stage) in [
             (0.79, Stage::Normal),
             (0.8, Stage::StopKeepAlive),
+            (0.859, Stage::StopKeepAlive),
+            (0.86, Stage::ShedLowPriority),
             (0.9, Stage::RefuseRequests),
             (0.95, Stage::StopAccepting),
             (40.0, Stage::StopAccepting),
@@ -250,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_clients_wait_anyway_only_ends_keep_alive_and_late_workers_still_accept() {
+    fn what_makes_clients_wait_anyway_refuses_low_priority_at_most_and_late_workers_still_accept() {
         for (resource, last) in [
             (Resource::Lag, Stage::RefuseRequests),
-            (Resource::Connections, Stage::StopKeepAlive),
-            (Resource::Descriptors, Stage::StopKeepAlive),
+            (Resource::Connections, Stage::ShedLowPriority),
+            (Resource::Descriptors, Stage::ShedLowPriority),
         ] {
             let mut stages = Stages::default();
             let change = stages.handle_usage(&only(resource, 5.0), Some(&config()), ambient::now()).unwrap();
@@ -274,8 +285,12 @@ mod tests {
             }
         }
         let after = |turns: u32| TURN * turns;
-        let expected =
-            [(Stage::RefuseRequests, after(9)), (Stage::StopKeepAlive, after(17)), (Stage::Normal, after(25))];
+        let expected = [
+            (Stage::RefuseRequests, after(9)),
+            (Stage::ShedLowPriority, after(17)),
+            (Stage::StopKeepAlive, after(25)),
+            (Stage::Normal, after(33)),
+        ];
         assert_eq!(left, expected);
     }
 

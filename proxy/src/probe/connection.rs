@@ -6,10 +6,13 @@ use crate::net::transport;
 use ringway_config::model::Capture;
 use ringway_health::CheckFailure;
 use ringway_http1::{Body, Encoding, Limits, Method, ResponseHead, parse_response};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Bytes that are read away after the result is known, so that the backend can end what it has begun. One that still sends more
@@ -41,11 +44,13 @@ pub(super) struct CheckConnection {
     pub(super) head: ResponseHead,
     /// What is still to come of the response's body.
     body: Option<Body>,
+    /// The response has left the connection fit for another request, once its body has come.
+    persists: bool,
 }
 
 impl CheckConnection {
     pub(super) fn new(stream: impl Io + 'static) -> Self {
-        Self { stream: Box::new(stream), bytes: Vec::new(), head: ResponseHead::default(), body: None }
+        Self { stream: Box::new(stream), bytes: Vec::new(), head: ResponseHead::default(), body: None, persists: false }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), CheckFailure> {
@@ -53,6 +58,13 @@ impl CheckConnection {
         // TLS keeps what it has been given until it is flushed.
         let written = async { stream.write_all(bytes).await.and(stream.flush().await) };
         written.await.map_err(|_| CheckFailure::Closed)
+    }
+
+    /// Whether nothing has come since the last response: its end, for one.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        poll_fn(|context| Poll::Ready(Pin::new(&mut self.stream).poll_read(context, &mut buffer).is_pending())).await
     }
 
     async fn read(&mut self) -> Result<usize, CheckFailure> {
@@ -64,6 +76,7 @@ impl CheckConnection {
     pub(super) async fn read_head(&mut self, is_head: bool, field: &str) -> Result<Option<Vec<u8>>, CheckFailure> {
         let limits = Limits { head_bytes_max: HEAD_BYTES_MAX, fields_max: 256 };
         let method = if is_head { Method::Head } else { Method::Get };
+        self.persists = false;
         loop {
             if self.read().await? == 0 {
                 return Err(CheckFailure::Closed);
@@ -77,6 +90,7 @@ impl CheckConnection {
                         let value = found.map(|field| field.value.of(&self.bytes).to_vec());
                         self.bytes.drain(..self.head.head_len);
                         self.body = Some(self.head.body.into());
+                        self.persists = self.head.keep_alive;
                         return Ok(value);
                     }
                     Ok(false) => break,
@@ -119,7 +133,31 @@ impl CheckConnection {
 
     /// What comes now is not waited for: the connection ends at once.
     pub(super) fn give_up(&mut self) {
-        self.body = None;
+        (self.body, self.persists) = (None, false);
+    }
+
+    /// Reads the response to its end, within bounds. `true`: another request may follow; of this one nothing is held any more.
+    pub(super) async fn finish(&mut self) -> bool {
+        if !self.persists {
+            return false;
+        }
+        let rest = async {
+            let (mut left, mut sink) = (DISCARDED_BYTES_MAX, Vec::new());
+            loop {
+                match self.take_body(&mut sink) {
+                    Ok(true) => return self.bytes.is_empty(),
+                    Ok(false) if left > 0 => sink.clear(),
+                    Ok(false) | Err(_) => return false,
+                }
+                match self.read().await {
+                    Ok(count @ 1..) => left = left.saturating_sub(count),
+                    Ok(_) | Err(_) => return false,
+                }
+            }
+        };
+        let is_whole = tokio::time::timeout(CLOSE_TIME, rest).await.unwrap_or(false);
+        (self.bytes, self.head, self.body) = (Vec::new(), ResponseHead::default(), None);
+        is_whole
     }
 
     /// Ends the connection as the backend expects it: the response is read to its end, then both sides close.

@@ -1,4 +1,4 @@
-//! A check over HTTP/1.1: one request on a connection of its own.
+//! A check over HTTP/1.1: one request on a connection, which may be kept for the next one.
 
 use super::connection::CheckConnection;
 use super::judge::{judge_status, judge_weight};
@@ -14,9 +14,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(http: &HttpCheck, fields: &[(&str, &str)]) -> Self {
+    pub(super) fn new(http: &HttpCheck, fields: &[(&str, &str)], reuse: bool) -> Self {
         let HttpCheck { method, path, host, .. } = http;
-        let mut rest = "\r\nconnection: close\r\n".to_owned();
+        let mut rest = if reuse { "\r\n" } else { "\r\nconnection: close\r\n" }.to_owned();
         for (name, value) in fields {
             rest.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -7,6 +7,7 @@ use super::rate_limit::{self, Admission};
 use crate::error::ProxyError;
 use crate::snapshot::Service;
 use crate::worker::{View, Worker, WorkerService};
+use ringway_config::model::Priority;
 use ringway_ring::{PickContext, Selection, Slot};
 use std::time::Instant;
 
@@ -34,22 +35,22 @@ pub(crate) struct Admitted {
     pub(crate) admission: Option<Admission>,
 }
 
-/// Checks it against the service's limits, and finds its key. `key_bytes` is scratch space.
+/// Checks it against the service's limits, and finds its key. `priority`: its route's, if that has one. `key_bytes` is scratch space.
 ///
 /// # Errors
-/// [`ProxyError::Overloaded`], [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
+/// [`ProxyError::Overloaded`], [`ProxyError::Shed`], [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
 pub(crate) fn admit(
     (view, service): (&View, usize),
     worker: &Worker,
     input: &KeyInput<'_>,
-    arrival: Arrival,
+    (arrival, priority): (Arrival, Option<Priority>),
     key_bytes: &mut Vec<u8>,
     now: Instant,
 ) -> Result<Admitted, ProxyError> {
     let this = &view.services[service].service;
     if arrival == Arrival::New {
-        if worker.shared.overload.refuses_requests() {
-            return Err(ProxyError::Overloaded);
+        if worker.shared.overload.sheds() {
+            shed(worker, priority.unwrap_or(this.config.priority))?;
         }
         rate_limit::admit(this, worker, input, key_bytes, now)?;
     }
@@ -65,6 +66,16 @@ pub(crate) fn admit(
     }
     admitted.admission = Admission::enter(this)?;
     Ok(admitted)
+}
+
+/// Whether it is refused, now that some are: by chance, so that no client is hit by how its requests alternate with those of others.
+#[cold]
+fn shed(worker: &Worker, priority: Priority) -> Result<(), ProxyError> {
+    let overload = &worker.shared.overload;
+    if overload.refuses_all() {
+        return Err(ProxyError::Overloaded);
+    }
+    if overload.refuses(priority, worker.random()) { Err(ProxyError::Shed(priority)) } else { Ok(()) }
 }
 
 /// The key: from an affinity cookie, from the first source that is present, or a substitute.

@@ -6,6 +6,7 @@ use crate::downstream::{self, Frontend, accept};
 use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
 use crate::net::transport::{Detached, Listener};
+use crate::upstream::preconnect;
 use crate::worker::{ActiveListener, Worker};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -214,6 +215,7 @@ impl WorkerLoop {
                 worker.shared.shortage.look();
             }
             worker.expire_idle();
+            preconnect::keep_open(worker);
             if self.saves.get() {
                 self.save();
             }

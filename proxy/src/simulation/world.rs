@@ -157,7 +157,7 @@ impl World {
         let shared = Arc::new(Shared {
             current,
             network: transport::Network::Memory(Arc::clone(&network)),
-            overload: OverloadState::new(setup.workers, ambient::now()),
+            overload: Arc::new(OverloadState::new(setup.workers, ambient::now())),
             shortage: Shortage::new(Arc::clone(&counters)),
             counters,
             started: ambient::now(),

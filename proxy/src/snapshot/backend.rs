@@ -1,10 +1,11 @@
 //! A backend as requests see it, and its state that outlives versions of the configuration.
 
+use super::concurrency::LatencyMeter;
 use ringway_config::model;
-use ringway_ring::Load;
+use ringway_ring::{ConcurrencyParams, Load};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 /// A backend as requests see it.
@@ -35,6 +36,8 @@ pub struct BackendState {
     pub(crate) pending: AtomicU32,
     /// Notifies its sessions that it has gone down.
     pub(crate) down: Falls,
+    /// What its limit follows, once it has had one that follows latency.
+    meter: OnceLock<Box<LatencyMeter>>,
 }
 
 impl BackendState {
@@ -49,7 +52,24 @@ impl BackendState {
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             down: Falls::default(),
+            meter: OnceLock::new(),
         }
+    }
+
+    /// Puts bounds of a limit that follows latency into force, or none.
+    pub(super) fn set_concurrency(&self, params: Option<ConcurrencyParams>) {
+        let meter = match params {
+            Some(_) => Some(self.meter.get_or_init(|| Box::new(LatencyMeter::new()))),
+            None => self.meter.get(),
+        };
+        if let Some(meter) = meter {
+            meter.set_params(params, &self.load);
+        }
+    }
+
+    /// What its limit follows, if it has one.
+    pub(super) fn meter(&self) -> Option<&LatencyMeter> {
+        self.meter.get().map(|meter| &**meter)
     }
 }
 

@@ -136,16 +136,18 @@ impl Registry {
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
         .with_all_full(config.all_full);
-        let prober = prober(config)?;
+        // Results and connections of checks belong to what has made them.
+        let prober =
+            match in_force.as_ref().filter(|it| it.config.health == config.health && it.check_files == check_files) {
+                Some(same) => same.prober.clone(),
+                None => prober(config)?,
+            };
         // Sessions with backends that stay are known there.
         let tls = match in_force.as_ref().filter(|it| it.transport == transport) {
             Some(same) => same.tls.clone(),
             None => client_tls(config)?,
         };
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
-        let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
-        let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
-        let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
         let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
@@ -158,8 +160,8 @@ impl Registry {
             check_files,
             limiter,
             cookie_slots,
-            times_responses,
-            limits_connections,
+            times_responses: times_responses(config),
+            limits_connections: limits_connections(config),
             turn: AtomicU64::new(0),
         }))
     }
@@ -208,6 +210,9 @@ impl Registry {
                     backend.state.load.set_active_fraction(share);
                 }
             }
+            for backend in &service.backends {
+                backend.state.set_concurrency(service.config.adaptive_concurrency);
+            }
             service.backend_set.set_level_shares(health.level_shares());
             service.live.limits_connections.store(service.limits_connections, Relaxed);
             service.backend_set.install();
@@ -242,6 +247,18 @@ fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
     backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
 }
 
+/// Whether anything depends on how long responses take.
+fn times_responses(config: &model::Service) -> bool {
+    let by_latency = matches!(config.policy, PolicyParams::PeakEwma(_));
+    by_latency || config.outlier.latency.is_some() || config.adaptive_concurrency.is_some()
+}
+
+/// Whether connections are counted against a limit.
+fn limits_connections(config: &model::Service) -> bool {
+    let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
+    config.connections_max < u32::MAX || config.backends.iter().any(limited)
+}
+
 /// The backends by their cookies' values, where these name backends.
 fn cookie_slots(config: &model::Service, backends: &[Backend]) -> HashMap<u64, Slot> {
     let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
@@ -269,7 +286,8 @@ fn client_tls(config: &model::Service) -> Result<Option<Arc<ClientTls>>, Snapsho
 
 /// A number that changes with the protocol settings towards its backends, and with the files that these name.
 fn transport(config: &model::Service) -> u64 {
-    let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+    let of_http2 = (config.protocol == model::UpstreamProtocol::H2).then_some((config.keepalive, config.flood));
+    let kept = (of_http2, config.timeouts.tcp_user_timeout);
     let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
     let mut transport = xxhash_rust::xxh3::Xxh3::new();
     transport.update(spoken.as_bytes());
@@ -463,5 +481,21 @@ mod tests {
         registry.commit(&next, now);
         registry.settle(&next);
         assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn settings_of_http2_are_part_of_the_transport_of_those_who_speak_it() {
+        let of = |service: &str| {
+            let text = format!(
+                "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, {service}, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            );
+            let loaded = ringway_config::load_str("test.yaml", &text, &|_| None);
+            transport(&loaded.unwrap_or_else(|error| panic!("{error}")).config.services[0])
+        };
+        for http2 in ["http2: { flood: { pings_max: 7 } }", "http2: { keepalive: { idle: 7s } }"] {
+            assert_eq!(of("protocol: http1"), of(&format!("protocol: http1, {http2}")));
+            assert_ne!(of("protocol: h2"), of(&format!("protocol: h2, {http2}")));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A service: as requests see it ([`Service`], one per version), and its state that outlives versions ([`ServiceLive`]).
 
 use super::backend::{Backend, BackendState};
+use super::concurrency::LatencyMeter;
 use super::connections::Connections;
 use super::rate_limiter::RateLimiter;
 use crate::net::quic_ids;
@@ -8,10 +9,10 @@ use crate::net::tls::ClientTls;
 use crate::probe::Prober;
 use ringway_config::model;
 use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
-use ringway_ring::{BackendSet, Hash, HotKeys, Line, Published, SharedLimit, Slot, Total};
+use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -79,6 +80,25 @@ impl Service {
             }
         }
         events
+    }
+
+    /// Tells a backend's limit, where it follows latency, what has become of a request. Each place by which it is raised is one waiting
+    /// request's.
+    #[inline]
+    pub(crate) fn measure(&self, slot: Slot, tell: impl FnOnce(&LatencyMeter, &Load) -> u32) {
+        if self.config.adaptive_concurrency.is_none() {
+            return;
+        }
+        let state = &self.backends[usize::from(slot.0)].state;
+        let raised = state.meter().map_or(0, |meter| tell(meter, &state.load));
+        if raised == 0 {
+            return;
+        }
+        // Between the limit that was raised and the look for who waits, as `Line` has it.
+        fence(SeqCst);
+        for _ in 0..raised.min(self.live.line.waiting()) {
+            self.live.tell_room();
+        }
     }
 
     /// See [`ServiceLive::turnover`]; 0 where it is not counted.

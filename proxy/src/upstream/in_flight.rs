@@ -27,6 +27,8 @@ pub(crate) struct InFlight {
     retrying: Option<Retrying>,
     /// No connection was available: its end makes no room.
     is_full: bool,
+    /// Its response has begun, where a limit follows latency: that does not count it any more.
+    is_answered: bool,
 }
 
 /// A retry under way on a backend that limits them.
@@ -90,7 +92,17 @@ impl InFlight {
         sticky: bool,
         connected: Connected,
     ) -> Self {
-        Self { view: Rc::clone(view), service, slot, shard, sticky, connected, retrying: None, is_full: false }
+        Self {
+            view: Rc::clone(view),
+            service,
+            slot,
+            shard,
+            sticky,
+            connected,
+            retrying: None,
+            is_full: false,
+            is_answered: false,
+        }
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -178,11 +190,24 @@ impl InFlight {
         self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
     }
 
+    /// The response has begun: the limit that follows latency, if there is one, has room for another request.
+    #[inline]
+    pub(crate) fn handle_response(&mut self) {
+        let service = &self.view.services[self.service].service;
+        if service.config.adaptive_concurrency.is_some() && !self.is_answered {
+            service.backends[self.index()].state.load.begin_answer();
+            service.live.tell_room();
+            self.is_answered = true;
+        }
+    }
+
     /// Counts a failed attempt, and reports it to the passive detector if it was the backend's fault. The only place where failures
     /// are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
-            self.view.services[self.service].upstreams[self.index()].counters.failures.increment();
+            let this = &self.view.services[self.service];
+            this.upstreams[self.index()].counters.failures.increment();
+            this.service.measure(self.slot, |meter, load| meter.handle_drop(self.view.millis(), load));
             self.report(outcome);
         }
     }
@@ -191,6 +216,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let service = &self.view.services[self.service].service;
+        if self.is_answered {
+            service.backends[self.index()].state.load.end_answer();
+        }
         if !planted::is_planted(Fault::ReservationLeaked) {
             service.backend_set.release(self.slot, self.shard);
         }

@@ -1,6 +1,7 @@
 //! What the exchanges of one worker share.
 
 use super::active_listener::ActiveListener;
+use super::ahead::Openings;
 use super::pool::Pool;
 use super::succession::{Backends, Succession};
 use super::view::{Upstream, View, WorkerLive, WorkerService};
@@ -24,6 +25,8 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Reader<Snapshot>>,
     pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
+    /// Connections that are opened before a request needs them.
+    pub(crate) openings: Openings,
     /// Client connections that are open.
     pub(super) open: Cell<usize>,
     /// Accept loops that have a socket.
@@ -65,6 +68,7 @@ impl Worker {
             view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
             listening: RefCell::default(),
+            openings: Openings::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
             all_closed: Notify::new(),
@@ -142,7 +146,7 @@ impl Worker {
                 let counters = other.map(|(_, upstream)| Arc::clone(&upstream.counters));
                 gone.extend(other.map(|(_, upstream)| Rc::clone(upstream)));
                 let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
-                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
+                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), ahead: <_>::default(), counters })
             }
         };
         let upstreams = service.backends.iter().map(of).collect();

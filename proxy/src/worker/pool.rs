@@ -94,7 +94,7 @@ impl Pool {
         self.closed.get()
     }
 
-    #[cfg(test)]
+    /// Those that are idle now.
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().len()
     }

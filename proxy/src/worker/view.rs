@@ -1,5 +1,6 @@
 //! A version of the configuration with a worker's own part: pools and counters.
 
+use super::ahead::Ahead;
 use super::pool::Pool;
 use crate::codec::http2;
 use crate::dispatcher::Budget;
@@ -57,7 +58,7 @@ impl View {
     }
 
     /// This worker's part of the service of that name.
-    pub(super) fn service(&self, name: &str) -> Option<&Rc<WorkerService>> {
+    pub(crate) fn service(&self, name: &str) -> Option<&Rc<WorkerService>> {
         self.snapshot.index_of(name).and_then(|index| self.services.get(index))
     }
 
@@ -111,5 +112,7 @@ pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
     pub(crate) shared: http2::Shared,
+    /// Connections that are opened before a request needs one.
+    pub(crate) ahead: Ahead,
     pub(crate) counters: Arc<BackendCounters>,
 }

@@ -26,7 +26,7 @@ impl BackendSet {
                         continue;
                     }
                     let load = member.relative_load();
-                    if member.load.in_flight() >= member.requests_max {
+                    if member.load.in_flight() >= member.requests_max() {
                         full = true;
                         continue;
                     }
@@ -41,7 +41,7 @@ impl BackendSet {
                     }
                 }
                 let Some((slot, member)) = best else { break };
-                if let Some(sum) = member.load.reserve(member.requests_max) {
+                if let Some(sum) = member.load.reserve(member.requests_max()) {
                     return self.reserved(selection, Slot(slot), sum, shard);
                 }
                 full = true;

@@ -7,12 +7,19 @@ use std::sync::Arc;
 pub(super) struct MemberState {
     pub(super) load: Arc<Load>,
     pub(super) weight: u32,
-    pub(super) requests_max: u32,
+    /// What its configuration says. See [`MemberState::requests_max`].
+    pub(super) own_requests_max: u32,
     /// Index into `levels`.
     pub(super) level: u8,
 }
 
 impl MemberState {
+    /// Hard limit on its requests in flight.
+    #[inline]
+    pub(super) fn requests_max(&self) -> u32 {
+        self.own_requests_max.min(self.load.in_flight_max())
+    }
+
     /// Weight times active fraction.
     #[inline]
     pub(super) fn effective_weight(&self) -> u64 {

@@ -184,7 +184,7 @@ impl BackendSet {
     /// What the member may carry in the stage that the selection is in.
     #[inline]
     pub(super) fn cap_now(&self, level: &Level, member: &MemberState, load: u64, selection: &Selection) -> u32 {
-        if selection.stage == Stage::OverBound { member.requests_max } else { self.cap_of(level, member, load) }
+        if selection.stage == Stage::OverBound { member.requests_max() } else { self.cap_of(level, member, load) }
     }
 
     /// Notes that a member has no room. Policies without a candidate sequence have to be told not to choose it again.
@@ -193,7 +193,10 @@ impl BackendSet {
         if !level.policy.has_sequence() && !selection.candidates.seen().contains(slot.0) {
             selection.candidates.seen_mut().insert(slot.0, self.members.len());
         }
-        selection.spills += u32::from(matches!(selection.stage, Stage::HotOwners | Stage::Strict));
+        if matches!(selection.stage, Stage::HotOwners | Stage::Strict) {
+            selection.spills += 1;
+            self.members[usize::from(slot.0)].load.handle_full();
+        }
         selection.full = true;
     }
 

@@ -13,8 +13,9 @@ impl BackendSet {
         if member.effective_weight() == 0 && !kept || selection.tried.contains(slot.0) {
             return false;
         }
-        let Some(sum) = member.load.reserve(member.requests_max) else {
+        let Some(sum) = member.load.reserve(member.requests_max()) else {
             selection.spills += 1;
+            member.load.handle_full();
             return false;
         };
         self.total.add(sum, shard, 1);
@@ -68,16 +69,16 @@ impl BackendSet {
     /// included; at most `requests_max`.
     #[inline]
     pub(super) fn cap_of(&self, level: &Level, member: &MemberState, total: u64) -> u32 {
-        let Some(bound) = self.bound else { return member.requests_max };
+        let Some(bound) = self.bound else { return member.requests_max() };
         let eligible = self.total.eligible(level.key);
         if eligible == 0 {
-            return bound.min_slots.min(member.requests_max);
+            return bound.min_slots.min(member.requests_max());
         }
         // Floating point cannot overflow here, and 53 bits are exact far beyond any real load; what rounding adds to
         // a whole number is taken off again before it is rounded up.
         let fair = (total + 1) as f64 * member.effective_weight() as f64 / eligible as f64;
         let cap = bound.factor * fair + bound.slack * fair.sqrt();
         let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
-        cap.max(bound.min_slots).min(member.requests_max)
+        cap.max(bound.min_slots).min(member.requests_max())
     }
 }

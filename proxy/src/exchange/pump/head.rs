@@ -131,7 +131,7 @@ impl Exchange<'_> {
             // (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }
-        self.attempt.clock.handle_response();
+        self.attempt.clock.handle_response(head.status);
         self.status = head.status;
         // Bytes after a response that has no body have no meaning: they are dropped with the connection.
         let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;

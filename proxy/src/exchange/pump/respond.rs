@@ -6,7 +6,7 @@ use crate::codec::source::Source;
 use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
 use crate::exchange::attempt::Part;
-use crate::exchange::outcome::TryError;
+use crate::exchange::outcome::{TryError, timed_out};
 use ringway_http1::Encoding;
 use std::task::{Context, Poll};
 
@@ -14,11 +14,14 @@ impl Exchange<'_> {
     /// Sends the request and waits until the response can be forwarded.
     pub(in crate::exchange) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         let polled = self.poll_try(context);
-        if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
-            && !matches!(error, ProxyError::ResponseTimeout)
-        {
-            // How fast an attempt fails says nothing about how fast it would have had a response.
-            self.attempt.clock.forget();
+        if let Poll::Ready(Err(TryError::Upstream(error))) = polled {
+            let clock = &mut self.attempt.clock;
+            if error != ProxyError::ResponseTimeout {
+                // How fast an attempt fails says nothing about how fast it would have had a response.
+                clock.forget();
+            } else if timed_out(error, &self.client.open.worker, self.request.limit) == error {
+                clock.handle_timeout();
+            }
         }
         polled
     }

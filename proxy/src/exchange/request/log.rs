@@ -30,13 +30,15 @@ impl Request {
         let owner = self.selection.owner().filter(|_| self.hash.is_some()).map_or("-", |slot| id(usize::from(slot.0)));
         let backend = self.report.backend.map_or("-", id);
         let hash = self.hash.map_or("-".to_owned(), |hash| format!("{hash:016x}"));
+        let priority = self.routed_by.http(self.listener).routes[self.route].priority;
         out.field(
             "x-ringway-explain",
             format!(
-                "service={}; policy={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
+                "service={}; policy={}; priority={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
                  spills={}; skipped={}; hot={}; retries={}; generation={}",
                 service.config.name,
                 service.config.policy.name(),
+                priority.unwrap_or(service.config.priority).name(),
                 if self.keyed { "present" } else { "missing" },
                 self.selection.spills(),
                 self.selection.skipped(),

@@ -95,7 +95,7 @@ pub(super) fn route_of(
         return Err(refuse(ProxyError::WebSocketKey).into());
     }
     let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
-    let arrived = Arrival::New;
+    let arrived = (Arrival::New, http.routes[route].priority);
     let admitted = admission::admit((view, service), worker, &input, arrived, key_bytes, now).map_err(refuse)?;
     Ok(Routed { route, service, origin, hold, explain, admitted })
 }

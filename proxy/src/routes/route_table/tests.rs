@@ -5,7 +5,16 @@ use ringway_config::model::HeaderMatch;
 use ringway_http1::{Limits, parse_request};
 
 fn route(host: Option<HostMatch>, path: Option<PathMatch>) -> Route {
-    Route { host, path, methods: Vec::new(), headers: Vec::new(), service: 0, split: None, actions: None }
+    Route {
+        host,
+        path,
+        methods: Vec::new(),
+        headers: Vec::new(),
+        service: 0,
+        split: None,
+        actions: None,
+        priority: None,
+    }
 }
 
 fn exact(host: &str) -> Option<HostMatch> {
@@ -296,6 +305,7 @@ fn a_route() -> impl Strategy<Value = Route> {
         service: 0,
         split: None,
         actions: None,
+        priority: None,
     })
 }
 

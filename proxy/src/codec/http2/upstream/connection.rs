@@ -11,8 +11,8 @@ use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer, Timers};
 use crate::snapshot::connection_life::ConnectionLife;
 use crate::snapshot::connection_slot::ConnectionSlot;
-use ringway_config::model::Keepalive;
-use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
+use ringway_config::model::{Keepalive, UpstreamFlood};
+use ringway_http2::{Config, Connection as Codec, Event, FloodLimits, Reason, Role};
 use ringway_message::{Limits, ResponseHead};
 use ringway_telemetry::counters::Registry;
 use std::cell::{Cell, RefCell};
@@ -52,6 +52,16 @@ pub(crate) struct Connection {
     heads: RefCell<Vec<(ResponseHead, Vec<u8>)>>,
 }
 
+/// What a backend may send.
+fn flood_limits(flood: &UpstreamFlood) -> FloodLimits {
+    FloodLimits {
+        pings_max: flood.pings_max,
+        window_updates_max: flood.window_updates_max,
+        empty_data_max: flood.empty_data_max,
+        ..FloodLimits::new(Role::Client)
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.line.released.set(true);
@@ -67,6 +77,7 @@ impl Connection {
         slot: ConnectionSlot,
         dispatcher: &Rc<Dispatcher>,
         keepalive: Keepalive,
+        flood: UpstreamFlood,
     ) -> io::Result<Rc<Self>> {
         let (timers, life) = (&dispatcher.timers, Cell::new(slot.life));
         let secure = matches!(stream, Stream::Client(_));
@@ -78,6 +89,7 @@ impl Connection {
             streams_max,
             connection_window: window,
             connection_window_max: window,
+            floods: flood_limits(&flood),
             ..Config::new(Role::Client)
         };
         let link = Link::new(Codec::new(config, Rc::clone(&dispatcher.http2_memory)));
@@ -142,7 +154,7 @@ pub(super) struct Line {
     keepalive: Keepalive,
     /// It takes no more streams: it has ended, or will once its open streams are over.
     pub(super) closed: Cell<bool>,
-    doubted: Cell<bool>,
+    pub(super) doubted: Cell<bool>,
     pub(super) streams: Cell<usize>,
     /// How often bytes have come.
     heard: Cell<u64>,

@@ -88,6 +88,19 @@ impl Shared {
         Some(Opening(Rc::clone(&self.opening)))
     }
 
+    /// Permission to open one that no request waits for yet. Those that come meanwhile wait for it.
+    pub(crate) fn open_ahead(&self) -> Opening {
+        self.opening.under_way.set(self.opening.under_way.get() + 1);
+        self.opening.failed.set(None);
+        Opening(Rc::clone(&self.opening))
+    }
+
+    /// Those that still take streams, if only once one has ended.
+    pub(crate) fn len(&self) -> usize {
+        let takes = |connection: &&Rc<Connection>| !connection.line.closed.get() && !connection.line.doubted.get();
+        self.connections.borrow().iter().filter(takes).count()
+    }
+
     /// The end of an opening that is under way, or begins next.
     pub(crate) fn opened(&self) -> Notified<'_> {
         self.opening.over.notified()

@@ -86,7 +86,7 @@ impl Load {
         self.limit.fetch_add(1 << 32, Relaxed);
     }
 
-    /// One of these is over: just before its [release](Load::release).
+    /// One of these is over: just before it gives its place back.
     #[inline]
     pub fn end_answer(&self) {
         self.limit.fetch_sub(1 << 32, Relaxed);

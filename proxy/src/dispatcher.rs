@@ -12,10 +12,11 @@ mod shared;
 mod tasks;
 
 pub(crate) use budget::Budget;
-pub(crate) use bulk::BulkTurn;
+pub(crate) use bulk::{BULK_BYTES, BulkTurn};
 pub(crate) use command::Command;
 pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
 pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
 pub(crate) use per_ip::{PerIp, Place};
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
 pub(crate) use shared::{AccessSink, Shared};
+pub(crate) use tasks::wake_after_sockets;

@@ -1,6 +1,6 @@
 //! Bytes between two connections, both ways, unparsed: TCP listeners and upgraded HTTP connections.
 
-use crate::dispatcher::{BulkTurn, Dispatcher};
+use crate::dispatcher::{BULK_BYTES, BulkTurn, Dispatcher};
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
@@ -51,9 +51,6 @@ impl Duplex for Stream {
         Self::poll_drive(self, context);
     }
 }
-
-/// After so many bytes one way, that way uses a large buffer.
-const BULK_BYTES: u64 = 64 * 1024;
 
 /// Time limits of a tunnel.
 pub(crate) struct Limits {

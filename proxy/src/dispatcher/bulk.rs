@@ -3,6 +3,7 @@
 //! a few strides, however many downloads there are.
 
 use super::tasks;
+use crate::net::buffers::LARGE_BYTES;
 use ringway_telemetry::counters::WorkerCounters;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,10 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-/// Bytes that a transfer may move before it is one of bulk.
-const SMALL_BYTES: u64 = 64 * 1024;
+/// Bytes that a transfer may move before it is one of bulk: from then on it takes turns, and has a large buffer.
+pub(crate) const BULK_BYTES: u64 = 64 * 1024;
 /// Bytes of one turn: what one read into a large buffer brings.
-const STRIDE_BYTES: u64 = 256 * 1024;
+const STRIDE_BYTES: u64 = LARGE_BYTES as u64;
 /// Strides between two looks at the sockets: together they take about a sixth of a millisecond, and a look less than a hundredth of it.
 const STRIDES: usize = 2;
 
@@ -119,7 +120,7 @@ pub(crate) struct BulkTurn {
 
 impl Default for BulkTurn {
     fn default() -> Self {
-        Self { until: SMALL_BYTES, ticket: None }
+        Self { until: BULK_BYTES, ticket: None }
     }
 }
 
@@ -208,20 +209,20 @@ mod tests {
             let queue = BulkQueue::new(&Arc::default());
             let mut turn = BulkTurn::default();
             let context = Context::from_waker(Waker::noop());
-            assert!(turn.poll(SMALL_BYTES - 1, &queue, &context));
+            assert!(turn.poll(BULK_BYTES - 1, &queue, &context));
             assert!(queue.waiting.borrow().is_empty() && !queue.is_served.get());
-            assert!(!turn.poll(SMALL_BYTES, &queue, &context));
+            assert!(!turn.poll(BULK_BYTES, &queue, &context));
             // Polled for another reason meanwhile, it does not wait twice.
-            assert!(!turn.poll(SMALL_BYTES, &queue, &context));
+            assert!(!turn.poll(BULK_BYTES, &queue, &context));
             assert_eq!(queue.waiting.borrow().len(), 1);
             // From here on nobody polls that one again.
             let mut other = BulkTurn::default();
-            poll_fn(|context| match other.poll(SMALL_BYTES, &queue, context) {
+            poll_fn(|context| match other.poll(BULK_BYTES, &queue, context) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             })
             .await;
-            assert!(other.poll(SMALL_BYTES + STRIDE_BYTES - 1, &queue, &context));
+            assert!(other.poll(BULK_BYTES + STRIDE_BYTES - 1, &queue, &context));
         });
     }
 
@@ -250,7 +251,7 @@ mod tests {
             for index in 0..TRANSFERS {
                 let (queue, strides) = (Rc::clone(&queue), Rc::clone(&strides));
                 drop(tokio::task::spawn_local(async move {
-                    let (mut turn, mut moved) = (BulkTurn::default(), SMALL_BYTES);
+                    let (mut turn, mut moved) = (BulkTurn::default(), BULK_BYTES);
                     poll_fn(|context| {
                         while turn.poll(moved, &queue, context) {
                             moved += STRIDE_BYTES;

@@ -3,7 +3,7 @@
 use pin_project_lite::pin_project;
 use ringway_telemetry::counters::WorkerCounters;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -48,6 +48,12 @@ fn watched<T: Future<Output = ()>>(
     #[cfg(test)]
     let task = crate::simulation::counted(what, task);
     Watched { task, watch: PanicWatch { counters, what } }
+}
+
+/// Has the task that is polled be polled again once the runtime has looked at its sockets. A plain wake-up would not do: as long as a
+/// task is ready, they are looked at only once in a while.
+pub(crate) fn wake_after_sockets(context: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(context);
 }
 
 /// Begins a task; `what` names it in the log if it ends by a panic.

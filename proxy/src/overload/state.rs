@@ -96,28 +96,16 @@ impl OverloadState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shed::tests::config;
     use super::*;
     use crate::ambient;
-    use ringway_config::model::Overload;
-    use std::time::Duration;
 
     /// Memory at so many thousandths, with a way from 80 % to 90 %.
     fn under(per_mille: u64) -> OverloadState {
-        let config = Overload {
-            memory_bytes_max: None,
-            lag_max: None,
-            connections: false,
-            stop_keep_alive: 0.7,
-            shed_low_priority: 0.8,
-            sheds_default: true,
-            refuse_requests: 0.9,
-            stop_accepting: 0.95,
-            hold: Duration::ZERO,
-        };
         let mut usage = Usage::default();
         usage.set(Resource::Memory, Some((per_mille, 1_000)));
         let state = OverloadState::new(1, ambient::now());
-        state.publish(Stage::ShedLowPriority, false, Shed::of(&usage, &config), &usage);
+        state.publish(Stage::ShedLowPriority, false, Shed::of(&usage, &config()), &usage);
         state
     }
 

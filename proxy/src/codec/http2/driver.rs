@@ -1,12 +1,11 @@
 //! The driver of a connection: its socket, and the codec between that and the streams.
 
 use super::Link;
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::{Dispatcher, wake_after_sockets};
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use ringway_http2::{ConnectionError, Event};
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncWrite, ReadBuf};
@@ -85,8 +84,7 @@ impl Driver {
             }
             reads += 1;
             if reads > READS_MAX {
-                // Not a plain wake-up: as long as a task is ready, the runtime polls the sockets only once in a while.
-                let _ = pin!(tokio::task::yield_now()).poll(context);
+                wake_after_sockets(context);
                 return Poll::Pending;
             }
             let count = ready!(self.poll_fill(context));

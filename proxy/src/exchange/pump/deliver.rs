@@ -1,16 +1,16 @@
 //! The way down: head and body of the response, at the client's pace.
 
 use super::pace::{Pace, Party, Terms};
-use super::state::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
+use super::state::{Exchange, LONG_BYTES, Upload, room};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
+use crate::dispatcher::{BULK_BYTES, wake_after_sockets};
 use crate::error::ProxyError;
 use ringway_http1::{Body, Encoding};
 use ringway_message::HeadWriter;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
@@ -162,9 +162,8 @@ impl Exchange<'_> {
         }
         let here = self.attempt.end.has_input();
         if here && self.compressor.is_some() && std::mem::replace(&mut turn.compressed, true) {
-            // One step, then other tasks have their turn. A plain wake-up would not do: as long as a task is ready, the
-            // runtime polls the sockets only once in a while. This one wakes after it has polled them.
-            let _ = pin!(tokio::task::yield_now()).poll(context);
+            // One step, then other tasks have their turn.
+            wake_after_sockets(context);
             return Step::Waits(Party::Backend);
         }
         if here && self.compressor.is_none() && self.encoding == Encoding::Identity {

@@ -27,9 +27,6 @@ pub(super) const WHOLE_BYTES_MAX: u64 = 12 * 1024;
 /// That moment.
 pub(super) const WHOLE_WAIT: Duration = Duration::from_millis(50);
 
-/// After so many bytes, a response is read with a large buffer.
-pub(super) const BULK_BYTES: u64 = 64 * 1024;
-
 /// The same from the start, when so many bytes are known to come.
 pub(super) const LONG_BYTES: u64 = 24 * 1024;
 

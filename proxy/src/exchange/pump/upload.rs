@@ -1,10 +1,11 @@
 //! The way up: head and body of the request, in the framing that the backend gets.
 
 use super::pace::{Party, Terms};
-use super::state::{BULK_BYTES, Exchange, Upload, room};
+use super::state::{Exchange, Upload, room};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
+use crate::dispatcher::BULK_BYTES;
 use crate::error::ProxyError;
 use crate::exchange::outcome::TryError;
 use ringway_http1::{Encoding, Progress};

@@ -9,5 +9,6 @@ pub(crate) mod plan;
 mod reply;
 mod serve;
 mod status;
+mod words;
 
 pub(crate) use serve::serve;

@@ -6,8 +6,10 @@ mod foreign;
 mod metrics;
 mod peak_share;
 pub(crate) mod plan;
+mod query;
 mod reply;
 mod serve;
+mod sessions;
 mod status;
 mod words;
 

@@ -8,6 +8,7 @@ mod context;
 mod listener_id;
 mod per_ip;
 mod permits;
+mod session_query;
 mod shared;
 mod tasks;
 
@@ -18,5 +19,6 @@ pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
 pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
 pub(crate) use per_ip::{PerIp, Place};
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
+pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
 pub(crate) use shared::{AccessSink, Shared};
 pub(crate) use tasks::wake_after_sockets;

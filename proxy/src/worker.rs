@@ -7,6 +7,7 @@ mod context;
 mod open_connection;
 mod peer;
 mod pool;
+mod sessions;
 mod succession;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -18,4 +19,5 @@ pub(crate) use ahead::{Seen, part_of};
 pub(crate) use context::Worker;
 pub(crate) use open_connection::OpenConnection;
 pub(crate) use peer::Peer;
+pub(crate) use sessions::SessionEntry;
 pub(crate) use view::{Upstream, View, WorkerService};

@@ -31,6 +31,7 @@ mod reload;
 mod resumption;
 mod retries;
 mod routes;
+mod sessions;
 mod shortage;
 mod tcp;
 mod udp;

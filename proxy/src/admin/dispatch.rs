@@ -2,8 +2,9 @@
 
 use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
+use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{explain, metrics, status};
+use super::{explain, metrics, sessions, status};
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -22,6 +23,7 @@ enum Resource {
     Readyz,
     Explain,
     Reload,
+    Sessions,
 }
 
 /// Every path, what is there, and the methods that it takes.
@@ -31,6 +33,7 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/explain", Resource::Explain, &[Method::GET, Method::HEAD, Method::POST]),
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
+    ("/sessions", Resource::Sessions, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
 ];
 /// Longest body, in bytes.
@@ -63,6 +66,7 @@ where
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
         Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
+        Resource::Sessions => sessions::sessions(control, request.uri().query().unwrap_or_default()).await,
         Resource::Reload => reload(control.clone()).await,
     }
 }
@@ -87,8 +91,7 @@ fn paths() -> String {
 
 /// Where a key goes.
 fn explain_key(control: &ControlHandle, query: &str) -> Reply {
-    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
-    let value = |name: &str| parameters.clone().find(|(known, _)| *known == name).map(|(_, value)| unescape(value));
+    let value = |name: &str| pairs(query).find(|(known, _)| *known == name).map(|(_, value)| value);
     let service = value("service");
     let (key, hash) = (value("key"), value("hash"));
     let hash = hash.and_then(|hash| u64::from_str_radix(std::str::from_utf8(&hash).ok()?, 16).ok());
@@ -146,11 +149,6 @@ where
     };
     serde_json::from_slice(&bytes)
         .map_err(|problem| error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {problem}")))
-}
-
-/// Percent-decoding, as of a form; what is no escape stands for itself.
-fn unescape(text: &str) -> Vec<u8> {
-    percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
 }
 
 async fn reload(control: ControlHandle) -> Reply {

@@ -4,7 +4,7 @@ use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError};
 use super::topology::TopologyStatus;
 use crate::ambient;
-use crate::dispatcher::Fullness;
+use crate::dispatcher::{Command, Fullness, SessionPage, SessionQuery};
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
@@ -14,6 +14,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// A narrow view of the control side.
 #[derive(Clone)]
@@ -86,6 +88,17 @@ impl ControlHandle {
     pub(crate) fn fullness(&self, now: Instant) -> HashMap<String, Fullness> {
         let (state, snapshot) = (self.0.state(), self.0.current.load());
         state.listeners.fullness(&snapshot.config, now)
+    }
+
+    /// Asks every worker what is under way there: an answer for each, in their order.
+    pub(crate) fn list_sessions(&self, query: &Arc<SessionQuery>) -> Vec<oneshot::Receiver<SessionPage>> {
+        let ask = |commands: &UnboundedSender<Command>| {
+            let (reply, answer) = oneshot::channel();
+            // One that has ended drops the channel, and does not answer.
+            let _ = commands.send(Command::List(Arc::clone(query), reply));
+            answer
+        };
+        self.0.commands.iter().map(ask).collect()
     }
 
     /// Reads the source again and applies it. Takes as long as a build does.

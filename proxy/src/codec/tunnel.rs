@@ -167,15 +167,16 @@ impl Direction {
     }
 }
 
-/// Relays until both sides have ended. A side that half-closes can still receive.
+/// Relays until both sides have ended. A side that half-closes can still receive. `tell` gets how many bytes have moved up and down, as
+/// they do.
 pub(crate) async fn relay(
     client: &mut impl Duplex,
     upstream: &mut impl Duplex,
-    up: &mut Direction,
-    down: &mut Direction,
+    (up, down): (&mut Direction, &mut Direction),
     dispatcher: &Dispatcher,
     timer: &Timer,
     limits: &Limits,
+    tell: impl Fn(u64, u64),
 ) -> End {
     timer.set_before(limits.idle, limits.session);
     let end = poll_fn(|context| {
@@ -185,7 +186,10 @@ pub(crate) async fn relay(
         });
         match moved {
             Err(_) => return Poll::Ready(End::Reset),
-            Ok(true) => timer.set_before(limits.idle, limits.session),
+            Ok(true) => {
+                timer.set_before(limits.idle, limits.session);
+                tell(up.moved, down.moved);
+            }
             Ok(false) => {}
         }
         client.poll_drive(context);

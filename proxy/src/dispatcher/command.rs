@@ -2,6 +2,7 @@
 
 use super::listener_id::{ListenerId, Listening};
 use super::permits::{ConnectionPermit, ListenerPermits};
+use super::session_query::{SessionPage, SessionQuery};
 use crate::net::transport::Detached;
 use crate::snapshot::connection_slot::Wanted;
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     GiveWay(Arc<Wanted>),
     /// As Unlisten for all; replies when the last connection has ended.
     Drain { done: oneshot::Sender<()> },
+    /// List what is under way.
+    List(Arc<SessionQuery>, oneshot::Sender<SessionPage>),
     /// End now.
     Stop,
 }

@@ -32,6 +32,15 @@ impl ListenerKind {
             Protocol::Udp(_) => Self::Udp,
         }
     }
+
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// A listening socket.

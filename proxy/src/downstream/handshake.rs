@@ -49,7 +49,7 @@ pub(crate) fn serve(
     let worker = &frontend.worker;
     let Some((view, listener)) = worker.listener(active_listener) else { return };
     let config = &view.snapshot.config.listeners[listener];
-    let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
+    let mut open = OpenConnection::begin(worker, active_listener, Some(permit), address);
     // A peer that sends a PROXY header stands for another client, which is counted once it is known.
     let stands_in = config.proxy_protocol.contains(address.ip());
     if !stands_in && !open.enter(config, address) {

@@ -7,6 +7,7 @@ use super::outcome::{TryError, outcome_of, timed_out};
 use super::pump::Exchange;
 use crate::codec::source::Gone;
 use crate::codec::tunnel::Duplex;
+use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
@@ -107,6 +108,8 @@ impl Hedge {
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
+                request.entry.set_backend(&request.view, request.service, guard.index());
+                request.entry.set_state(SessionState::Waiting);
                 exchange.replace(second.attempt);
                 // Once its connection is closed, its reservation is free for others, however long this response takes.
                 drop(first_guard);

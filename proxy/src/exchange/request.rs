@@ -4,6 +4,7 @@ use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Source;
+use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
 use crate::net::timer::Deadline;
@@ -12,7 +13,7 @@ use crate::routing::rate_limit::Admission;
 use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
 use crate::upstream::search::BackendSearch;
-use crate::worker::{View, Worker};
+use crate::worker::{SessionEntry, View, Worker};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{FieldName, HeadWriter, Line, Method, ResponseHead, Span, Version};
@@ -98,6 +99,8 @@ pub(crate) struct Request {
     /// End of the whole exchange.
     pub(crate) limit: Deadline,
     pub(crate) report: Report,
+    /// In the table of what is under way.
+    pub(crate) entry: SessionEntry,
     /// Backends that have not taken it.
     pub(crate) failover: Failover,
     /// Its retries, as far as they are limited.
@@ -154,6 +157,12 @@ impl Request {
         self.joined = progress.data;
         self.report.received_bytes += progress.consumed as u64;
         Ok(())
+    }
+
+    /// There is a connection to its backend.
+    pub(crate) fn handle_connection(&mut self) {
+        self.failover.handle_taken();
+        self.entry.set_state(SessionState::Waiting);
     }
 
     /// Takes what has come behind the body: it is sent with each attempt.

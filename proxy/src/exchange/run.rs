@@ -115,6 +115,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];
         request.report.backend = Some(guard.index());
+        request.entry.set_backend(&request.view, request.service, guard.index());
         let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
         request.failover.begin(connect_timeout, this.service.turnover());
         match on_backend(client, request, guard).await {

@@ -3,6 +3,7 @@
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
 use crate::codec::tunnel::{self, Direction, End};
+use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
@@ -16,7 +17,7 @@ use crate::upstream::in_flight::InFlight;
 use crate::upstream::queue;
 use crate::upstream::retry::{self, Retries};
 use crate::upstream::search::{self, BackendSearch};
-use crate::worker::{OpenConnection, Peer, View, Worker};
+use crate::worker::{OpenConnection, Peer, SessionEntry, View, Worker};
 use ringway_health::Outcome;
 use ringway_ring::Selection;
 use ringway_telemetry::access::Value;
@@ -39,6 +40,8 @@ struct Session {
     backend: Option<usize>,
     up_bytes: u64,
     down_bytes: u64,
+    /// In the table of what is under way.
+    entry: SessionEntry,
 }
 
 /// Serves a session of a service to its end. `hello`: the bytes that have been read of it.
@@ -62,7 +65,9 @@ pub(super) async fn serve(
     let selection = this.service.backend_set.begin(context);
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
-    let mut session = Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes };
+    let entry = SessionEntry::begin(&open.entry, &view, service, "tcp");
+    let mut session =
+        Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry };
     let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
         Ok(connected) => session.relay(connected, worker, timer, &mut stream, hello).await,
         Err(error) => {
@@ -130,6 +135,7 @@ impl Session {
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
+            self.entry.set_backend(&view, self.service, guard.index());
             let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
             tries.failover.begin(connect_timeout, this.service.turnover());
             let limit = tries.failover.limit();
@@ -246,7 +252,9 @@ impl Session {
         let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
         let (mut up, mut down) = (Direction::new(hello), Direction::new(<_>::default()));
         let state = Arc::clone(&this.service.backends[guard.index()].state);
-        let relay = tunnel::relay(stream, &mut backend, &mut up, &mut down, worker, timer, &limits);
+        self.entry.set_state(SessionState::Relaying);
+        let tell = |up, down| self.entry.set_bytes(up, down);
+        let relay = tunnel::relay(stream, &mut backend, (&mut up, &mut down), worker, timer, &limits, tell);
         let end = if this.service.config.close_on_down {
             // A client whose session is ended reconnects, and gets another backend.
             tokio::select! {

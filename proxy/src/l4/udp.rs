@@ -16,7 +16,7 @@ use crate::routing::hash_key::KeyInput;
 use crate::snapshot::BackendState;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
-use crate::worker::{ActiveListener, OpenConnection, View, Worker};
+use crate::worker::{ActiveListener, OpenConnection, SessionEntry, View, Worker};
 use ringway_config::model::{Protocol, UdpListener};
 use ringway_ring::{Selection, Slot};
 use std::cell::RefCell;
@@ -188,11 +188,13 @@ impl Front {
         admission::count_served(this, keyed, &selection, Some(guard.index()));
         let flow = Flow::new(path, backend, upstream, permit, self.worker.timer(), udp);
         self.flows.borrow_mut().insert(&flow);
-        let open = OpenConnection::begin(&self.worker, &active_listener, None);
+        let open = OpenConnection::begin(&self.worker, &active_listener, None, path.client);
         let service = udp.service;
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), ambient::now());
-        let started = Started { open, view, service, guard, _admission: admitted.admission, selection, hash, at };
+        let entry = SessionEntry::of_flow(&open.entry, &view, service, guard.index());
+        let started =
+            Started { entry, open, view, service, guard, _admission: admitted.admission, selection, hash, at };
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }

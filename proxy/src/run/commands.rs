@@ -280,6 +280,10 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                     let (service, backend) = wanted.names();
                     wanted.handle(|| this.worker.close_idle(service, backend));
                 }
+                Some(Command::List(query, reply)) => {
+                    // Nobody may wait for it any longer.
+                    let _ = reply.send(this.worker.sessions.list(&query));
+                }
                 Some(Command::Drain { done }) => this.drain(done),
             },
             due = ticker.tick() => {

@@ -242,6 +242,7 @@ pub(super) fn after_the_last_request(world: &World) {
             ("copies", worker.mirroring.get()),
             ("answers being compressed", worker.compressing.get()),
             ("large buffers out", worker.buffers.large_out()),
+            ("sessions listed", worker.sessions.counts().1),
             ("farewells", frontend.farewells.get() as usize),
         ];
         let kept = counts.iter().filter(|(_, count)| *count > 0);
@@ -274,6 +275,10 @@ pub(super) fn at_rest(world: &World) {
         let (timers, tasks) = (worker.timers.in_use(), frontend.streams.waiting());
         if timers > 0 || tasks > 0 {
             wrong.push(format!("worker {}: {timers} timers and {tasks} tasks in the end", worker.index));
+        }
+        let listed = worker.sessions.counts().0;
+        if listed > 0 {
+            wrong.push(format!("worker {}: {listed} connections are listed in the end", worker.index));
         }
     }
     debug_assert_eq!(SERVICES.len(), 3);

@@ -3,6 +3,7 @@
 use super::active_listener::ActiveListener;
 use super::ahead::Openings;
 use super::pool::Pool;
+use super::sessions::Sessions;
 use super::succession::{Backends, Succession};
 use super::view::{Upstream, View, WorkerLive, WorkerService};
 use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
     /// Connections that are opened before a request needs them.
     pub(crate) openings: Openings,
+    /// What they and their requests are, for who asks.
+    pub(crate) sessions: Rc<Sessions>,
     /// Client connections that are open.
     pub(super) open: Cell<usize>,
     /// Accept loops that have a socket.
@@ -60,6 +63,7 @@ impl Worker {
         let snapshot = Arc::clone(snapshots.read());
         let dispatcher = Dispatcher::new(index, shared);
         let timers = Rc::clone(&dispatcher.timers);
+        let sessions = Sessions::new(index, Rc::clone(&timers));
         let (services, with_hot_keys) = (Box::default(), Box::default());
         let none = View { snapshot: Arc::clone(&snapshot), services, with_hot_keys, timers };
         let worker = Self {
@@ -69,6 +73,7 @@ impl Worker {
             snapshots: RefCell::new(snapshots),
             listening: RefCell::default(),
             openings: Openings::default(),
+            sessions,
             open: Cell::new(0),
             accepting: Cell::new(0),
             all_closed: Notify::new(),

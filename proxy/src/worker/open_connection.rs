@@ -2,6 +2,7 @@
 
 use super::active_listener::ActiveListener;
 use super::context::Worker;
+use super::sessions::ConnectionEntry;
 use crate::dispatcher::{ConnectionPermit, Place};
 use crate::net::timer::Deadline;
 use ringway_config::model::{KeepAlive, Listener, Protocol};
@@ -31,6 +32,8 @@ pub(crate) struct OpenConnection {
     _permit: Option<ConnectionPermit>,
     /// Among the connections of its client's address.
     place: Option<Place>,
+    /// In the table of what is open.
+    pub(crate) entry: Rc<ConnectionEntry>,
     begun: Deadline,
     /// Requests that have come while their number or its age had a limit.
     requests: Cell<u32>,
@@ -46,6 +49,7 @@ impl OpenConnection {
         worker: &Rc<Worker>,
         active_listener: &Rc<ActiveListener>,
         permit: Option<ConnectionPermit>,
+        client: SocketAddr,
     ) -> Self {
         worker.open.set(worker.open.get() + 1);
         worker.counters.connections.increment();
@@ -55,6 +59,7 @@ impl OpenConnection {
             active_listener: Rc::clone(active_listener),
             _permit: permit,
             place: None,
+            entry: ConnectionEntry::new(&worker.sessions, active_listener, client),
             begun: worker.timers.now(),
             requests: Cell::new(0),
             jitter: Cell::new(0),

@@ -120,6 +120,9 @@ impl Exchange<'_> {
         };
         let sent = self.request.report.sent_bytes;
         let moved = sent > sent_before || turn.flushed || std::mem::take(&mut self.upload_moved);
+        if moved {
+            self.request.entry.set_bytes(self.request.report.received_bytes, sent);
+        }
         // Once the whole body is written, its pace can no longer be measured.
         let terms = Terms::of_writing(self.client_timeouts(), !self.is_body_done());
         let idle = self.timeouts().body_idle;

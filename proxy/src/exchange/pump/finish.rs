@@ -6,7 +6,7 @@ use super::state::{Exchange, Place, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
 use crate::codec::tunnel::{self, Direction};
-use crate::dispatcher::BulkTurn;
+use crate::dispatcher::{BulkTurn, SessionState};
 use crate::error::ProxyError;
 use crate::exchange::attempt::Attempt;
 use crate::exchange::outcome::Next;
@@ -28,6 +28,7 @@ impl Exchange<'_> {
 
     /// Forwards the response, and settles both connections.
     pub(in crate::exchange) async fn finish(&mut self) -> (u16, Option<ProxyError>, Next) {
+        self.request.entry.set_state(SessionState::Responding);
         // The response has begun: the request is not sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -125,7 +126,12 @@ impl Exchange<'_> {
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
         let (client, timer) = (&mut self.client.end, &self.client.timer);
-        let end = tunnel::relay(client, &mut self.attempt.end, &mut up, &mut down, &worker, timer, &limits).await;
+        let (received_bytes, sent_bytes) = (self.request.report.received_bytes, self.request.report.sent_bytes);
+        let entry = &self.request.entry;
+        entry.set_state(SessionState::Relaying);
+        let tell = |up, down| entry.set_bytes(received_bytes + up, sent_bytes + down);
+        let end =
+            tunnel::relay(client, &mut self.attempt.end, (&mut up, &mut down), &worker, timer, &limits, tell).await;
         if end == tunnel::End::Reset {
             // If one side has reset, the other must not see a clean end.
             self.client.end.abort();

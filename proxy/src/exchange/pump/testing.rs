@@ -52,7 +52,7 @@ impl Stage {
         let view = worker.view();
         let key = ListenerId::of(&view.snapshot.config.listeners[0]);
         let active = ActiveListener::new(key, "127.0.0.1:0".into(), Arc::<ListenerPermits>::default());
-        let open = Rc::new(OpenConnection::begin(&worker, &active, None));
+        let open = Rc::new(OpenConnection::begin(&worker, &active, None, SocketAddr::from(([127, 0, 0, 1], 1))));
         let (http1, theirs) = connection(shape);
         let peer = Rc::new(Peer::new(SocketAddr::from(([127, 0, 0, 1], 1))));
         let mut client = Client::new(open, ClientEnd::Http1(http1), peer);

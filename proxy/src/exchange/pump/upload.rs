@@ -35,6 +35,9 @@ impl Exchange<'_> {
         let terms = self.reading_terms();
         let party = if self.starved { Party::Client } else { Party::Backend };
         let moved = (self.request.report.received_bytes, std::mem::take(&mut self.upload_moved));
+        if moved.1 {
+            self.request.entry.set_bytes(moved.0, self.request.report.sent_bytes);
+        }
         let idle = self.timeouts().body_idle;
         self.upload_pace.wait(&self.client.timer, party, moved, (&terms, idle), self.limit);
     }

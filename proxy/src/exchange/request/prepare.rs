@@ -17,7 +17,7 @@ use crate::routing::forwarded::{self, Origin};
 use crate::snapshot::Service;
 use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
-use crate::worker::View;
+use crate::worker::{SessionEntry, View};
 use ringway_config::model::UpstreamProtocol;
 use ringway_message::{HeadWriter, RequestHead, Version};
 use std::rc::Rc;
@@ -72,6 +72,8 @@ pub(crate) fn prepare(
         (response_lines, _) = lines.into_parts();
     }
     let (out, lines) = out.into_parts();
+    let entry = SessionEntry::begin(&client.open.entry, view, service, version_name(head.version));
+    entry.set_request((head.method_span.of(bytes), head.target.of(bytes)), route);
     Ok(Box::new(Request {
         routed_by: Rc::clone(view),
         view: Rc::clone(view),
@@ -113,6 +115,7 @@ pub(crate) fn prepare(
         limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
         failover: Failover::default(),
         retries: Retries::default(),
+        entry,
         report: Report {
             line,
             client: named_client(client, origin),
@@ -120,6 +123,14 @@ pub(crate) fn prepare(
             ..Report::default()
         },
     }))
+}
+
+fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+        Version::Http2 => "HTTP/2",
+    }
 }
 
 /// The client for the access log, where a trusted hop has named another than the peer.

@@ -1,0 +1,113 @@
+//! What an operator asks of workers about the connections and requests that are under way, and what they say.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// Requests, sessions and flows under way.
+    Sessions,
+    /// Connections of clients, busy or idle.
+    Connections,
+}
+
+/// What comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The oldest.
+    Age,
+    /// What has moved most bytes, both ways.
+    Bytes,
+}
+
+/// How far a request or a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionState {
+    /// It waits for a backend with room.
+    Queued,
+    /// A connection to its backend is opened.
+    Connecting,
+    /// It has been sent, or is being sent: its response has not begun.
+    Waiting,
+    /// Its response is on its way.
+    Responding,
+    /// Bytes go both ways: a tunnel, a session of TCP, a flow of UDP.
+    Relaying,
+    /// Of a connection: nothing is under way.
+    Idle,
+    /// Of a connection: something is.
+    Busy,
+}
+
+impl SessionState {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Queued, Self::Connecting, Self::Waiting, Self::Responding, Self::Relaying, Self::Idle, Self::Busy];
+
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Connecting => "connecting",
+            Self::Waiting => "waiting",
+            Self::Responding => "responding",
+            Self::Relaying => "relaying",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionQuery {
+    pub(crate) listed: Listed,
+    pub(crate) listener: Option<String>,
+    pub(crate) service: Option<String>,
+    pub(crate) backend: Option<String>,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) state: Option<SessionState>,
+    /// Only what is at least as old.
+    pub(crate) age_min: Duration,
+    pub(crate) order: Order,
+    /// Rows, at most.
+    pub(crate) rows_max: usize,
+}
+
+/// A connection, a request, a session or a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionRow {
+    pub(crate) worker: usize,
+    pub(crate) age: Duration,
+    pub(crate) state: SessionState,
+    pub(crate) protocol: &'static str,
+    pub(crate) client: SocketAddr,
+    pub(crate) listener: String,
+    /// Method and target, or their beginning.
+    pub(crate) request: Option<String>,
+    /// The number of the route on its listener, from 1.
+    pub(crate) route: Option<usize>,
+    pub(crate) service: Option<String>,
+    pub(crate) backend: Option<String>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// Of a connection: what is under way on it.
+    pub(crate) under_way: u32,
+}
+
+impl SessionRow {
+    pub(crate) fn rank(&self, order: Order) -> u128 {
+        match order {
+            Order::Age => self.age.as_nanos(),
+            Order::Bytes => u128::from(self.received_bytes) + u128::from(self.sent_bytes),
+        }
+    }
+}
+
+/// What a worker says: how many there are, and the first of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionPage {
+    pub(crate) total: usize,
+    pub(crate) rows: Vec<SessionRow>,
+}

@@ -1,0 +1,277 @@
+//! What a worker's clients have under way, for an operator who asks: connections, and the requests, sessions and flows on them.
+//!
+//! Each enters a table when it begins and leaves it when it ends, whichever way: its entry is a value that it owns. What changes
+//! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
+
+use super::active_listener::ActiveListener;
+use super::view::View;
+use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+use crate::net::timer::{Deadline, Timers};
+use slab::Slab;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// Bytes of method and target that are kept.
+const LINE_BYTES_MAX: usize = 64;
+
+/// A worker's tables.
+pub(crate) struct Sessions {
+    worker: usize,
+    timers: Rc<Timers>,
+    connections: RefCell<Slab<Connected>>,
+    under_way: RefCell<Slab<UnderWay>>,
+}
+
+/// A client's connection.
+struct Connected {
+    begun: Deadline,
+    listener: Rc<ActiveListener>,
+    client: SocketAddr,
+    under_way: u32,
+}
+
+/// A request, a session or a flow.
+struct UnderWay {
+    begun: Deadline,
+    /// Index of its connection.
+    connection: usize,
+    view: Rc<View>,
+    route: Option<u32>,
+    service: u32,
+    backend: Option<u32>,
+    state: SessionState,
+    protocol: &'static str,
+    received_bytes: u64,
+    sent_bytes: u64,
+    line: [u8; LINE_BYTES_MAX],
+    line_len: u8,
+}
+
+impl Sessions {
+    pub(super) fn new(worker: usize, timers: Rc<Timers>) -> Rc<Self> {
+        Rc::new(Self { worker, timers, connections: RefCell::default(), under_way: RefCell::default() })
+    }
+
+    /// How many connections and requests it lists.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.connections.borrow().len(), self.under_way.borrow().len())
+    }
+
+    /// Lists what is asked for, the first rows in their order.
+    pub(crate) fn list(&self, query: &SessionQuery) -> SessionPage {
+        match query.listed {
+            Listed::Connections => self.list_connections(query),
+            Listed::Sessions => self.list_under_way(query),
+        }
+    }
+
+    fn list_connections(&self, query: &SessionQuery) -> SessionPage {
+        let connections = self.connections.borrow();
+        let now = self.timers.now();
+        let state = |one: &Connected| if one.under_way > 0 { SessionState::Busy } else { SessionState::Idle };
+        let is_asked = |one: &&Connected| {
+            now.since(one.begun) >= query.age_min
+                && query.client.is_none_or(|client| client == one.client.ip().to_canonical())
+                && query.state.is_none_or(|wanted| wanted == state(one))
+                && query.listener.as_ref().is_none_or(|wanted| *wanted == *one.listener.name())
+                // Of no service, and no backend.
+                && query.service.is_none()
+                && query.backend.is_none()
+        };
+        let matching: Vec<&Connected> = connections.iter().map(|(_, one)| one).filter(is_asked).collect();
+        let row = |one: &&Connected| SessionRow {
+            worker: self.worker,
+            age: now.since(one.begun),
+            state: state(one),
+            protocol: one.listener.key().kind.name(),
+            client: one.client,
+            listener: one.listener.name().to_string(),
+            request: None,
+            route: None,
+            service: None,
+            backend: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+            under_way: one.under_way,
+        };
+        page(matching, query, |one| now.since(one.begun).as_nanos(), row)
+    }
+
+    fn list_under_way(&self, query: &SessionQuery) -> SessionPage {
+        let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
+        let now = self.timers.now();
+        let is_asked = |one: &&UnderWay| {
+            let connection = &connections[one.connection];
+            now.since(one.begun) >= query.age_min
+                && query.state.is_none_or(|wanted| wanted == one.state)
+                && query.client.is_none_or(|client| client == connection.client.ip().to_canonical())
+                && query.service.as_ref().is_none_or(|wanted| wanted == one.service_name())
+                && query.backend.as_deref().is_none_or(|wanted| one.backend_id() == Some(wanted))
+                && query.listener.as_ref().is_none_or(|wanted| *wanted == *connection.listener.name())
+        };
+        let matching: Vec<&UnderWay> = under_way.iter().map(|(_, one)| one).filter(is_asked).collect();
+        let row = |one: &&UnderWay| {
+            let connection = &connections[one.connection];
+            SessionRow {
+                worker: self.worker,
+                age: now.since(one.begun),
+                state: one.state,
+                protocol: one.protocol,
+                client: connection.client,
+                listener: connection.listener.name().to_string(),
+                request: one.request(),
+                route: one.route.map(|route| route as usize + 1),
+                service: Some(one.service_name().to_owned()),
+                backend: one.backend_id().map(str::to_owned),
+                received_bytes: one.received_bytes,
+                sent_bytes: one.sent_bytes,
+                under_way: 0,
+            }
+        };
+        let rank = |one: &UnderWay| match query.order {
+            Order::Age => now.since(one.begun).as_nanos(),
+            Order::Bytes => u128::from(one.received_bytes) + u128::from(one.sent_bytes),
+        };
+        page(matching, query, rank, row)
+    }
+}
+
+/// The first of what matches: only those are put in order and written out.
+fn page<T>(
+    mut matching: Vec<&T>,
+    query: &SessionQuery,
+    rank: impl Fn(&T) -> u128,
+    row: impl Fn(&&T) -> SessionRow,
+) -> SessionPage {
+    let total = matching.len();
+    let first = |one: &&T| std::cmp::Reverse(rank(one));
+    if query.rows_max < total {
+        matching.select_nth_unstable_by_key(query.rows_max, first);
+        matching.truncate(query.rows_max);
+    }
+    matching.sort_by_key(first);
+    SessionPage { total, rows: matching.iter().map(row).collect() }
+}
+
+impl UnderWay {
+    fn service_name(&self) -> &str {
+        &self.view.services[self.service as usize].service.config.name
+    }
+
+    fn backend_id(&self) -> Option<&str> {
+        let backend = self.backend? as usize;
+        Some(&self.view.services[self.service as usize].service.backends[backend].config.id)
+    }
+
+    fn request(&self) -> Option<String> {
+        let line = &self.line[..usize::from(self.line_len)];
+        let text = || String::from_utf8_lossy(line).into_owned();
+        (!line.is_empty()).then(|| if line.len() == LINE_BYTES_MAX { text() + "..." } else { text() })
+    }
+}
+
+/// A connection's entry.
+pub(crate) struct ConnectionEntry {
+    sessions: Rc<Sessions>,
+    index: usize,
+}
+
+impl ConnectionEntry {
+    pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
+        let begun = sessions.timers.now();
+        let connected = Connected { begun, listener: Rc::clone(listener), client, under_way: 0 };
+        let index = sessions.connections.borrow_mut().insert(connected);
+        Rc::new(Self { sessions: Rc::clone(sessions), index })
+    }
+}
+
+impl Drop for ConnectionEntry {
+    fn drop(&mut self) {
+        self.sessions.connections.borrow_mut().remove(self.index);
+    }
+}
+
+/// The entry of a request, a session or a flow, which keeps that of its connection.
+pub(crate) struct SessionEntry {
+    connection: Rc<ConnectionEntry>,
+    index: usize,
+}
+
+impl SessionEntry {
+    /// One that begins on this connection.
+    pub(crate) fn begin(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, protocol: &'static str) -> Self {
+        let sessions = &on.sessions;
+        sessions.connections.borrow_mut()[on.index].under_way += 1;
+        let index = sessions.under_way.borrow_mut().insert(UnderWay {
+            begun: sessions.timers.now(),
+            connection: on.index,
+            view: Rc::clone(view),
+            route: None,
+            service: service as u32,
+            backend: None,
+            state: SessionState::Queued,
+            protocol,
+            received_bytes: 0,
+            sent_bytes: 0,
+            line: [0; LINE_BYTES_MAX],
+            line_len: 0,
+        });
+        Self { connection: Rc::clone(on), index }
+    }
+
+    /// A flow of datagrams, which has its backend.
+    pub(crate) fn of_flow(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, backend: usize) -> Self {
+        let this = Self::begin(on, view, service, "udp");
+        this.set_backend(view, service, backend);
+        this.set_state(SessionState::Relaying);
+        this
+    }
+
+    /// What is asked for, and the number of the route that has taken it.
+    pub(crate) fn set_request(&self, (method, target): (&[u8], &[u8]), route: usize) {
+        let mut under_way = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut under_way[self.index];
+        let mut length = 0;
+        for part in [method, b" ", target] {
+            let kept = part.len().min(LINE_BYTES_MAX - length);
+            entry.line[length..length + kept].copy_from_slice(&part[..kept]);
+            length += kept;
+        }
+        (entry.line_len, entry.route) = (length as u8, Some(route as u32));
+    }
+
+    /// The backend that it goes to, of this version.
+    pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, backend: usize) {
+        let mut under_way = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut under_way[self.index];
+        if !Rc::ptr_eq(&entry.view, view) {
+            entry.view = Rc::clone(view);
+        }
+        (entry.service, entry.backend) = (service as u32, Some(backend as u32));
+        entry.state = SessionState::Connecting;
+    }
+
+    /// How far it has come.
+    #[inline]
+    pub(crate) fn set_state(&self, state: SessionState) {
+        self.connection.sessions.under_way.borrow_mut()[self.index].state = state;
+    }
+
+    /// How many bytes have moved so far.
+    #[inline]
+    pub(crate) fn set_bytes(&self, received: u64, sent: u64) {
+        let mut under_way = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut under_way[self.index];
+        (entry.received_bytes, entry.sent_bytes) = (received, sent);
+    }
+}
+
+impl Drop for SessionEntry {
+    fn drop(&mut self) {
+        let ConnectionEntry { sessions, index } = &*self.connection;
+        sessions.under_way.borrow_mut().remove(self.index);
+        sessions.connections.borrow_mut()[*index].under_way -= 1;
+    }
+}

@@ -31,7 +31,7 @@ mod statistics;
 
 pub use agent::{AgentMode, AgentParams, AgentReport};
 pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
-pub use member::{MemberKey, MemberRef, MemberView};
+pub use member::{MemberKey, MemberRef, MemberView, STATES};
 pub use params::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
     SlowStartParams, SuccessRateParams,

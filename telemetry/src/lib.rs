@@ -7,7 +7,10 @@
 pub mod access;
 pub mod catalogue;
 pub mod counters;
+pub mod exposition;
+pub mod listener;
 pub mod logs;
+pub mod process;
 mod render;
 
-pub use render::{Metrics, Sample};
+pub use render::{Metrics, OfBackends};

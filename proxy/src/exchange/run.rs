@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::on_backend::{Tried, on_backend};
 use super::outcome::{Next, TryError};
-use super::request::Request;
+use super::request::{Report, Request};
 use super::retry::{RetryRefused, count_retry, may_retry, place_for_retry};
 use super::{error_response, mirror};
 use crate::ambient;
@@ -45,6 +45,8 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     let now = ambient::now();
     let measured = Measured::new(now.saturating_duration_since(request.started));
     this.counters.durations.count(measured);
+    let Report { received_bytes, sent_bytes, .. } = request.report;
+    client.open.active_listener.counters.count(class, received_bytes, sent_bytes);
     if let Some(ended) = ended_try {
         ended.count_with(this, now, (request.started, measured));
     }

@@ -63,18 +63,23 @@ pub(super) async fn serve(
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
     let mut session = Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes };
+    let mut class = 0;
     let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
-        Ok(connected) => session.relay(connected, worker, timer, &mut stream, hello).await,
+        Ok(connected) => {
+            class = SESSION;
+            session.relay(connected, worker, timer, &mut stream, hello).await
+        }
         Err(error) => {
             let this = &session.view.services[session.service];
             worker.shared.counters.error(&this.service.config.name, error.reason());
-            this.counters.requests[0].increment();
+            this.counters.requests[class].increment();
             // The only way to report an error on a TCP connection is to close it.
             stream.abort();
             error.reason()
         }
     };
     session.view.services[session.service].counters.durations.record(ambient::since(session.started));
+    open.active_listener.counters.count(class, session.up_bytes, session.down_bytes);
     session.log(open, peer, reason);
 }
 

@@ -55,6 +55,7 @@ pub(super) async fn answer(front: Rc<Front>, flow: Rc<Flow>, mut started: Starte
     let class = if flow.refused.get() { 0 } else { SESSION };
     this.counters.requests[class].increment();
     started.guard.handle_class(class);
+    started.open.active_listener.counters.count(class, flow.up.get(), flow.down.get());
     this.counters.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
 }

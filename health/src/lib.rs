@@ -31,10 +31,10 @@ mod statistics;
 
 pub use agent::{AgentMode, AgentParams, AgentReport};
 pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
-pub use member::{MemberKey, MemberRef, MemberView, STATES};
+pub use member::{MemberKey, MemberRef, MemberView};
 pub use params::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
     SlowStartParams, SuccessRateParams,
 };
-pub use service::{Member, ServiceHealth};
+pub use service::{Member, STATES, ServiceHealth};
 pub use statistics::mean_latency_micros;

@@ -130,9 +130,6 @@ impl<'a> From<&'a MemberKey> for MemberRef<'a> {
     }
 }
 
-/// Every state that a backend may be in, as [`MemberView::state`] names them.
-pub const STATES: [&str; 7] = ["up", "degraded", "down", "unknown", "ejected", "draining", "drained"];
-
 /// A backend as the status shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemberView {

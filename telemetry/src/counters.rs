@@ -1,5 +1,6 @@
 //! What the data path counts: one set of numbers per worker, each written by that worker alone.
 
+use crate::exemplars::Exemplars;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,8 +69,8 @@ impl Durations {
 /// A duration with its bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    bucket: usize,
-    micros: u64,
+    pub(crate) bucket: usize,
+    pub(crate) micros: u64,
 }
 
 impl Measured {
@@ -131,6 +132,8 @@ pub struct ServiceCounters {
     pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
+    /// Traces of some of them.
+    pub exemplars: Exemplars,
     /// Tries after the first.
     pub retries: Cell,
     /// Sent on because of the bound.

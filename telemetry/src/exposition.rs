@@ -5,6 +5,7 @@
 //! together, numbers of buckets are floats, the page ends with `# EOF`).
 
 use crate::catalogue::{self, Kind, Metric};
+use crate::exemplars::PerBucket;
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -152,16 +153,28 @@ impl Page {
         }
     }
 
-    /// What is counted in a histogram, by bounds in microseconds; the last count is of what is above all of them.
-    pub(crate) fn histogram(&mut self, metric: &Metric, labels: &str, bounds: &Bounds, counts: &[u64], sum: f64) {
+    /// What is counted in a histogram: in each bucket, the last of which is of what is above all bounds, and summed; with traces that
+    /// stand for some of them.
+    pub(crate) fn histogram(
+        &mut self,
+        metric: &Metric,
+        labels: &str,
+        bounds: &Bounds,
+        (counts, sum): (&[u64], f64),
+        exemplars: Option<&PerBucket>,
+    ) {
         let mut count = 0;
-        for (in_bucket, bound) in counts.iter().zip(&bounds.0) {
+        let exemplars = exemplars.filter(|_| self.format == Format::OpenMetrics);
+        for (index, (in_bucket, bound)) in counts.iter().zip(&bounds.0).enumerate() {
             count += in_bucket;
             self.text.push_str(metric.name);
             self.text.push_str("_bucket{");
             self.text.push_str(labels);
             self.text.push_str(bound);
             self.text.push_str(itoa::Buffer::new().format(count));
+            if let Some(exemplar) = exemplars.and_then(|exemplars| exemplars[index]) {
+                exemplar.write(&mut self.text);
+            }
             self.text.push('\n');
         }
         for (part, number) in [("_sum{", sum), ("_count{", count as f64)] {
@@ -199,7 +212,7 @@ impl Page {
 
     /// The whole page.
     #[must_use]
-    pub(crate) fn finish(mut self) -> String {
+    pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
         }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod catalogue;
 pub mod counters;
+pub mod exemplars;
 pub mod exposition;
 pub mod listener;
 pub mod logs;

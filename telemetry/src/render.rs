@@ -3,6 +3,7 @@
 use crate::catalogue::{self, Kind, Metric};
 use crate::counters::{BUCKETS_MICROS, CLASS_NAMES, CLASSES, Cell, Durations, Registry, RetryLimit};
 use crate::counters::{BackendCounters, ServiceCounters, WorkerCounters};
+use crate::exemplars::PerBucket;
 use crate::exposition::{Bounds, Format, LabelSets, Page};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::sync::Arc;
@@ -77,12 +78,14 @@ impl Metrics {
         self.counters.for_services(|name, counters| {
             let mut labels = LabelSets::default();
             labels.push(&[("service", name)]);
-            let (mut buckets, mut sum_micros) = ([0; BUCKETS], 0);
+            let (mut buckets, mut sum_micros, mut exemplars) = ([0; BUCKETS], 0, PerBucket::default());
             for counters in counters {
                 add_durations(&counters.durations, &mut buckets, &mut sum_micros);
+                counters.exemplars.add_to(&mut exemplars);
             }
+            let counted = (&buckets[..], sum_micros as f64 / 1e6);
             for labels in labels.iter() {
-                page.histogram(&catalogue::REQUEST_DURATION, labels, bounds, &buckets, sum_micros as f64 / 1e6);
+                page.histogram(&catalogue::REQUEST_DURATION, labels, bounds, counted, Some(&exemplars));
             }
         });
         for (metric, of_service) in [(catalogue::PROXY_ERRORS, true), (catalogue::REJECTED, false)] {
@@ -206,7 +209,7 @@ impl BackendSums {
         let metric = catalogue::BACKEND_REQUEST_DURATION;
         page.head(&metric);
         for (labels, sum) in self.labels.iter().zip(&self.sums) {
-            page.histogram(&metric, labels, bounds, &sum.buckets, sum.sum_micros as f64 / 1e6);
+            page.histogram(&metric, labels, bounds, (&sum.buckets, sum.sum_micros as f64 / 1e6), None);
         }
     }
 }
@@ -314,7 +317,14 @@ mod tests {
         assert_eq!(of("request_duration_seconds_bucket{service=\"s\",backend=\"b\",le=\"0.0025\"}"), 0.0);
         assert_eq!(of("request_duration_seconds_bucket{service=\"s\",backend=\"b\",le=\"0.005\"}"), 1.0);
         assert_eq!(of("request_duration_seconds_sum{service=\"s\",backend=\"b\"}"), 0.003);
+        let measured = crate::counters::Measured::new(Duration::from_millis(700));
+        let service = metrics.counters.service("s");
+        service.durations.count(measured);
+        service.exemplars.note(measured, 0xab, 1_700_000_000_007);
+        assert!(!render(&metrics).contains("trace_id"), "the other form has no place for it");
         let open = metrics.page(Format::OpenMetrics, OfBackends::All, |_| {});
+        let exemplar = "le=\"1.0\"} 1 # {trace_id=\"000000000000000000000000000000ab\"} 0.7 1700000000.007\n";
+        assert!(open.contains(exemplar), "{open}");
         assert!(open.contains("# TYPE ringway_backend_responses counter\n"), "{open}");
         assert!(open.contains(",le=\"1.0\"} 1\n") && open.ends_with("# EOF\n"), "{open}");
     }

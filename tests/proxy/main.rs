@@ -25,6 +25,7 @@ mod overload;
 mod plan;
 mod policies;
 mod preconnect;
+mod prometheus;
 mod protocols;
 mod quic;
 mod reload;

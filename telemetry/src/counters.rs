@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use crate::buckets::{BUCKETS_MICROS, Measured};
+
 /// A number with one writer. Relaxed throughout: it orders nothing.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -36,12 +38,6 @@ impl Cell {
     }
 }
 
-/// Upper bounds of the duration buckets, in microseconds: 1-2.5-5 steps from 100 us to 60 s.
-pub const BUCKETS_MICROS: [u64; 18] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000, 60_000_000,
-];
-
 /// Durations, counted per bucket.
 #[derive(Debug, Default)]
 pub struct Durations {
@@ -63,25 +59,6 @@ impl Durations {
     pub fn count(&self, measured: Measured) {
         self.buckets[measured.bucket].increment();
         self.sum_micros.add(measured.micros);
-    }
-}
-
-/// A duration with its bucket.
-#[derive(Debug, Clone, Copy)]
-pub struct Measured {
-    pub(crate) bucket: usize,
-    pub(crate) micros: u64,
-}
-
-impl Measured {
-    /// Looks for its bucket.
-    #[inline]
-    #[must_use]
-    pub fn new(duration: Duration) -> Self {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        // Most requests are short: a scan from below beats a binary search.
-        let bucket = BUCKETS_MICROS.iter().position(|&bound| micros <= bound).unwrap_or(BUCKETS_MICROS.len());
-        Self { bucket, micros }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Traces that stand for what a histogram has counted: for each bucket the last one, so that from a slow bucket a slow request is found.
 
-use crate::counters::{BUCKETS_MICROS, Measured};
+use crate::buckets::{BUCKETS_MICROS, Measured};
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 

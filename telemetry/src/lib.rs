@@ -5,6 +5,7 @@
 //! facade. Both are named in one [`catalogue`].
 
 pub mod access;
+mod buckets;
 pub mod catalogue;
 pub mod counters;
 pub mod exemplars;

@@ -38,6 +38,7 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-telemetry"),
     ("ringway-proxy", "ringway-tls"),
     ("ringway-control", "ringway-config"),
+    ("ringway-control", "ringway-telemetry"),
     ("ringway-control", "ringway-tls"),
     ("ringway-fleet", "ringway-config"),
     ("ringway-fleet", "ringway-control"),

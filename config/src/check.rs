@@ -25,7 +25,7 @@ use crate::diagnostic::Site;
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
 use crate::model::{self, Protocol};
-use crate::schema::{self, ProtocolName};
+use crate::schema::{self, MetricsBackendsName, ProtocolName};
 use names::Names;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -81,6 +81,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         },
         overload,
         access_log,
+        metrics: metrics(&root.metrics.value),
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
         drain_delay: root.drain_delay.value,
@@ -129,6 +130,15 @@ fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
     }
     let hosts = admin.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect();
     admin.enabled.value.then_some(model::Admin { address, site: Site::at(admin.address.place), hosts })
+}
+
+fn metrics(section: &schema::MetricsSection) -> model::Metrics {
+    match section.backends.value {
+        MetricsBackendsName::Auto => model::Metrics::FullUpTo(section.full_backends_max.value.0 as usize),
+        MetricsBackendsName::Full => model::Metrics::Full,
+        MetricsBackendsName::Basic => model::Metrics::Basic,
+        MetricsBackendsName::None => model::Metrics::Nothing,
+    }
 }
 
 fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {

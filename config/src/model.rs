@@ -38,6 +38,8 @@ pub struct Config {
     pub overload: Option<Overload>,
     /// Where and how requests are logged.
     pub access_log: AccessLog,
+    /// What the metrics hold.
+    pub metrics: Metrics,
     /// The zone that this proxy stands in.
     pub zone: Option<String>,
     /// A file whose placements are compared with these on live traffic.
@@ -178,6 +180,19 @@ impl Config {
         files.retain(|file| seen.insert((file.used_by, file.name, file.path)));
         files
     }
+}
+
+/// How much the metrics say of each backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// Everything.
+    Full,
+    /// Everything up to so many backends, then [`Metrics::Basic`].
+    FullUpTo(usize),
+    /// One number of each metric.
+    Basic,
+    /// Nothing.
+    Nothing,
 }
 
 /// The admin listener.

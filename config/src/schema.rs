@@ -29,6 +29,10 @@ choice! {
     AccessLogFormat { "off" => Off, "json" => Json, "text" => Text }
 }
 choice! {
+    /// How much the metrics say of each backend.
+    MetricsBackendsName { "auto" => Auto, "full" => Full, "basic" => Basic, "none" => None }
+}
+choice! {
     /// What a listener speaks.
     ProtocolName { "http" => Http, "tcp" => Tcp, "udp" => Udp }
 }
@@ -144,6 +148,8 @@ section! {
         default("{}") overload: OverloadSection,
         /// The log of requests.
         default("{}") access_log: AccessLogSection,
+        /// What the admin listener's metrics hold.
+        default("{}") metrics: MetricsSection,
         /// The zone that this proxy stands in, for services that are `zone_aware`.
         optional zone: String,
         /// Another version of this file, tried on live traffic: what it would move is counted, nothing is moved.
@@ -186,5 +192,17 @@ section! {
         default("off") format: AccessLogFormat,
         /// Where lines go: `stdout`, `stderr`, or a file's path. A file that is renamed is opened anew.
         default("stdout") target: String,
+    }
+}
+
+section! {
+    /// What the admin listener's metrics hold. What is counted is counted in any case; this is what a page says of it.
+    MetricsSection, "metrics" {
+        /// What is said of each backend: `full` is everything, about 45 series each; `basic` leaves out durations, responses by class and
+        /// states, about 10 are left; `none` leaves out all that has a backend's name; `auto` is `full` up to `full_backends_max`, and
+        /// `basic` beyond. How many backends are not told in full is `ringway_backends_reduced`.
+        default("auto") backends: MetricsBackendsName,
+        /// Up to how many backends, of all services together, `auto` is `full`.
+        default("1000") full_backends_max: Count,
     }
 }

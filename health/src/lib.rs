@@ -36,5 +36,5 @@ pub use params::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
     SlowStartParams, SuccessRateParams,
 };
-pub use service::{Member, ServiceHealth};
+pub use service::{Member, STATES, ServiceHealth};
 pub use statistics::mean_latency_micros;

@@ -13,6 +13,7 @@ mod ejection;
 mod probes;
 mod settle;
 mod view;
+pub use view::STATES;
 
 /// Events that are not polled are forgotten beyond so many.
 const EVENTS_MAX: usize = 10_000;

@@ -14,6 +14,7 @@ pub(crate) mod outcome;
 pub(crate) mod overload_driver;
 mod prepare;
 pub(crate) mod reload;
+pub(crate) mod scrapes;
 pub(crate) mod source;
 #[cfg(test)]
 pub(crate) mod testing;

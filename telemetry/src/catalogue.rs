@@ -71,6 +71,8 @@ catalogue! {
     REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, and datagrams for which no flow could begin, by reason.";
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
+    BACKEND_RESPONSES = "ringway_backend_responses_total", Counter, ["service", "backend", "class"], "Tries on a backend that have ended, by class of its response (1xx to 5xx); none: without one, because the try failed, another was faster or the client left; TCP sessions and UDP flows are session.";
+    BACKEND_REQUEST_DURATION = "ringway_backend_request_duration_seconds", Histogram, ["service", "backend"], "From a try's start, its connection included, to the end of its response, as ringway_backend_responses_total counts them.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
     BACKEND_PRECONNECTS = "ringway_backend_preconnects_total", Counter, ["service", "backend"], "Connections to a backend that were open before a request needed one (pool.idle_min).";
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
@@ -81,10 +83,17 @@ catalogue! {
     BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its weight that counts now: 0 down or drained, between in a ramp or where a check asks for less, 1 all.";
     BACKEND_SHED = "ringway_backend_shed_share", Gauge, ["service", "backend"], "Share of its keys that a backend sheds because it has more load than the others.";
     BACKEND_CONNECTIONS = "ringway_backend_connections", Gauge, ["service", "backend"], "Connections open to a backend, idle ones included.";
+    BACKEND_STATE = "ringway_backend_state", Gauge, ["service", "backend", "state"], "1 for the state that a backend is in, as /status names it, 0 for the others: up, degraded, down, unknown, ejected, draining, drained.";
+    BACKENDS_REDUCED = "ringway_backends_reduced", Gauge, [], "Backends of which this page leaves out durations, responses by class and states, or everything, as `metrics.backends` says.";
     RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";
     SENT_BYTES = "ringway_downstream_sent_bytes_total", Counter, [], "Bytes written to clients.";
     CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
     LISTENER_CONNECTIONS = "ringway_listener_connections", Gauge, ["listener"], "Client connections (of datagrams: flows) that a listener has open now.";
+    LISTENER_ACCEPTED = "ringway_listener_accepted_total", Counter, ["listener"], "Client connections (of datagrams: flows) that a listener has taken.";
+    LISTENER_CLOSED = "ringway_listener_closed_total", Counter, ["listener"], "Of these, those that have ended.";
+    LISTENER_REQUESTS = "ringway_listener_requests_total", Counter, ["listener", "class"], "Requests, sessions and flows of a listener that have ended, those that went to no service included, by class as in ringway_requests_total.";
+    LISTENER_RECEIVED_BYTES = "ringway_listener_received_bytes_total", Counter, ["listener"], "Bytes that came with them, counted at their ends; of requests that went to no service, none.";
+    LISTENER_SENT_BYTES = "ringway_listener_sent_bytes_total", Counter, ["listener"], "Bytes that their clients were sent, counted at their ends.";
     LISTENER_FULL = "ringway_listener_full", Gauge, ["listener"], "1 while a client waits because connections_max, of the listener or of the process, are open; more may wait in the kernel's queue.";
     LISTENER_FULL_TIMES = "ringway_listener_full_total", Counter, ["listener"], "Times that clients began to wait for that; with when_full reject, clients turned away.";
     LISTENER_FULL_SECONDS = "ringway_listener_full_seconds_total", Counter, ["listener"], "Time in which clients waited for that.";
@@ -115,8 +124,18 @@ catalogue! {
     OVERLOAD_PRESSURE = "ringway_overload_pressure", Gauge, ["resource"], "Share of a resource that is used (1 is all): memory, lag, connections, descriptors; 0 where there is no limit or it is not looked at.";
     OVERLOAD_ENTERED = "ringway_overload_stage_entered_total", Counter, ["stage"], "Times that overload has risen to a stage: stop_keep_alive, shed_low_priority, refuse_requests, stop_accepting.";
     WORKER_LAG = "ringway_worker_lag_seconds", Gauge, ["worker"], "How late a worker was, at most, for what was due within the last quarter of a second.";
+    WORKER_BUSY = "ringway_worker_busy_ratio", Gauge, ["worker"], "Share of the last two seconds in which a worker was not waiting; 1 while it is stuck.";
     WORKER_STUCK = "ringway_worker_stuck", Gauge, ["worker"], "1 while a worker has not looked at what is due for 3 seconds or longer: its clients wait.";
     PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";
-    TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";
+    TLS_HANDSHAKES = "ringway_tls_handshakes_total", Counter, ["listener", "version", "resumed"], "TLS handshakes of clients, by version (1.2, 1.3) and whether they resumed a session (true, false).";
+    TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["listener", "reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
+    BUILD_INFO = "ringway_build_info", Gauge, ["version", "revision"], "Always 1; what runs, the revision empty where whoever built it has not named it.";
+    PROCESS_CPU = "process_cpu_seconds_total", Counter, [], "Processor time of this process, in user mode and in the kernel.";
+    PROCESS_START = "process_start_time_seconds", Gauge, [], "When this process began, in seconds of Unix time.";
+    PROCESS_THREADS = "process_threads", Gauge, [], "Threads of this process.";
+    PROCESS_VIRTUAL = "process_virtual_memory_bytes", Gauge, [], "Virtual memory of this process.";
+    PROCESS_RESIDENT = "process_resident_memory_bytes", Gauge, [], "Resident memory of this process.";
+    PROCESS_OPEN_FDS = "process_open_fds", Gauge, [], "Descriptors that this process has open.";
+    PROCESS_MAX_FDS = "process_max_fds", Gauge, [], "Descriptors that it may have.";
 }

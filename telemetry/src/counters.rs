@@ -1,9 +1,12 @@
 //! What the data path counts: one set of numbers per worker, each written by that worker alone.
 
+use crate::exemplars::Exemplars;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+pub use crate::buckets::{BUCKETS_MICROS, Measured};
 
 /// A number with one writer. Relaxed throughout: it orders nothing.
 #[derive(Debug, Default)]
@@ -35,12 +38,6 @@ impl Cell {
     }
 }
 
-/// Upper bounds of the duration buckets, in microseconds: 1-2.5-5 steps from 100 us to 60 s.
-pub const BUCKETS_MICROS: [u64; 18] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000, 60_000_000,
-];
-
 /// Durations, counted per bucket.
 #[derive(Debug, Default)]
 pub struct Durations {
@@ -54,11 +51,14 @@ impl Durations {
     /// Counts one.
     #[inline]
     pub fn record(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        // Most requests are short: a scan from below beats a binary search.
-        let bucket = BUCKETS_MICROS.iter().position(|&bound| micros <= bound).unwrap_or(BUCKETS_MICROS.len());
-        self.buckets[bucket].increment();
-        self.sum_micros.add(micros);
+        self.count(Measured::new(duration));
+    }
+
+    /// Counts one that may be counted elsewhere too.
+    #[inline]
+    pub fn count(&self, measured: Measured) {
+        self.buckets[measured.bucket].increment();
+        self.sum_micros.add(measured.micros);
     }
 }
 
@@ -66,6 +66,15 @@ impl Durations {
 pub const CLASSES: usize = 7;
 /// The class of what has no status: a TCP session or a UDP flow that a backend has taken.
 pub const SESSION: usize = 6;
+/// Their labels.
+pub const CLASS_NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
+
+/// The class of a status; 0 is none.
+#[inline]
+#[must_use]
+pub fn class_of(status: u16) -> usize {
+    usize::from(status / 100).min(5)
+}
 
 /// A limit that may not allow a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +109,8 @@ pub struct ServiceCounters {
     pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
+    /// Traces of some of them.
+    pub exemplars: Exemplars,
     /// Tries after the first.
     pub retries: Cell,
     /// Sent on because of the bound.
@@ -158,6 +169,20 @@ pub struct BackendCounters {
     pub cut: Cell,
     /// In microseconds.
     pub cut_micros: Cell,
+    /// Tries that have ended, by class of their response as in [`ServiceCounters::requests`]. 0: without one, because the try failed,
+    /// another was faster, or the client left.
+    pub responses: [Cell; CLASSES],
+    /// Their durations, from the try's start (its connection included) to the end of its response.
+    pub durations: Durations,
+}
+
+impl BackendCounters {
+    /// Counts a try that has ended.
+    #[inline]
+    pub fn count_try(&self, class: usize, measured: Measured) {
+        self.responses[class].increment();
+        self.durations.count(measured);
+    }
 }
 
 /// A backend's numbers, over all workers.

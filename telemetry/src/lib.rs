@@ -5,9 +5,14 @@
 //! facade. Both are named in one [`catalogue`].
 
 pub mod access;
+mod buckets;
 pub mod catalogue;
 pub mod counters;
+pub mod exemplars;
+pub mod exposition;
+pub mod listener;
 pub mod logs;
+pub mod process;
 mod render;
 
-pub use render::{Metrics, Sample};
+pub use render::{Metrics, OfBackends};

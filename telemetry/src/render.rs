@@ -1,9 +1,11 @@
-//! The Prometheus text that `/metrics` serves: counters summed over workers, then what went through the facade.
+//! What `/metrics` serves of the data path: counters summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
-use crate::counters::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
+use crate::counters::{BUCKETS_MICROS, CLASS_NAMES, CLASSES, Cell, Durations, Registry, RetryLimit};
+use crate::counters::{BackendCounters, ServiceCounters, WorkerCounters};
+use crate::exemplars::PerBucket;
+use crate::exposition::{Bounds, Format, LabelSets, Page};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// The metrics of a process.
@@ -14,8 +16,16 @@ pub struct Metrics {
     facade: PrometheusHandle,
 }
 
-/// A gauge that the caller reads at scrape time: metric, label values, number.
-pub type Sample = (Metric, Vec<String>, f64);
+/// How much a page says of each backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OfBackends {
+    /// Nothing.
+    Nothing,
+    /// One number of each metric.
+    Numbers,
+    /// Durations, classes and states too.
+    All,
+}
 
 impl Metrics {
     /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in counters.
@@ -35,54 +45,65 @@ impl Metrics {
         Self { counters: Arc::default(), facade }
     }
 
-    /// The whole text.
+    /// The whole page; `rest` writes what is read at a scrape.
     #[must_use]
-    pub fn render(&self, samples: &[Sample]) -> String {
-        let mut text = Text(String::with_capacity(16 * 1024));
-        self.services(&mut text);
-        self.backends(&mut text);
-        self.workers(&mut text);
-        self.shortages(&mut text);
-        let mut last = "";
-        for (metric, labels, value) in samples {
-            if metric.name != last {
-                text.head(metric);
-                last = metric.name;
-            }
-            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            text.sample(metric.name, metric.labels, &labels, *value);
+    pub fn page(&self, format: Format, of_backends: OfBackends, rest: impl FnOnce(&mut Page)) -> String {
+        let mut page = Page::new(format, 64 * 1024);
+        let bounds = Bounds::new(&BUCKETS_MICROS, format);
+        self.services(&mut page, &bounds);
+        if of_backends > OfBackends::Nothing {
+            BackendSums::new(&self.counters).write(&mut page, &bounds, of_backends);
         }
-        text.0.push_str(&self.facade.render());
-        text.0
+        self.workers(&mut page);
+        let metric = catalogue::LOCAL_SHORTAGE;
+        page.head(&metric);
+        self.counters.for_shortages(|operation, resource, count| {
+            page.sample(&metric, &[operation, resource], count as f64);
+        });
+        rest(&mut page);
+        page.append(&self.facade.render());
+        page.finish()
     }
 
-    fn services(&self, text: &mut Text) {
-        const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
-        text.head(&catalogue::REQUESTS);
+    fn services(&self, page: &mut Page, bounds: &Bounds) {
+        page.head(&catalogue::REQUESTS);
         self.counters.for_services(|name, counters| {
-            for (class, label) in NAMES.iter().enumerate() {
+            for (class, label) in CLASS_NAMES.iter().enumerate() {
                 let sum = sum(counters, |counters| &counters.requests[class]);
-                text.sample(catalogue::REQUESTS.name, catalogue::REQUESTS.labels, &[name, label], sum as f64);
+                page.sample(&catalogue::REQUESTS, &[name, label], sum as f64);
             }
         });
-        self.service_counters(text);
-        self.durations(text);
+        self.service_counters(page);
+        page.head(&catalogue::REQUEST_DURATION);
+        self.counters.for_services(|name, counters| {
+            let mut labels = LabelSets::default();
+            labels.push(&[("service", name)]);
+            let (mut buckets, mut sum_micros, mut exemplars) = ([0; BUCKETS], 0, PerBucket::default());
+            for counters in counters {
+                add_durations(&counters.durations, &mut buckets, &mut sum_micros);
+                counters.exemplars.add_to(&mut exemplars);
+            }
+            let counted = (&buckets[..], sum_micros as f64 / 1e6);
+            for labels in labels.iter() {
+                page.histogram(&catalogue::REQUEST_DURATION, labels, bounds, counted, Some(&exemplars));
+            }
+        });
         for (metric, of_service) in [(catalogue::PROXY_ERRORS, true), (catalogue::REJECTED, false)] {
-            text.head(&metric);
+            page.head(&metric);
             self.counters.for_errors(|name, reason, count| {
                 if of_service && !name.is_empty() {
-                    text.sample(metric.name, metric.labels, &[name, reason], count as f64);
+                    page.sample(&metric, &[name, reason], count as f64);
                 } else if !of_service && name.is_empty() {
-                    text.sample(metric.name, metric.labels, &[reason], count as f64);
+                    page.sample(&metric, &[reason], count as f64);
                 }
             });
         }
     }
 
     /// Those that count one thing of a service each.
-    fn service_counters(&self, text: &mut Text) {
+    fn service_counters(&self, page: &mut Page) {
         for (metric, pick) in [
-            (catalogue::RETRIES, (|counters| &counters.retries) as fn(&crate::counters::ServiceCounters) -> &Cell),
+            (catalogue::RETRIES, (|counters| &counters.retries) as fn(&ServiceCounters) -> &Cell),
             (catalogue::SPILLS, |counters| &counters.spills),
             (catalogue::KEPT, |counters| &counters.kept),
             (catalogue::OWNED, |counters| &counters.owned),
@@ -97,128 +118,127 @@ impl Metrics {
             (catalogue::SHADOW_MOVED, |counters| &counters.shadow_moved),
             (catalogue::QUEUED, |counters| &counters.queued),
         ] {
-            text.head(&metric);
+            page.head(&metric);
             self.counters.for_services(|name, counters| {
-                text.sample(metric.name, metric.labels, &[name], sum(counters, pick) as f64);
+                page.sample(&metric, &[name], sum(counters, pick) as f64);
             });
         }
         let metric = catalogue::RETRIES_REFUSED;
-        text.head(&metric);
+        page.head(&metric);
         self.counters.for_services(|name, counters| {
             for limit in RetryLimit::ALL {
                 let sum = sum(counters, |counters| &counters.retries_refused[limit as usize]);
-                text.sample(metric.name, metric.labels, &[name, limit.name()], sum as f64);
+                page.sample(&metric, &[name, limit.name()], sum as f64);
             }
         });
     }
 
-    fn durations(&self, text: &mut Text) {
-        let metric = catalogue::REQUEST_DURATION;
-        text.head(&metric);
-        self.counters.for_services(|name, counters| {
-            let mut count = 0;
-            for (index, bound) in
-                BUCKETS_MICROS.iter().map(|&micros| micros as f64 / 1e6).chain([f64::INFINITY]).enumerate()
-            {
-                count += sum(counters, |counters| &counters.durations.buckets[index]);
-                let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".into() };
-                text.sample(&format!("{}_bucket", metric.name), &["service", "le"], &[name, &bound], count as f64);
-            }
-            let total = sum(counters, |counters| &counters.durations.sum_micros) as f64 / 1e6;
-            text.sample(&format!("{}_sum", metric.name), metric.labels, &[name], total);
-            text.sample(&format!("{}_count", metric.name), metric.labels, &[name], count as f64);
-        });
-    }
-
-    fn shortages(&self, text: &mut Text) {
-        let metric = catalogue::LOCAL_SHORTAGE;
-        text.head(&metric);
-        self.counters.for_shortages(|operation, resource, count| {
-            text.sample(metric.name, metric.labels, &[operation, resource], count as f64);
-        });
-    }
-
-    fn backends(&self, text: &mut Text) {
-        for (metric, pick) in [
-            (
-                catalogue::BACKEND_REQUESTS,
-                (|counters| &counters.requests) as fn(&crate::counters::BackendCounters) -> &Cell,
-            ),
-            (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
-            (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
-            (catalogue::BACKEND_PRECONNECTS, |counters| &counters.preconnects),
-        ] {
-            text.head(&metric);
-            self.counters.for_backends(|service, id, counters| {
-                text.sample(metric.name, metric.labels, &[service, id], sum(counters, pick) as f64);
-            });
-        }
-    }
-
-    fn workers(&self, text: &mut Text) {
-        for (metric, pick) in [
-            (
-                catalogue::RECEIVED_BYTES,
-                (|counters| &counters.received_bytes) as fn(&crate::counters::WorkerCounters) -> &Cell,
-            ),
-            (catalogue::SENT_BYTES, |counters| &counters.sent_bytes),
-            (catalogue::CONNECTIONS, |counters| &counters.connections),
-            (catalogue::ACCEPTED, |counters| &counters.accepted),
-            (catalogue::UPSTREAM_IDLE, |counters| &counters.upstream_idle),
-            (catalogue::ACCEPT_ERRORS, |counters| &counters.accept_errors),
-            (catalogue::COMPRESSED, |counters| &counters.compressed),
-            (catalogue::COMPRESSION_SKIPPED, |counters| &counters.compression_skipped),
-            (catalogue::COMPRESSION_INPUT, |counters| &counters.compression_input),
-            (catalogue::COMPRESSION_OUTPUT, |counters| &counters.compression_output),
-        ] {
-            text.head(&metric);
-            self.counters
-                .for_workers(|counters| text.sample(metric.name, metric.labels, &[], sum(counters, pick) as f64));
-        }
+    fn workers(&self, page: &mut Page) {
         for (metric, pick, others) in [
-            (
-                catalogue::ACCESS_LOG_LOST,
-                (|counters| &counters.access_log_lost) as fn(&crate::counters::WorkerCounters) -> &Cell,
-                self.counters.unwritten_lines(),
-            ),
+            (catalogue::RECEIVED_BYTES, (|counters| &counters.received_bytes) as fn(&WorkerCounters) -> &Cell, 0),
+            (catalogue::SENT_BYTES, |counters| &counters.sent_bytes, 0),
+            (catalogue::CONNECTIONS, |counters| &counters.connections, 0),
+            (catalogue::ACCEPTED, |counters| &counters.accepted, 0),
+            (catalogue::UPSTREAM_IDLE, |counters| &counters.upstream_idle, 0),
+            (catalogue::ACCEPT_ERRORS, |counters| &counters.accept_errors, 0),
+            (catalogue::COMPRESSED, |counters| &counters.compressed, 0),
+            (catalogue::COMPRESSION_SKIPPED, |counters| &counters.compression_skipped, 0),
+            (catalogue::COMPRESSION_INPUT, |counters| &counters.compression_input, 0),
+            (catalogue::COMPRESSION_OUTPUT, |counters| &counters.compression_output, 0),
+            (catalogue::ACCESS_LOG_LOST, |counters| &counters.access_log_lost, self.counters.unwritten_lines()),
             (catalogue::PANICS, |counters| &counters.panics, self.counters.panics()),
         ] {
-            text.head(&metric);
-            self.counters.for_workers(|counters| {
-                let all = sum(counters, pick).wrapping_add(others);
-                text.sample(metric.name, metric.labels, &[], all as f64);
-            });
+            self.counters.for_workers(|counters| page.single(&metric, sum(counters, pick).wrapping_add(others) as f64));
         }
     }
+}
+
+const BUCKETS: usize = BUCKETS_MICROS.len() + 1;
+type OfBackend = fn(&BackendCounters) -> &Cell;
+/// Metrics of backends that are one number each.
+const NUMBERS: [(Metric, OfBackend); 4] = [
+    (catalogue::BACKEND_REQUESTS, |counters| &counters.requests),
+    (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
+    (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
+    (catalogue::BACKEND_PRECONNECTS, |counters| &counters.preconnects),
+];
+
+/// The numbers of all backends, read in one go: workers that take over a new version wait for no page to be written.
+#[derive(Default)]
+struct BackendSums {
+    labels: LabelSets,
+    sums: Vec<BackendSum>,
+}
+
+/// A backend's numbers, over all workers.
+#[derive(Default)]
+struct BackendSum {
+    numbers: [u64; NUMBERS.len()],
+    responses: [u64; CLASSES],
+    buckets: [u64; BUCKETS],
+    sum_micros: u64,
+}
+
+impl BackendSums {
+    fn new(counters: &Registry) -> Self {
+        let mut all = Self::default();
+        counters.for_backends(|service, id, workers| {
+            all.labels.push(&[("service", service), ("backend", id)]);
+            all.sums.push(BackendSum::of(workers));
+        });
+        all
+    }
+
+    fn write(&self, page: &mut Page, bounds: &Bounds, of_backends: OfBackends) {
+        for (index, (metric, _)) in NUMBERS.iter().enumerate() {
+            page.head(metric);
+            for (labels, sum) in self.labels.iter().zip(&self.sums) {
+                page.labelled(metric, labels, sum.numbers[index] as f64);
+            }
+        }
+        if of_backends < OfBackends::All {
+            return;
+        }
+        let metric = catalogue::BACKEND_RESPONSES;
+        page.head(&metric);
+        for (labels, sum) in self.labels.iter().zip(&self.sums) {
+            for (count, class) in sum.responses.iter().zip(CLASS_NAMES) {
+                page.labelled_with(&metric, labels, class, *count as f64);
+            }
+        }
+        let metric = catalogue::BACKEND_REQUEST_DURATION;
+        page.head(&metric);
+        for (labels, sum) in self.labels.iter().zip(&self.sums) {
+            page.histogram(&metric, labels, bounds, (&sum.buckets, sum.sum_micros as f64 / 1e6), None);
+        }
+    }
+}
+
+impl BackendSum {
+    fn of(workers: &[Arc<BackendCounters>]) -> Self {
+        let mut all = Self::default();
+        for counters in workers {
+            for (sum, (_, pick)) in all.numbers.iter_mut().zip(NUMBERS) {
+                *sum = sum.wrapping_add(pick(counters).get());
+            }
+            for (sum, cell) in all.responses.iter_mut().zip(&counters.responses) {
+                *sum = sum.wrapping_add(cell.get());
+            }
+            add_durations(&counters.durations, &mut all.buckets, &mut all.sum_micros);
+        }
+        all
+    }
+}
+
+fn add_durations(durations: &Durations, buckets: &mut [u64; BUCKETS], sum_micros: &mut u64) {
+    for (sum, cell) in buckets.iter_mut().zip(&durations.buckets) {
+        *sum = sum.wrapping_add(cell.get());
+    }
+    *sum_micros = sum_micros.wrapping_add(durations.sum_micros.get());
 }
 
 fn sum<T>(counters: &[Arc<T>], pick: impl Fn(&T) -> &Cell) -> u64 {
     counters.iter().fold(0, |sum, counters| sum.wrapping_add(pick(counters).get()))
-}
-
-/// Text exposition format 0.0.4.
-struct Text(String);
-
-impl Text {
-    fn head(&mut self, metric: &Metric) {
-        // Writing to a String does not fail.
-        let _ =
-            writeln!(self.0, "# HELP {} {}\n# TYPE {} {}", metric.name, metric.help, metric.name, metric.kind.as_str());
-    }
-
-    fn sample(&mut self, name: &str, labels: &[&str], values: &[&str], number: f64) {
-        self.0.push_str(name);
-        if !labels.is_empty() {
-            let mut separator = '{';
-            for (label, value) in labels.iter().zip(values) {
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                let _ = write!(self.0, "{separator}{label}=\"{value}\"");
-                separator = ',';
-            }
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {number}");
-    }
 }
 
 #[cfg(test)]
@@ -228,6 +248,10 @@ mod tests {
 
     fn metrics() -> Metrics {
         Metrics { counters: Arc::default(), facade: PrometheusBuilder::new().build_recorder().handle() }
+    }
+
+    fn render(metrics: &Metrics) -> String {
+        metrics.page(Format::Text, OfBackends::All, |_| {})
     }
 
     /// The number of the only line that begins so.
@@ -247,7 +271,7 @@ mod tests {
             metrics.counters.backend("s", "b").requests.add(100 * amount);
             metrics.counters.worker().sent_bytes.add(1000 * amount);
         }
-        let text = metrics.render(&[]);
+        let text = render(&metrics);
         assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"2xx\"}"), 3.0);
         assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"5xx\"}"), 0.0);
         assert_eq!(number(&text, &format!("{}{{service=\"s\"}}", catalogue::SPILLS.name)), 30.0);
@@ -265,7 +289,7 @@ mod tests {
         for micros in [100, 101, 250, 61_000_000] {
             durations.record(Duration::from_micros(micros));
         }
-        let text = metrics.render(&[]);
+        let text = render(&metrics);
         let name = catalogue::REQUEST_DURATION.name;
         let bucket = |le: &str| number(&text, &format!("{name}_bucket{{service=\"s\",le=\"{le}\"}}"));
         assert_eq!(
@@ -277,12 +301,41 @@ mod tests {
     }
 
     #[test]
+    fn a_page_says_of_backends_what_it_is_told_to_and_every_metric_has_one_place() {
+        let metrics = metrics();
+        let counters = metrics.counters.backend("s", "b");
+        counters.count_try(2, crate::counters::Measured::new(Duration::from_millis(3)));
+        for (of_backends, all) in [(OfBackends::Nothing, 0), (OfBackends::Numbers, 4), (OfBackends::All, 6)] {
+            let text = metrics.page(Format::Text, of_backends, |_| {});
+            let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+            assert_eq!(types.iter().filter(|line| line.starts_with("ringway_backend_")).count(), all);
+            assert_eq!(types.iter().collect::<std::collections::BTreeSet<_>>().len(), types.len());
+        }
+        let text = render(&metrics);
+        let of = |what: &str| number(&text, &format!("ringway_backend_{what}"));
+        assert_eq!(of("responses_total{service=\"s\",backend=\"b\",class=\"2xx\"}"), 1.0);
+        assert_eq!(of("request_duration_seconds_bucket{service=\"s\",backend=\"b\",le=\"0.0025\"}"), 0.0);
+        assert_eq!(of("request_duration_seconds_bucket{service=\"s\",backend=\"b\",le=\"0.005\"}"), 1.0);
+        assert_eq!(of("request_duration_seconds_sum{service=\"s\",backend=\"b\"}"), 0.003);
+        let measured = crate::counters::Measured::new(Duration::from_millis(700));
+        let service = metrics.counters.service("s");
+        service.durations.count(measured);
+        service.exemplars.note(measured, 0xab, 1_700_000_000_007);
+        assert!(!render(&metrics).contains("trace_id"), "the other form has no place for it");
+        let open = metrics.page(Format::OpenMetrics, OfBackends::All, |_| {});
+        let exemplar = "le=\"1.0\"} 1 # {trace_id=\"000000000000000000000000000000ab\"} 0.7 1700000000.007\n";
+        assert!(open.contains(exemplar), "{open}");
+        assert!(open.contains("# TYPE ringway_backend_responses counter\n"), "{open}");
+        assert!(open.contains(",le=\"1.0\"} 1\n") && open.ends_with("# EOF\n"), "{open}");
+    }
+
+    #[test]
     fn errors_with_a_service_and_without_one_are_different_metrics() {
         let metrics = metrics();
         metrics.counters.error("s", "timeout");
         metrics.counters.error("", "no_route");
         metrics.counters.error("", "no_route");
-        let text = metrics.render(&[]);
+        let text = render(&metrics);
         assert_eq!(
             number(&text, &format!("{}{{service=\"s\",reason=\"timeout\"}}", catalogue::PROXY_ERRORS.name)),
             1.0
@@ -297,24 +350,9 @@ mod tests {
         metrics.counters.worker().panics.increment();
         metrics.counters.note_panic();
         metrics.counters.access_log_lost(5);
-        let text = metrics.render(&[]);
+        let text = render(&metrics);
         assert_eq!(number(&text, &format!("{} ", catalogue::PANICS.name)), 2.0);
         assert_eq!(number(&text, &format!("{} ", catalogue::ACCESS_LOG_LOST.name)), 5.0);
-    }
-
-    #[test]
-    fn labels_are_escaped_and_a_metric_is_described_once_however_many_samples_it_has() {
-        let sample = |value: &str| (catalogue::REQUESTS, vec![value.to_owned(), "x".to_owned()], 1.5);
-        let mut text = Text(String::new());
-        text.sample("m", &["l"], &["a\"b\\c\nd"], 1.0);
-        assert_eq!(text.0, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
-        let metrics = metrics();
-        let before = metrics.render(&[]).matches("# TYPE ringway_requests_total ").count();
-        let text = metrics.render(&[sample("a"), sample("b")]);
-        assert_eq!(text.matches("# TYPE ringway_requests_total ").count(), before + 1);
-        assert!(
-            text.contains("{service=\"a\",class=\"x\"} 1.5\n") && text.contains("{service=\"b\",class=\"x\"} 1.5\n")
-        );
     }
 
     #[test]
@@ -327,7 +365,7 @@ mod tests {
         }
         metrics.counters.error("", "no_route");
         metrics.counters.retain(|service| service == "a", |service, _| service == "a");
-        let text = metrics.render(&[]);
+        let text = render(&metrics);
         assert!(text.contains("service=\"a\"") && !text.contains("service=\"b\""), "{text}");
         assert!(text.contains("reason=\"no_route\""));
         assert_eq!((metrics.counters.backend_requests("a", "x"), metrics.counters.backend_requests("b", "x")), (1, 0));

@@ -627,7 +627,7 @@ fn handshakes_that_fail_are_counted_by_reason() {
     );
     let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
     let failed = |reason: &str| {
-        let line = format!("ringway_tls_handshake_errors_total{{reason=\"{reason}\"}} 1");
+        let line = format!("ringway_tls_handshake_errors_total{{listener=\"web\",reason=\"{reason}\"}} 1");
         wait_for(reason, || get(ringway.admin, "/metrics")?.text().lines().any(|found| found == line).then_some(()));
     };
     let ask = |name: &str, more: &[&str]| {

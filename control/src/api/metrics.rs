@@ -9,6 +9,8 @@ use crate::lessor::PROXY_STATES;
 use crate::state::Role;
 use crate::store::latency::Latencies;
 use hyper::{Response, StatusCode};
+use ringway_telemetry::exposition::{Format, Page};
+use ringway_telemetry::process;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
@@ -267,7 +269,10 @@ pub(super) fn metrics(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Probl
                 write!(text, "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\n{samples}");
         }
     }
-    Ok(full(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+    let mut page = Page::new(Format::Text, 4096);
+    process::write(&mut page);
+    text.push_str(&page.finish());
+    Ok(full(StatusCode::OK, Format::Text.content_type(), text))
 }
 
 fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: f64) -> std::fmt::Result {

@@ -4,6 +4,9 @@ use super::ServiceHealth;
 use crate::member::MemberView;
 use std::time::Instant;
 
+/// Every state that a backend may be in, as [`MemberView::state`] names them.
+pub const STATES: [&str; 7] = ["up", "degraded", "down", "unknown", "ejected", "draining", "drained"];
+
 impl ServiceHealth {
     /// Share of its keys that a backend takes now: 0 none, 65535 all.
     #[must_use]

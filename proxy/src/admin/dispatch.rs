@@ -59,7 +59,7 @@ where
         return wrong_method(methods);
     }
     match resource {
-        Resource::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(control)),
+        Resource::Metrics => metrics::respond(control, request.headers()).await,
         Resource::Status => json_value(StatusCode::OK, &status::status(control)),
         Resource::Healthz => text(StatusCode::OK, "text/plain", "ok\n"),
         Resource::Readyz if control.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),

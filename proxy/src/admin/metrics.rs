@@ -1,17 +1,25 @@
 //! `/metrics`: what is read at a scrape; the data path's own counters are rendered by telemetry.
 
 use super::peak_share::peak_share;
+use super::reply::{self, Reply, text};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
-use crate::dispatcher::Fullness;
+use crate::dispatcher::{Fullness, ListenerPermits};
 use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
+use hyper::header::{ACCEPT, HeaderMap, VARY};
+use hyper::{StatusCode, header::HeaderValue};
 use ringway_config::model::Priority;
+use ringway_health::STATES;
 use ringway_ring::{FULL_SHARE, Load, Slot};
-use ringway_telemetry::Sample;
 use ringway_telemetry::catalogue::{self, Metric};
-use std::sync::PoisonError;
+use ringway_telemetry::counters::{CLASS_NAMES, Cell};
+use ringway_telemetry::exposition::{Format, LabelSets, Page};
+use ringway_telemetry::listener::{ListenerCounters, TLS_VERSIONS};
+use ringway_telemetry::{OfBackends, process};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 type OfListener = fn(&Fullness) -> f64;
 
@@ -20,6 +28,15 @@ const LISTENER_METRICS: [(Metric, OfListener); 4] = [
     (catalogue::LISTENER_FULL, |full| f64::from(u8::from(full.is_full))),
     (catalogue::LISTENER_FULL_TIMES, |full| full.count as f64),
     (catalogue::LISTENER_FULL_SECONDS, |full| full.time.as_secs_f64()),
+];
+
+type Counted = fn(&ListenerCounters) -> &Cell;
+
+const LISTENER_COUNTERS: [(Metric, Counted); 4] = [
+    (catalogue::LISTENER_ACCEPTED, |counters| &counters.accepted),
+    (catalogue::LISTENER_CLOSED, |counters| &counters.closed),
+    (catalogue::LISTENER_RECEIVED_BYTES, |counters| &counters.received_bytes),
+    (catalogue::LISTENER_SENT_BYTES, |counters| &counters.sent_bytes),
 ];
 
 /// By slot, with the shares of the key space.
@@ -51,99 +68,194 @@ const LIMIT_METRICS: [(Metric, OfLoad); 2] = [
     (catalogue::BACKEND_CONCURRENCY_LIMITED, |load| load.limited() as f64),
 ];
 
-/// The metrics page. Samples of one metric stand together: that is the format's rule.
-pub(super) fn page(control: &ControlHandle) -> String {
+/// The metrics, in the form that the client asks for. The page is made beside the thread that checks and reloads.
+pub(super) async fn respond(control: &ControlHandle, headers: &HeaderMap) -> Reply {
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::of_accept(&accept.join(","));
+    let asked = control.clone();
+    let Some(page) = control.scrapes().page(format, move || page(&asked, format)).await else {
+        return reply::error(StatusCode::INTERNAL_SERVER_ERROR, "the page has ended before its time");
+    };
+    let mut reply = text(StatusCode::OK, format.content_type(), page);
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    reply
+}
+
+/// The page. Samples of one metric stand together: that is the format's rule.
+fn page(control: &ControlHandle, format: Format) -> String {
     let snapshot = control.snapshot();
-    let mut samples = vec![(catalogue::GENERATION, Vec::new(), snapshot.generation as f64)];
-    overload(control, &mut samples);
-    topology(control, &mut samples);
-    listeners(control, &snapshot, &mut samples);
-    for end in &snapshot.certificates {
-        let labels = vec![end.used_by.to_owned(), end.name.clone(), end.path.display().to_string()];
-        samples.push((catalogue::CERTIFICATE_NOT_AFTER, labels, end.validity.not_after as f64));
-    }
-    let shares: Vec<Vec<f64>> = snapshot.services.iter().map(|service| service.backend_set.shares()).collect();
-    services(&snapshot, &shares, &mut samples);
-    backends(&snapshot, &shares, &mut samples);
-    control.render(&samples)
+    let (of_backends, reduced) = snapshot.backend_metrics();
+    control.metrics().page(format, of_backends, |page| {
+        page.single(&catalogue::GENERATION, snapshot.generation as f64);
+        page.single(&catalogue::BACKENDS_REDUCED, reduced as f64);
+        overload(control, page);
+        topology(control, page);
+        listeners(control, &snapshot, page);
+        page.head(&catalogue::CERTIFICATE_NOT_AFTER);
+        for end in &snapshot.certificates {
+            let labels = [end.used_by, &end.name, &end.path.display().to_string()];
+            page.sample(&catalogue::CERTIFICATE_NOT_AFTER, &labels, end.validity.not_after as f64);
+        }
+        let shares: Vec<Vec<f64>> = snapshot.services.iter().map(|service| service.backend_set.shares()).collect();
+        services(&snapshot, &shares, page);
+        if of_backends > OfBackends::Nothing {
+            let labels: Vec<LabelSets> = snapshot.services.iter().map(|service| labels(service)).collect();
+            backends(&snapshot, &shares, &labels, page);
+            if of_backends == OfBackends::All {
+                states(&snapshot, &labels, page);
+            }
+        }
+        process::write(page);
+    })
 }
 
-fn overload(control: &ControlHandle, samples: &mut Vec<Sample>) {
+fn overload(control: &ControlHandle, page: &mut Page) {
     let overload = control.overload();
-    samples.push((catalogue::OVERLOAD_STAGE, Vec::new(), f64::from(overload.stage() as u8)));
+    page.single(&catalogue::OVERLOAD_STAGE, f64::from(overload.stage() as u8));
+    page.head(&catalogue::OVERLOAD_REFUSED);
     for priority in [Priority::Low, Priority::Default, Priority::High] {
-        let labels = vec![priority.name().to_owned()];
-        samples.push((catalogue::OVERLOAD_REFUSED, labels, overload.refused_share(priority)));
+        page.sample(&catalogue::OVERLOAD_REFUSED, &[priority.name()], overload.refused_share(priority));
     }
+    page.head(&catalogue::OVERLOAD_PRESSURE);
     for resource in Resource::ALL {
-        samples.push((catalogue::OVERLOAD_PRESSURE, vec![resource.name().to_owned()], overload.pressure(resource)));
+        page.sample(&catalogue::OVERLOAD_PRESSURE, &[resource.name()], overload.pressure(resource));
     }
-    for (worker, found) in overload.ticks.found().enumerate() {
-        samples.push((catalogue::WORKER_LAG, vec![worker.to_string()], found.lag.as_secs_f64()));
-    }
-    for (worker, found) in overload.ticks.found().enumerate() {
-        samples.push((catalogue::WORKER_STUCK, vec![worker.to_string()], f64::from(u8::from(found.is_stuck))));
+    let lags = || overload.ticks.found();
+    of_each_worker(page, &catalogue::WORKER_LAG, lags().map(|found| found.lag.as_secs_f64()));
+    of_each_worker(page, &catalogue::WORKER_BUSY, overload.busy.ratios());
+    of_each_worker(page, &catalogue::WORKER_STUCK, lags().map(|found| f64::from(u8::from(found.is_stuck))));
+}
+
+fn of_each_worker(page: &mut Page, metric: &Metric, numbers: impl Iterator<Item = f64>) {
+    page.head(metric);
+    for (worker, number) in numbers.enumerate() {
+        page.sample(metric, &[&worker.to_string()], number);
     }
 }
 
-fn topology(control: &ControlHandle, samples: &mut Vec<Sample>) {
+fn topology(control: &ControlHandle, page: &mut Page) {
     let Some(topology) = control.topology() else { return };
     let age = topology.age.map_or(f64::INFINITY, |age| age.as_secs_f64());
-    samples.push((catalogue::TOPOLOGY_AGE, Vec::new(), age));
-    samples.push((catalogue::TOPOLOGY_REVISION, Vec::new(), topology.revision as f64));
-    samples.push((catalogue::TOPOLOGY_EPOCH, Vec::new(), topology.epoch as f64));
-    samples.push((catalogue::TOPOLOGY_CONNECTED, Vec::new(), f64::from(u8::from(topology.member.is_some()))));
-    samples.push((catalogue::TOPOLOGY_STUCK, Vec::new(), f64::from(u8::from(topology.stuck.is_some()))));
+    page.single(&catalogue::TOPOLOGY_AGE, age);
+    page.single(&catalogue::TOPOLOGY_REVISION, topology.revision as f64);
+    page.single(&catalogue::TOPOLOGY_EPOCH, topology.epoch as f64);
+    page.single(&catalogue::TOPOLOGY_CONNECTED, f64::from(u8::from(topology.member.is_some())));
+    page.single(&catalogue::TOPOLOGY_STUCK, f64::from(u8::from(topology.stuck.is_some())));
 }
 
-fn listeners(control: &ControlHandle, snapshot: &Snapshot, samples: &mut Vec<Sample>) {
-    let fullness = control.fullness(ambient::now());
+fn listeners(control: &ControlHandle, snapshot: &Snapshot, page: &mut Page) {
+    let known: HashMap<String, Arc<ListenerPermits>> = control.listener_permits();
+    let listeners = snapshot.config.listeners.iter();
+    let all: Vec<(&str, &ListenerPermits)> =
+        listeners.clone().filter_map(|listener| Some((&*listener.name, &**known.get(&listener.name)?))).collect();
+    let with_tls = listeners.filter(|listener| listener.tls.is_some());
+    let with_tls: Vec<(&str, &ListenerPermits)> =
+        with_tls.filter_map(|listener| Some((&*listener.name, &**known.get(&listener.name)?))).collect();
+    let now = ambient::now();
     for (metric, read) in LISTENER_METRICS {
-        for listener in &snapshot.config.listeners {
-            if let Some(full) = fullness.get(&listener.name) {
-                samples.push((metric, vec![listener.name.clone()], read(full)));
+        page.head(&metric);
+        all.iter().for_each(|(name, permits)| page.sample(&metric, &[name], read(&permits.fullness(now))));
+    }
+    for (metric, pick) in LISTENER_COUNTERS {
+        page.head(&metric);
+        all.iter().for_each(|(name, permits)| page.sample(&metric, &[name], permits.numbers.sum(pick) as f64));
+    }
+    page.head(&catalogue::LISTENER_REQUESTS);
+    for (name, permits) in &all {
+        for (class, label) in CLASS_NAMES.iter().enumerate() {
+            let sum = permits.numbers.sum(|counters| &counters.requests[class]);
+            page.sample(&catalogue::LISTENER_REQUESTS, &[name, label], sum as f64);
+        }
+    }
+    page.head(&catalogue::TLS_HANDSHAKES);
+    for (name, permits) in &with_tls {
+        for (index, version) in TLS_VERSIONS.iter().enumerate() {
+            for (resumed, label) in ["false", "true"].iter().enumerate() {
+                let sum = permits.numbers.sum(|counters| &counters.handshakes[index][resumed]);
+                page.sample(&catalogue::TLS_HANDSHAKES, &[name, version, label], sum as f64);
             }
         }
     }
-}
-
-fn services(snapshot: &Snapshot, shares: &[Vec<f64>], samples: &mut Vec<Sample>) {
-    let name = |service: &Service| vec![service.config.name.clone()];
-    for service in &snapshot.services {
-        if let Some(digest) = service.ring_digest() {
-            samples.push((catalogue::RING_DIGEST, vec![service.config.name.clone(), format!("{digest:016x}")], 1.0));
+    page.head(&catalogue::TLS_HANDSHAKE_ERRORS);
+    for (name, permits) in &with_tls {
+        for (reason, count) in permits.numbers.handshake_errors() {
+            page.sample(&catalogue::TLS_HANDSHAKE_ERRORS, &[name, reason], count as f64);
         }
     }
-    for service in &snapshot.services {
-        let panic = f64::from(u8::from(service.live.health().is_panic()));
-        samples.push((catalogue::PANIC_MODE, name(service), panic));
+}
+
+fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
+    let services = || snapshot.services.iter().map(|service| (&*service.config.name, service));
+    page.head(&catalogue::RING_DIGEST);
+    for (name, service) in services() {
+        if let Some(digest) = service.ring_digest() {
+            page.sample(&catalogue::RING_DIGEST, &[name, &format!("{digest:016x}")], 1.0);
+        }
     }
-    for service in &snapshot.services {
-        samples.push((catalogue::HOT_KEYS, name(service), service.live.hot_table.load().len() as f64));
+    page.head(&catalogue::PANIC_MODE);
+    for (name, service) in services() {
+        page.sample(&catalogue::PANIC_MODE, &[name], f64::from(u8::from(service.live.health().is_panic())));
     }
-    for service in &snapshot.services {
+    page.head(&catalogue::HOT_KEYS);
+    for (name, service) in services() {
+        page.sample(&catalogue::HOT_KEYS, &[name], service.live.hot_table.load().len() as f64);
+    }
+    page.head(&catalogue::KEYS_MOVED);
+    for (name, service) in services() {
         let (moved, _) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.push((catalogue::KEYS_MOVED, name(service), moved));
+        page.sample(&catalogue::KEYS_MOVED, &[name], moved);
     }
-    for (service, shares) in snapshot.services.iter().zip(shares).filter(|(service, _)| service.hashes()) {
-        samples.push((catalogue::PEAK_SHARE, name(service), peak_share(service, shares)));
+    page.head(&catalogue::PEAK_SHARE);
+    for ((name, service), shares) in services().zip(shares).filter(|((_, service), _)| service.hashes()) {
+        page.sample(&catalogue::PEAK_SHARE, &[name], peak_share(service, shares));
     }
 }
 
-fn backends(snapshot: &Snapshot, shares: &[Vec<f64>], samples: &mut Vec<Sample>) {
+/// Labels of a service's backends, in slot order.
+fn labels(service: &Service) -> LabelSets {
+    let mut labels = LabelSets::default();
+    for backend in &service.backends {
+        labels.push(&[("service", &service.config.name), ("backend", &backend.config.id)]);
+    }
+    labels
+}
+
+fn backends(snapshot: &Snapshot, shares: &[Vec<f64>], labels: &[LabelSets], page: &mut Page) {
     for (metric, read) in BACKEND_METRICS {
-        for (service, shares) in snapshot.services.iter().zip(shares) {
-            for (index, backend) in service.backends.iter().enumerate() {
-                let labels = vec![service.config.name.clone(), backend.config.id.clone()];
-                samples.push((metric, labels, read(service, index, shares)));
+        page.head(&metric);
+        for ((service, shares), labels) in snapshot.services.iter().zip(shares).zip(labels) {
+            for (index, labels) in labels.iter().enumerate() {
+                page.labelled(&metric, labels, read(service, index, shares));
             }
         }
     }
     for (metric, read) in LIMIT_METRICS {
-        for service in snapshot.services.iter().filter(|service| service.config.adaptive_concurrency.is_some()) {
-            for backend in &service.backends {
-                let labels = vec![service.config.name.clone(), backend.config.id.clone()];
-                samples.push((metric, labels, read(&backend.state.load)));
+        page.head(&metric);
+        let services = snapshot.services.iter().zip(labels);
+        for (service, labels) in services.filter(|(service, _)| service.config.adaptive_concurrency.is_some()) {
+            for (backend, labels) in service.backends.iter().zip(labels.iter()) {
+                page.labelled(&metric, labels, read(&backend.state.load));
+            }
+        }
+    }
+}
+
+/// The state of each backend, as a set.
+fn states(snapshot: &Snapshot, labels: &[LabelSets], page: &mut Page) {
+    let (metric, now) = (catalogue::BACKEND_STATE, ambient::now());
+    page.head(&metric);
+    for (service, labels) in snapshot.services.iter().zip(labels) {
+        // Not held while the page is written: results of requests are told under this lock.
+        let health = service.live.health();
+        let states: Vec<&str> = service
+            .backends
+            .iter()
+            .map(|backend| health.view(&backend.config.id, now).map_or("unknown", |view| view.state))
+            .collect();
+        drop(health);
+        for (labels, state) in labels.iter().zip(states) {
+            for name in STATES {
+                page.labelled_with(&metric, labels, name, f64::from(u8::from(name == state)));
             }
         }
     }
@@ -155,7 +267,6 @@ mod tests {
     use crate::apply::source::Source;
     use crate::apply::testing;
     use std::collections::HashSet;
-    use std::sync::Arc;
 
     #[tokio::test]
     async fn samples_of_one_metric_stand_together_behind_their_type() {
@@ -174,7 +285,7 @@ mod tests {
         );
         control.apply(testing::config(&text)).unwrap();
         control.show_topology(Box::new(Default::default));
-        let page = page(&ControlHandle::new(Arc::new(control)));
+        let page = page(&ControlHandle::new(Arc::new(control)), Format::Text);
         let mut types = HashSet::new();
         let mut current = "";
         let mut samples = 0;

@@ -9,7 +9,7 @@ use super::outcome::Applied;
 use super::prepare::Change;
 use crate::net::shortage::PER_CONNECTION;
 use crate::snapshot::{Service, ServiceLive, Snapshot, health_events};
-use ringway_config::model::Config;
+use ringway_config::model::{Config, Metrics};
 use ringway_ring::Movement;
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -54,6 +54,7 @@ impl Control {
             health_events::publish(service, events);
         }
         state.listeners.reconcile(&new.config, sockets, &self.commands);
+        tell_of_metrics(old, &new);
         self.compare_with_descriptors(&old.config, &new.config, old.generation == 0);
         if let Some(log) = access {
             self.shared.access.store(Arc::new(log.sink));
@@ -106,6 +107,19 @@ impl Control {
         for service in old.iter().chain(new).filter(|service| !unchanged.contains(&Arc::as_ptr(service))) {
             service.live.health_changed.notify_one();
         }
+    }
+}
+
+/// Logs where the metrics begin to leave something out because there are too many backends.
+fn tell_of_metrics(old: &Snapshot, new: &Snapshot) {
+    let Metrics::FullUpTo(most) = new.config.metrics else { return };
+    let ((_, before), (_, backends)) = (old.backend_metrics(), new.backend_metrics());
+    if backends > 0 && (before == 0 || old.config.metrics != new.config.metrics) {
+        tracing::warn!(
+            backends,
+            "there are more than {most} backends: the metrics leave out durations, responses by class and states of each; \
+             write `metrics: {{ backends: full }}` to have them, or `basic` to agree"
+        );
     }
 }
 

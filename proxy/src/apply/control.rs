@@ -3,6 +3,7 @@
 use super::access_log::AccessWriter;
 use super::listeners::Listeners;
 use super::outcome::LastReload;
+use super::scrapes::Scrapes;
 use super::source::Source;
 use super::topology::TopologySource;
 use crate::ambient;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 pub(crate) struct Control {
     pub(super) current: Arc<Current>,
     pub(super) metrics: Metrics,
+    pub(super) scrapes: Scrapes,
     pub(super) source: Source,
     pub(super) started: Instant,
     pub(super) draining: AtomicBool,
@@ -55,6 +57,7 @@ impl Control {
         Self {
             current: Arc::clone(&shared.current),
             metrics,
+            scrapes: Scrapes::default(),
             source,
             started: ambient::now(),
             draining: AtomicBool::new(false),

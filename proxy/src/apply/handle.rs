@@ -2,14 +2,15 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError};
+use super::scrapes::Scrapes;
 use super::topology::TopologyStatus;
 use crate::ambient;
-use crate::dispatcher::{Command, Fullness, SessionPage, SessionQuery};
+use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery};
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
+use ringway_telemetry::Metrics;
 use ringway_telemetry::counters::Registry as Counters;
-use ringway_telemetry::{Metrics, Sample};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,10 +37,14 @@ impl ControlHandle {
         &self.0.metrics.counters
     }
 
-    /// The page of metrics, with these samples.
-    pub(crate) fn render(&self, samples: &[Sample]) -> String {
-        let metrics: &Metrics = &self.0.metrics;
-        metrics.render(samples)
+    /// The metrics of the process.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Pages of them that are being made or sent.
+    pub(crate) fn scrapes(&self) -> &Scrapes {
+        &self.0.scrapes
     }
 
     /// What this host is short of.
@@ -82,6 +87,12 @@ impl ControlHandle {
     pub(crate) fn addresses(&self) -> HashMap<String, SocketAddr> {
         let (state, snapshot) = (self.0.state(), self.0.current.load());
         state.listeners.addresses(&snapshot.config)
+    }
+
+    /// Permits and numbers of each listener, by name.
+    pub(crate) fn listener_permits(&self) -> HashMap<String, Arc<ListenerPermits>> {
+        let (state, snapshot) = (self.0.state(), self.0.current.load());
+        state.listeners.permits(&snapshot.config)
     }
 
     /// How full each listener is, by name.

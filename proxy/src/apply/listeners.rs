@@ -137,6 +137,11 @@ impl Listeners {
         self.of_each(config, |bound| bound.address.address)
     }
 
+    /// What each listener's workers have in common, by name.
+    pub(super) fn permits(&self, config: &Config) -> HashMap<String, Arc<ListenerPermits>> {
+        self.of_each(config, |bound| Arc::clone(&bound.permits))
+    }
+
     /// How full each listener is, by name.
     pub(super) fn fullness(&self, config: &Config, now: Instant) -> HashMap<String, Fullness> {
         self.of_each(config, |bound| bound.permits.fullness(now))

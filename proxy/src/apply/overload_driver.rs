@@ -4,7 +4,7 @@ use super::health_driver::supervise;
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
-use crate::overload::{Change, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
+use crate::overload::{BusyMeter, Change, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
 use ringway_config::model::{Config, Overload};
 use ringway_telemetry::catalogue;
 use std::sync::Arc;
@@ -52,6 +52,7 @@ struct Driver {
     /// What follows from lag: new requests are refused, by priority and then all, nothing else. Connections that end and are made anew would cost more time.
     time: Stages,
     watchdog: Watchdog,
+    busy: BusyMeter,
     /// As of the last looks, the oldest overwritten next.
     lags: [Duration; LAGS],
     turns: u64,
@@ -66,6 +67,7 @@ impl Driver {
             room: Stages::default(),
             time: Stages::default(),
             watchdog: Watchdog::new(TURN),
+            busy: BusyMeter::default(),
             lags: [Duration::ZERO; LAGS],
             turns: 0,
             cgroup_bytes_max: None,
@@ -83,6 +85,8 @@ impl Driver {
         self.turns += 1;
         let snapshot = self.shared.current.load();
         let usage = self.measure(&snapshot.config, now);
+        let overload = &self.shared.overload;
+        self.busy.look(&overload.busy, overload.ticks.found().map(|found| found.is_stuck), now);
         self.decide(&usage, snapshot.config.overload.as_ref(), now);
     }
 

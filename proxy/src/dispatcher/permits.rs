@@ -2,6 +2,7 @@
 
 use crate::ambient;
 use crate::planted::{self, Fault};
+use ringway_telemetry::listener::ListenerNumbers;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ impl Occupancy {
 /// The permits of a listener, over all workers.
 #[derive(Default)]
 pub(crate) struct ListenerPermits {
+    /// What is counted of it.
+    pub(crate) numbers: ListenerNumbers,
     taken: AtomicUsize,
     wait: Mutex<Wait>,
 }

@@ -18,7 +18,7 @@ use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
 use crate::worker::{ActiveListener, OpenConnection, Peer, View};
 use ringway_config::model::Protocol;
-use ringway_telemetry::catalogue;
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -173,7 +173,10 @@ async fn handshake(
     })
     .await;
     match result {
-        Ok(stream) => Some(stream),
+        Ok(stream) => {
+            count_handshake(open, stream.get_ref().1);
+            Some(stream)
+        }
         Err(error) => {
             handshake_failed(open, client, &error);
             None
@@ -181,12 +184,19 @@ async fn handshake(
     }
 }
 
+/// Counts a handshake, by version and whether it has resumed a session.
+fn count_handshake(open: &OpenConnection, session: &ServerConnection) {
+    let version = usize::from(session.protocol_version() == Some(ProtocolVersion::TLSv1_3));
+    let resumed = usize::from(session.handshake_kind() == Some(HandshakeKind::Resumed));
+    open.active_listener.counters.handshakes[version][resumed].increment();
+}
+
 /// Counts a handshake that has failed, by reason. The log names the client, for an operator who looks into one client's trouble.
 fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
     let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
     let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
     open.worker.shared.counters.error("", "tls_handshake");
-    metrics::counter!(catalogue::TLS_HANDSHAKE_ERRORS.name, "reason" => reason).increment(1);
+    open.active_listener.permits.numbers.handshake_error(reason);
     tracing::debug!(%client, listener = %open.active_listener.name(), reason, %error, "TLS handshake failed");
 }
 

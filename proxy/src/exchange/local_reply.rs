@@ -8,6 +8,7 @@ use crate::ambient;
 use crate::error::ProxyError;
 use ringway_message::{Method, RequestHead, Version};
 use ringway_telemetry::access::Value;
+use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
 
 /// Why a request goes to no backend.
@@ -94,7 +95,11 @@ impl LocalReply {
                 error_response::write_direct(direct_response, self.version, keep_alive, &mut out)
             }
         };
+        let bytes = out.text().len() as u64;
         let sent = client.send(reply, out).await;
+        let class =
+            if matches!(self.why, Cause::Error(ProxyError::ClientClosed)) { 0 } else { class_of(self.status()) };
+        client.open.active_listener.counters.count(class, 0, if sent { bytes } else { 0 });
         self.log(client);
         match (sent, keep_alive) {
             (true, true) => Next::Request,
@@ -103,11 +108,18 @@ impl LocalReply {
         }
     }
 
+    fn status(&self) -> u16 {
+        match &self.why {
+            Cause::Error(error) => error.status(),
+            Cause::Answer(direct_response) => direct_response.status,
+        }
+    }
+
     /// The access log line of a request that goes to no backend.
     fn log(&self, client: &Client) {
-        let (status, reason) = match &self.why {
-            Cause::Error(error) => (error.status(), Value::Word(error.reason())),
-            Cause::Answer(direct_response) => (direct_response.status, Value::Nothing),
+        let reason = match &self.why {
+            Cause::Error(error) => Value::Word(error.reason()),
+            Cause::Answer(_) => Value::Nothing,
         };
         let line = self.line.as_slice();
         let mut words = line.splitn(2, |&byte| byte == b' ');
@@ -119,7 +131,7 @@ impl LocalReply {
             ("listener", Value::Word(&listener)),
             ("method", word()),
             ("target", word()),
-            ("status", Value::Number(u64::from(status))),
+            ("status", Value::Number(u64::from(self.status()))),
             ("reason", reason),
             ("service", if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
         ];

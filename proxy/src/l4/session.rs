@@ -68,18 +68,23 @@ pub(super) async fn serve(
     let entry = SessionEntry::begin(&open.entry, &view, service, "tcp");
     let mut session =
         Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry };
+    let mut class = 0;
     let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
-        Ok(connected) => session.relay(connected, worker, timer, &mut stream, hello).await,
+        Ok(connected) => {
+            class = SESSION;
+            session.relay(connected, worker, timer, &mut stream, hello).await
+        }
         Err(error) => {
             let this = &session.view.services[session.service];
             worker.shared.counters.error(&this.service.config.name, error.reason());
-            this.counters.requests[0].increment();
+            this.counters.requests[class].increment();
             // The only way to report an error on a TCP connection is to close it.
             stream.abort();
             error.reason()
         }
     };
     session.view.services[session.service].counters.durations.record(ambient::since(session.started));
+    open.active_listener.counters.count(class, session.up_bytes, session.down_bytes);
     session.log(open, peer, reason);
 }
 
@@ -131,7 +136,8 @@ impl Session {
         this.live.count(&this.service.config, worker.timers.millis());
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
-            let (guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            guard.begin_try(ambient::now());
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
@@ -243,7 +249,8 @@ impl Session {
         stream: &mut Stream,
         hello: Buffer,
     ) -> &'static str {
-        let Connected { guard, stream: mut backend, slot, falls } = connected;
+        let Connected { mut guard, stream: mut backend, slot, falls } = connected;
+        guard.handle_class(SESSION);
         guard.report(Outcome::Success);
         let this = &self.view.services[self.service];
         let keyed = self.found.is_some_and(|found| found.keyed);

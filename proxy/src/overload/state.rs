@@ -1,5 +1,6 @@
 //! The stage in force and the pressures that led to it: written by the control side, read by workers and at a scrape.
 
+use super::busy::Busy;
 use super::shed::Shed;
 use super::stage::{Resource, Stage, Usage};
 use super::ticks::Ticks;
@@ -18,6 +19,8 @@ pub(crate) struct OverloadState {
     pressures: [AtomicU64; Resource::ALL.len()],
     /// When workers have looked at what is due.
     pub(crate) ticks: Ticks,
+    /// How busy they are.
+    pub(crate) busy: Busy,
 }
 
 impl OverloadState {
@@ -29,6 +32,7 @@ impl OverloadState {
             shed: <_>::default(),
             pressures: <_>::default(),
             ticks: Ticks::new(workers, now),
+            busy: Busy::new(workers),
         }
     }
 

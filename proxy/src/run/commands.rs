@@ -263,6 +263,8 @@ pub(crate) fn run(
 
 /// Carries out commands and periodic work, until there are no more commands.
 pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let (overload, index) = (Arc::clone(&this.worker.shared.overload), this.worker.index);
+    overload.busy.set(index, Some(tokio::runtime::Handle::current().metrics()));
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut ticks = 0;
@@ -288,12 +290,12 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
             },
             due = ticker.tick() => {
                 ticks += 1;
-                let worker = &this.worker;
-                worker.shared.overload.ticks.note(worker.index, due.into_std(), ambient::now());
+                overload.ticks.note(index, due.into_std(), ambient::now());
                 this.tick(ticks);
             }
         }
     }
-    this.worker.shared.overload.ticks.end(this.worker.index);
+    overload.ticks.end(index);
+    overload.busy.set(index, None);
     this.tick(0);
 }

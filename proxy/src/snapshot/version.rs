@@ -5,8 +5,9 @@ use super::service::Service;
 use super::shadow::Shadow;
 use crate::net::tls::ServerTls;
 use crate::routes::{NameTable, RouteTable};
-use ringway_config::model::{Config, Listener, Protocol};
+use ringway_config::model::{Config, Listener, Metrics, Protocol};
 use ringway_ring::Published;
+use ringway_telemetry::OfBackends;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -81,6 +82,17 @@ impl Snapshot {
     pub(crate) fn ring_digests(&self) -> BTreeMap<String, u64> {
         let services = self.services.iter();
         services.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect()
+    }
+
+    /// How much the metrics say of each backend, and how many backends they do not say everything of.
+    pub(crate) fn backend_metrics(&self) -> (OfBackends, usize) {
+        let backends = self.services.iter().map(|service| service.backends.len()).sum();
+        match self.config.metrics {
+            Metrics::Full => (OfBackends::All, 0),
+            Metrics::FullUpTo(most) if backends <= most => (OfBackends::All, 0),
+            Metrics::FullUpTo(_) | Metrics::Basic => (OfBackends::Numbers, backends),
+            Metrics::Nothing => (OfBackends::Nothing, backends),
+        }
     }
 
     /// Index of a service.

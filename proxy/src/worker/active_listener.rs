@@ -3,6 +3,7 @@
 use super::view::View;
 use crate::dispatcher::{ListenerId, ListenerPermits};
 use crate::net::timer::Deadline;
+use ringway_telemetry::listener::ListenerCounters;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) struct ActiveListener {
     pub(super) leave_until: Cell<Deadline>,
     /// Its permits, over all workers.
     pub(crate) permits: Arc<ListenerPermits>,
+    /// This worker's numbers of it.
+    pub(crate) counters: Arc<ListenerCounters>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: connections that are accepted while it closes are served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
@@ -37,6 +40,7 @@ impl ActiveListener {
             successor: RefCell::default(),
             closing: Cell::new(false),
             leave_until: Cell::new(Deadline::NEVER),
+            counters: permits.numbers.worker(),
             permits,
             stop: Notify::new(),
             latest: RefCell::default(),

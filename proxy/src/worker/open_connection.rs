@@ -54,6 +54,7 @@ impl OpenConnection {
         worker.open.set(worker.open.get() + 1);
         worker.counters.connections.increment();
         worker.counters.accepted.increment();
+        active_listener.counters.accepted.increment();
         Self {
             worker: Rc::clone(worker),
             active_listener: Rc::clone(active_listener),
@@ -137,6 +138,7 @@ impl Drop for OpenConnection {
         }
         worker.open.set(worker.open.get() - 1);
         worker.counters.connections.subtract(1);
+        self.active_listener.counters.closed.increment();
         if worker.open.get() == 0 {
             worker.all_closed.notify_one();
         }

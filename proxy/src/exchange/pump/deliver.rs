@@ -147,6 +147,8 @@ impl Exchange<'_> {
                 });
             }
         }
+        // What follows is the client's time, not the backend's.
+        self.request.count_try();
         Poll::Pending
     }
 

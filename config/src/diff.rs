@@ -74,6 +74,9 @@ fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
     }
+    if old.tracing != new.tracing {
+        changes.push("tracing changed".into());
+    }
     if old.zone != new.zone {
         changes.push("zone changed".into());
     }
@@ -252,6 +255,7 @@ mod tests {
         assert_eq!(changes(SAME, SAME), (vec![], vec![]));
         for (top, change) in [
             ("access_log: { format: json }", "access_log changed"),
+            ("tracing: { endpoint: \"http://127.0.0.1:4318\" }", "tracing changed"),
             ("zone: z", "zone changed"),
             ("shadow: s.yaml", "shadow changed"),
             ("drain_delay: 1s", "drain_delay changed"),

@@ -118,5 +118,6 @@ catalogue! {
     WORKER_STUCK = "ringway_worker_stuck", Gauge, ["worker"], "1 while a worker has not looked at what is due for 3 seconds or longer: its clients wait.";
     PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";
     TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";
+    TRACE_SPANS = "ringway_trace_spans_total", Counter, ["result"], "Spans of traces by what became of them: exported (the collector has taken them), refused (it did not want them), failed (it could not be reached, for all tries), dropped (more came than it took).";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
 }

@@ -1,6 +1,7 @@
 //! Trace context. Source: W3C, "Trace Context", <https://www.w3.org/TR/trace-context/>.
 
 use crate::RequestHead;
+use std::ops::Range;
 
 /// Bytes of a `traceparent` of version 00.
 const PARENT_BYTES: usize = 55;
@@ -28,6 +29,9 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
+    /// Where the trace's id stands in what [`TraceParent::write`] has written.
+    pub const ID: Range<usize> = 3..35;
+
     /// Reads a value of any version; what a later one adds is passed over (4.3).
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {

@@ -33,4 +33,5 @@ mod retries;
 mod routes;
 mod shortage;
 mod tcp;
+mod tracing;
 mod udp;

@@ -67,6 +67,19 @@ pub struct Tracing {
     pub tls: Option<UpstreamTls>,
 }
 
+impl Tracing {
+    /// Whether the trace is one of those that are recorded: by its last 56 bits, as OpenTelemetry's consistent sampling has it
+    /// ("TraceState: Probability Sampling"), so that whoever samples as many decides the same.
+    #[inline]
+    #[must_use]
+    pub fn samples(&self, trace_id: &[u8; 16]) -> bool {
+        const ALL: u64 = 1 << 56;
+        let [_, _, _, _, _, _, _, _, _, low @ ..] = *trace_id;
+        let chance = low.iter().fold(0_u64, |chance, byte| chance << 8 | u64::from(*byte));
+        chance >= ALL - (self.sample * ALL as f64) as u64
+    }
+}
+
 /// The collector's URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceEndpoint {
@@ -106,6 +119,37 @@ impl fmt::Display for TraceEndpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_traces_are_recorded_as_are_wanted_and_those_of_a_smaller_share_are_among_those_of_a_larger_one() {
+        let tracing = |sample| Tracing {
+            endpoint: TraceEndpoint::parse("http://a").unwrap(),
+            sample,
+            trust: Trust::All,
+            query: false,
+            service_name: String::new(),
+            attributes: Vec::new(),
+            headers: Vec::new(),
+            token_file: None,
+            gzip: false,
+            timeout: Duration::ZERO,
+            tls: None,
+        };
+        // The last 56 bits, evenly spread.
+        let ids: Vec<[u8; 16]> =
+            (0..10_000_u128).map(|index| ((1 << 127) + index * ((1 << 56) / 10_000)).to_be_bytes()).collect();
+        let count = |sample| ids.iter().filter(|id| tracing(sample).samples(id)).count();
+        assert_eq!((count(0.0), count(1.0)), (0, ids.len()));
+        assert!((95..=105).contains(&count(0.01)), "{}", count(0.01));
+        for id in &ids {
+            assert!(!tracing(0.01).samples(id) || tracing(0.1).samples(id));
+        }
+        let (none, all) = ([[0; 16], [0xff; 16]].map(|id| tracing(0.0).samples(&id)), tracing(1.0).samples(&[0; 16]));
+        assert_eq!((none, all), ([false, false], true));
+        // The 56 bits of a number a third of the way up are passed over at 60 %, and taken at 70 %.
+        let third = (u128::from(u64::MAX >> 8) / 3).to_be_bytes();
+        assert_eq!((tracing(0.6).samples(&third), tracing(0.7).samples(&third)), (false, true));
+    }
 
     #[test]
     fn an_endpoint_has_the_port_of_its_scheme_and_the_path_of_traces_unless_it_says_others() {

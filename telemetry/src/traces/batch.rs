@@ -71,7 +71,7 @@ mod tests {
             span_id: [2; 8],
             parent: None,
             state: b"",
-            name: ["GET", ""],
+            name: ["GET", "", ""],
             kind: Kind::Server,
             start_nanos: 1,
             end_nanos: 2,

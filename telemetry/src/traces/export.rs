@@ -15,13 +15,13 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A request has spans of this time, or so many bytes of them.
-const GATHER: Duration = Duration::from_secs(1);
+const GATHER: Duration = Duration::from_millis(500);
 /// See [`GATHER`]. Collectors take 4 MiB at least.
 const REQUEST_BYTES: usize = 1024 * 1024;
 /// A batch is tried so often.
-const TRIES_MAX: u32 = 5;
+const TRIES_MAX: u32 = 7;
 /// The first pause between two tries; each is twice as long as the one before.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(250);
 /// No pause is longer, whatever a collector wishes.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 

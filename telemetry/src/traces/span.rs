@@ -84,7 +84,7 @@ pub struct Span<'a> {
     /// `tracestate`; ASCII.
     pub state: &'a [u8],
     /// Its name in pieces; ASCII, or of the configuration.
-    pub name: [&'a str; 2],
+    pub name: [&'a str; 3],
     /// Which side of a call it is.
     pub kind: Kind,
     /// When it began, in nanoseconds of Unix time.
@@ -198,7 +198,7 @@ mod tests {
             texts.iter().for_each(|(key, value)| attributes.text(key, value));
             numbers.iter().for_each(|(key, value)| attributes.number(key, *value));
             let span = Span {
-                trace_id, span_id, parent, state: state.as_bytes(), name: [&name, &route], kind: Kind::Client,
+                trace_id, span_id, parent, state: state.as_bytes(), name: [&name, "", &route], kind: Kind::Client,
                 start_nanos: times.0, end_nanos: times.1, attributes: &attributes, is_error,
             };
             let read = read(&[span, span]);
@@ -236,7 +236,7 @@ mod tests {
             span_id: [1; 8],
             parent: None,
             state: b"",
-            name: ["", ""],
+            name: ["", "", ""],
             kind: Kind::Internal,
             start_nanos: 0,
             end_nanos: 0,

@@ -163,10 +163,12 @@ impl Exchange<'_> {
             error_response::write_status(head.status, reason_of(head, bytes), out.text_mut());
         }
         let actions = self.request.actions();
+        let responded = self.request.responded_id();
         let drops_length = head.status == 204 || told == Length::Untold || self.compressor.is_some();
         out.copy(bytes, &head.fields, |field| {
             let name = field.name.of(bytes);
-            !(actions.is_some_and(|actions| actions::drops_response_field(actions, name))
+            !(responded.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+                || actions.is_some_and(|actions| actions::drops_response_field(actions, name))
                 || field.kind.is_hop_by_hop()
                 || drops_length && field.kind == FieldName::ContentLength
                 // The handshake is that of HTTP/2 (RFC 8441, 5).

@@ -122,7 +122,7 @@ impl LocalReply {
         };
         let sent = client.send(reply, out).await;
         self.log(client);
-        if let Some(trace) = self.trace.take() {
+        if let Some(mut trace) = self.trace.take() {
             let (status, reason) = match &self.why {
                 Cause::Error(error) => (error.status(), Some(error.reason())),
                 Cause::Answer(direct_response) => (direct_response.status, None),

@@ -205,6 +205,16 @@ impl Request {
         }
     }
 
+    /// The response may say what has become of a call of gRPC: a trace has it.
+    #[inline]
+    pub(super) fn note_grpc<'b>(&mut self, status: impl FnOnce() -> Option<&'b [u8]>) {
+        if let (true, Some(trace)) = (self.grpc, &mut self.trace)
+            && let Some(status) = status().and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
+        {
+            trace.handle_grpc(status);
+        }
+    }
+
     /// Whether the request is idempotent.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent

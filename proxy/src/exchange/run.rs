@@ -52,8 +52,8 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
         client.open.worker.shared.counters.error(&this.service.config.name, error.reason());
     }
     request.log(client, status, error);
-    if let Some(trace) = request.trace.take() {
-        request.end_trace(trace, &client.open.worker, status, error);
+    if let Some(mut trace) = request.trace.take() {
+        request.end_trace(&mut trace, &client.open.worker, status, error);
     }
     let worker = &client.open.worker;
     worker.buffers.give_outgoing(std::mem::take(&mut request.out));

@@ -159,6 +159,12 @@ impl Trace {
         }
     }
 
+    /// What has become of a call of gRPC.
+    pub(super) fn handle_grpc(&mut self, status: u32) {
+        self.attributes.text("rpc.system", b"grpc");
+        self.attributes.number("rpc.grpc.status_code", u64::from(status));
+    }
+
     /// The current try has failed.
     pub(super) fn fail_try(&mut self, reason: &'static str) {
         let current = self.current.take();
@@ -194,7 +200,7 @@ impl Trace {
 
     /// The request is over: its spans go to the exporter. `status` 0 is no response; `reason` says why Ringway itself gave it, or why it
     /// is none, or not whole.
-    pub(super) fn end(mut self: Box<Self>, worker: &Worker, status: u16, reason: Option<&'static str>) {
+    pub(super) fn end(&mut self, worker: &Worker, status: u16, reason: Option<&'static str>) {
         let ended = ambient::now();
         if status > 0 {
             self.attributes.number("http.response.status_code", u64::from(status));
@@ -202,8 +208,12 @@ impl Trace {
         if let Some(reason) = reason {
             self.attributes.text("ringway.reason", reason.as_bytes());
         }
-        // A response of another class says the client's fault.
-        let is_error = status == 0 || status >= 500;
+        let is_cut_off = (1..400).contains(&status) && reason.is_some();
+        if is_cut_off && let Some(reason) = reason {
+            self.fail_try(reason);
+        }
+        // What a response of 400 says is the client's fault.
+        let is_error = status == 0 || status >= 500 || is_cut_off;
         if is_error {
             self.attributes.text("error.type", error_type(status, reason, &mut itoa::Buffer::new()).as_bytes());
         }

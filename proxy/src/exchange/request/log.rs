@@ -56,7 +56,7 @@ impl Request {
 
     /// The request is over: its spans go to the exporter.
     #[cold]
-    pub(crate) fn end_trace(&self, mut trace: Box<Trace>, worker: &Worker, status: u16, error: Option<ProxyError>) {
+    pub(crate) fn end_trace(&self, trace: &mut Trace, worker: &Worker, status: u16, error: Option<ProxyError>) {
         let service = &self.view.services[self.service].service;
         let id = |index: usize| service.backends[index].config.id.as_bytes();
         let attributes = &mut trace.attributes;

@@ -18,6 +18,7 @@ mod overload;
 mod route;
 mod service;
 mod text;
+mod tracing;
 mod tries;
 mod upstream;
 
@@ -65,6 +66,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
     cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value, findings);
+    let tracing = root.tracing.as_ref().and_then(|at| tracing::tracing(&at.value, findings));
     findings.names_file(root.shadow.as_ref(), FileUse::Shadow, Need::Serving);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let drain_spread = drain_spread(root, findings);
@@ -82,6 +84,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         overload,
         access_log,
         metrics: metrics(&root.metrics.value),
+        tracing,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
         drain_delay: root.drain_delay.value,

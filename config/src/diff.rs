@@ -77,6 +77,9 @@ fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     if old.metrics != new.metrics {
         changes.push("metrics changed".into());
     }
+    if old.tracing != new.tracing {
+        changes.push("tracing changed".into());
+    }
     if old.zone != new.zone {
         changes.push("zone changed".into());
     }
@@ -257,6 +260,7 @@ mod tests {
             ("access_log: { format: json }", "access_log changed"),
             ("metrics: { backends: basic }", "metrics changed"),
             ("metrics: { full_backends_max: 7 }", "metrics changed"),
+            ("tracing: { endpoint: \"http://127.0.0.1:4318\" }", "tracing changed"),
             ("zone: z", "zone changed"),
             ("shadow: s.yaml", "shadow changed"),
             ("drain_delay: 1s", "drain_delay changed"),

@@ -9,6 +9,7 @@ mod listener;
 mod networks;
 mod route;
 mod service;
+mod tracing;
 mod upstream;
 
 pub use control::{
@@ -19,6 +20,7 @@ pub use listener::*;
 pub use networks::Networks;
 pub use route::*;
 pub use service::*;
+pub use tracing::*;
 pub use upstream::*;
 
 use crate::diagnostic::Site;
@@ -40,6 +42,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// What the metrics hold.
     pub metrics: Metrics,
+    /// Where traces of requests go, if they do.
+    pub tracing: Option<Tracing>,
     /// The zone that this proxy stands in.
     pub zone: Option<String>,
     /// A file whose placements are compared with these on live traffic.
@@ -98,6 +102,8 @@ impl Config {
             let check = service.health.as_ref().and_then(|health| health.tls.as_ref());
             files.extend(check.iter().flat_map(|tls| tls.files()));
         }
+        let collector = self.tracing.as_ref().and_then(|tracing| tracing.tls.as_ref());
+        files.extend(collector.iter().flat_map(|tls| tls.files()));
         files.retain(|path| certificate_reference(path).is_none());
         files
     }

@@ -2,7 +2,7 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, SectionReader, Shape, choice, section,
+    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, SectionReader, Shape, Share, choice, section,
 };
 use crate::diagnostic::At;
 use crate::diagnostic::Place;
@@ -17,7 +17,8 @@ mod listener;
 mod overload;
 mod route;
 mod service;
-pub(crate) use {balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*};
+mod tracing;
+pub(crate) use {balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*, tracing::*};
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
@@ -150,6 +151,8 @@ section! {
         default("{}") access_log: AccessLogSection,
         /// What the admin listener's metrics hold.
         default("{}") metrics: MetricsSection,
+        /// Traces of requests; absent is none.
+        optional tracing: TracingSection,
         /// The zone that this proxy stands in, for services that are `zone_aware`.
         optional zone: String,
         /// Another version of this file, tried on live traffic: what it would move is counted, nothing is moved.

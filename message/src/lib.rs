@@ -14,6 +14,7 @@ mod path;
 mod request;
 mod response;
 pub mod scan;
+mod trace_context;
 mod writer;
 
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};
@@ -26,4 +27,5 @@ pub use hop::nominate;
 pub use path::{climbs, is_below};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
+pub use trace_context::{TraceParent, is_trace_state, write_hex};
 pub use writer::{HeadWriter, Line, OpenLine};

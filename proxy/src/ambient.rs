@@ -33,6 +33,11 @@ pub(crate) fn process_salt() -> u64 {
     if cfg!(test) { 0x5a17 } else { u64::from(std::process::id()) }
 }
 
+/// The same in nanoseconds, as traces have it.
+pub(crate) fn unix_nanos() -> u64 {
+    time_of_day().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ pub(crate) mod bind;
 mod commit;
 pub(crate) mod control;
 mod drain;
+mod exporter;
 pub(crate) mod files;
 pub(crate) mod handle;
 pub(crate) mod health_driver;

@@ -9,6 +9,7 @@ pub(crate) mod compress;
 pub(crate) mod error_response;
 mod hedge;
 pub(crate) mod local_reply;
+pub(crate) mod marks;
 pub(crate) mod mirror;
 mod on_backend;
 mod outcome;
@@ -17,6 +18,7 @@ pub(crate) mod request;
 mod response;
 mod retry;
 mod run;
+pub(crate) mod trace;
 mod wish;
 
 pub(crate) use outcome::Next;

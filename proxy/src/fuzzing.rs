@@ -9,7 +9,7 @@ use crate::routing::affinity_cookie::{self, Value};
 use crate::routing::forwarded;
 use crate::worker::Peer;
 use ringway_config::model::{AffinityCookie, Forwarded, ForwardedSource, ProxyHeader};
-use ringway_message::{HeadWriter, Limits, RequestHead};
+use ringway_message::{HeadWriter, Limits, RequestHead, TraceParent};
 use std::net::{IpAddr, SocketAddr};
 
 /// PROXY headers: they end where they end whatever follows, of a part more is wanted, and what is read and written is read as the same.
@@ -83,9 +83,15 @@ fn request(lines: &[u8]) -> Option<(Vec<u8>, RequestHead)> {
     (whole && head.head_len == text.len()).then_some((text, head))
 }
 
-/// Forwarding fields: what we add ourselves is understood by the next of us, whatever stood before it.
+/// Forwarding fields and trace context: what we add ourselves is understood by the next of us, whatever stood before it.
 pub fn forwarded(bytes: &[u8]) {
     let Some((text, head)) = request(bytes) else { return };
+    let _ = ringway_message::is_trace_state(&text, &head);
+    if let Some(parent) = TraceParent::of(&text, &head) {
+        let mut written = Vec::new();
+        parent.write(&mut written);
+        assert_eq!(TraceParent::parse(&written), Some(parent));
+    }
     let peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 5)));
     for source in [ForwardedSource::XForwardedFor, ForwardedSource::Forwarded] {
         for trusted in ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.1/32"] {

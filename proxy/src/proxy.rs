@@ -155,6 +155,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         occupancy: Arc::new(Occupancy::new(workers)),
         commands: OnceLock::new(),
         access: Arc::default(),
+        spans: Arc::default(),
     })
 }
 

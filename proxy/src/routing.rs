@@ -5,4 +5,5 @@ pub(crate) mod affinity_cookie;
 pub(crate) mod forwarded;
 pub(crate) mod hash_key;
 pub(crate) mod rate_limit;
+pub(crate) mod request_id;
 pub(crate) mod split;

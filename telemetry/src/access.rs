@@ -110,7 +110,7 @@ impl AccessLog {
     }
 
     /// Adds a line. Gives how many lines were lost by it: 0 or a whole batch.
-    pub fn line(&mut self, pairs: &[(&str, Value<'_>)]) -> u64 {
+    pub fn line<'n, 'v>(&mut self, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) -> u64 {
         match self.format {
             Format::Json => json(&mut self.batch, pairs),
             Format::Text => text(&mut self.batch, pairs),
@@ -137,7 +137,7 @@ impl AccessLog {
     }
 }
 
-fn json(out: &mut Vec<u8>, pairs: &[(&str, Value<'_>)]) {
+fn json<'n, 'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) {
     let mut separator = b'{';
     for (name, value) in pairs {
         out.push(separator);
@@ -146,7 +146,7 @@ fn json(out: &mut Vec<u8>, pairs: &[(&str, Value<'_>)]) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
         match value {
-            Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+            Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             Value::Nothing => out.extend_from_slice(b"null"),
             Value::Word(word) => quoted(out, word.as_bytes()),
             Value::Bytes(bytes) => quoted(out, bytes),
@@ -155,15 +155,15 @@ fn json(out: &mut Vec<u8>, pairs: &[(&str, Value<'_>)]) {
     out.extend_from_slice(b"}\n");
 }
 
-fn text(out: &mut Vec<u8>, pairs: &[(&str, Value<'_>)]) {
-    for (index, (name, value)) in pairs.iter().enumerate() {
+fn text<'n, 'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) {
+    for (index, (name, value)) in pairs.into_iter().enumerate() {
         if index > 0 {
             out.push(b' ');
         }
         out.extend_from_slice(name.as_bytes());
         out.push(b'=');
         match value {
-            Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+            Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             Value::Nothing => out.push(b'-'),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Bytes(bytes) => quoted(out, bytes),
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn bytes_of_the_network_never_break_a_line() {
         let mut out = Vec::new();
-        json(&mut out, &[("a", Value::Bytes(b"x\"\\\n\xff\xc3\xa9")), ("b", Value::Number(7)), ("c", Value::Nothing)]);
+        json(&mut out, [("a", Value::Bytes(b"x\"\\\n\xff\xc3\xa9")), ("b", Value::Number(7)), ("c", Value::Nothing)]);
         assert_eq!(String::from_utf8(out).unwrap(), "{\"a\":\"x\\\"\\\\\\u000a\\u00ff\u{e9}\",\"b\":7,\"c\":null}\n");
     }
 
@@ -208,10 +208,10 @@ mod tests {
     fn full_writer_loses_lines_and_says_how_many() {
         let (sender, receiver) = sync_channel(1);
         let mut log = AccessLog::new(Format::Text, sender);
-        log.line(&[("a", Value::Number(1))]);
+        log.line([("a", Value::Number(1))]);
         assert_eq!(log.flush(), 0);
-        log.line(&[("a", Value::Number(2))]);
-        log.line(&[("a", Value::Number(3))]);
+        log.line([("a", Value::Number(2))]);
+        log.line([("a", Value::Number(3))]);
         assert_eq!(log.flush(), 2);
         assert_eq!(receiver.recv().unwrap(), b"a=1\n");
     }

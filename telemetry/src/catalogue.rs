@@ -129,6 +129,7 @@ catalogue! {
     PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";
     TLS_HANDSHAKES = "ringway_tls_handshakes_total", Counter, ["listener", "version", "resumed"], "TLS handshakes of clients, by version (1.2, 1.3) and whether they resumed a session (true, false).";
     TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["listener", "reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";
+    TRACE_SPANS = "ringway_trace_spans_total", Counter, ["result"], "Spans of traces by what became of them: exported (the collector has taken them), refused (it did not want them), failed (it could not be reached, for all tries), dropped (more came than it took).";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
     BUILD_INFO = "ringway_build_info", Gauge, ["version", "revision"], "Always 1; what runs, the revision empty where whoever built it has not named it.";
     PROCESS_CPU = "process_cpu_seconds_total", Counter, [], "Processor time of this process, in user mode and in the kernel.";

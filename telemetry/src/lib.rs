@@ -1,4 +1,4 @@
-//! What Ringway tells about itself: metrics, logs, the access log.
+//! What Ringway tells about itself: metrics, logs, the access log, traces.
 //!
 //! Two kinds of metrics. What the data path counts lies in [`counters`]: plain per-worker numbers with one writer each,
 //! summed when somebody scrapes. What happens seldom (reloads, health changes, panics) goes through the `metrics`
@@ -14,5 +14,6 @@ pub mod listener;
 pub mod logs;
 pub mod process;
 mod render;
+pub mod traces;
 
 pub use render::{Metrics, OfBackends};

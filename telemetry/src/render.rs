@@ -150,6 +150,13 @@ impl Metrics {
         ] {
             self.counters.for_workers(|counters| page.single(&metric, sum(counters, pick).wrapping_add(others) as f64));
         }
+        let metric = catalogue::TRACE_SPANS;
+        page.head(&metric);
+        self.counters.for_spans(|outcome, spans| page.sample(&metric, &[outcome.name()], spans as f64));
+        self.counters.for_workers(|counters| {
+            let dropped = sum(counters, |counters| &counters.spans_lost);
+            page.sample(&metric, &["dropped"], dropped as f64);
+        });
     }
 }
 

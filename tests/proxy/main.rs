@@ -36,4 +36,5 @@ mod routes;
 mod sessions;
 mod shortage;
 mod tcp;
+mod tracing;
 mod udp;

@@ -5,6 +5,7 @@ use super::layer4::{tcp_listener, udp_listener};
 use super::names::Names;
 use super::route::routes;
 use super::text::{self, address, lifetime, name, nonzero, unique};
+use super::tracing;
 use crate::diagnostic::{At, Site};
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
@@ -151,6 +152,7 @@ fn http_listener(
         h2: h2(section, findings),
         errors: actions::error_answers(section, findings),
         compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
+        request_id: section.request_id.as_ref().map(|at| tracing::request_id(&at.value, findings)),
     })
 }
 

@@ -159,6 +159,25 @@ impl Decode for Percent {
     }
 }
 
+/// A share of a whole, in percent: `20`, `0.1%`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share(pub(crate) f64);
+
+impl Decode for Share {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let stripped = match &node.value {
+            Value::Text(text) => Node::new(Value::Text(text.trim_end_matches('%').trim_end().to_owned()), node.place),
+            _ => node.clone(),
+        };
+        let told = |value| (format!("{value} is out of range"), "write a share from `0%` to `100%`".to_owned());
+        number(&stripped, (0.0, 100.0), "1%", findings, told).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "share", pattern: Some("^[0-9]+([.][0-9]+)? ?%?$") }
+    }
+}
+
 impl Decode for String {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
         // `id: 7` is plain enough, and `0x1F`, `1e3` and `012` are what they look like.
@@ -242,6 +261,16 @@ mod tests {
         for value in [text("two"), Value::Float(2.0), Value::Bool(true)] {
             assert_eq!(read::<Small>(value), Err(vec!["wrong_type"]));
         }
+    }
+
+    #[test]
+    fn shares_are_percentages_with_fractions() {
+        for (value, share) in [(text("0.1%"), 0.1), (text("100 %"), 100.0), (text("7"), 7.0), (Value::Float(0.5), 0.5)]
+        {
+            assert_eq!(read::<Share>(value), Ok(Share(share)));
+        }
+        assert_eq!(read::<Share>(text("101%")), Err(vec!["out_of_range"]));
+        assert_eq!(read::<Share>(text("half")), Err(vec!["wrong_type"]));
     }
 
     #[test]

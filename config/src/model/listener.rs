@@ -2,6 +2,7 @@
 
 use super::networks::Networks;
 use super::route::{Compress, ErrorPage, HostMatch, Route};
+use super::tracing::RequestId;
 use crate::diagnostic::Site;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -139,6 +140,8 @@ pub struct HttpListener {
     pub errors: Vec<ErrorPage>,
     /// Compression of responses.
     pub compress: Option<Box<Compress>>,
+    /// Ids of requests, if they have any.
+    pub request_id: Option<RequestId>,
 }
 
 /// How long a client's connection is kept.

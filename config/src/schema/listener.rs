@@ -34,6 +34,8 @@ section! {
         default("[]") proxy_protocol: List<String>,
         /// What is believed of, and added to, the forwarding fields. For `http`.
         default("{}") forwarded: ForwardedSection,
+        /// An id for each request; absent is none. For `http`.
+        optional request_id: RequestIdSection,
         /// Largest request head; past it, 431. For `http`.
         default("32KiB") head_bytes_max: Bytes,
         /// Most fields in a request head; past it, 431. For `http`.

@@ -2,6 +2,7 @@
 
 use super::access_log::NewLog;
 use super::control::{Control, State};
+use super::exporter::NewExporter;
 use super::health_driver;
 use super::listeners::NewSockets;
 use super::movements;
@@ -19,9 +20,9 @@ impl Control {
     /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away
     /// takes effect once they read it.
     pub(super) fn commit(&self, change: Change<'_>) -> Applied {
-        let Change { state, old, new, diff, moved, sockets, access, now } = change;
+        let Change { state, old, new, diff, moved, sockets, access, exporter, now } = change;
         let generation = new.generation;
-        self.put_into_force(state, &old, new, &moved, (sockets, access), now);
+        self.put_into_force(state, &old, new, &moved, (sockets, access, exporter), now);
         // It may be freed here, which takes its time: nobody who asks for the status waits for that.
         drop(old);
         tracing::info!(generation, changes = %diff, "configuration applied");
@@ -36,7 +37,7 @@ impl Control {
         old: &Snapshot,
         new: Snapshot,
         moved: &[(String, Movement)],
-        (sockets, access): (NewSockets, Option<NewLog>),
+        (sockets, access, exporter): (NewSockets, Option<NewLog>, Option<NewExporter>),
         now: Instant,
     ) {
         let generation = new.generation;
@@ -60,6 +61,11 @@ impl Control {
             self.shared.access.store(Arc::new(log.sink));
             // The old writer ends by itself when the workers have dropped their ends.
             state.access = log.writer;
+        }
+        if let Some(new) = exporter {
+            self.shared.spans.store(Arc::new(new.sink));
+            // The old one delivers what it has, and ends.
+            state.exporter = new.exporter;
         }
         self.reconcile_drivers(&old.services, &new.services);
         self.metrics.counters.retain(

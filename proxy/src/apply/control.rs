@@ -10,6 +10,7 @@ use crate::ambient;
 use crate::dispatcher::{Command, Shared};
 use crate::snapshot::{Current, Registry};
 use ringway_telemetry::Metrics;
+use ringway_telemetry::traces::Exporter;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) listeners: Listeners,
     pub(super) last_reload: LastReload,
     pub(super) access: Option<AccessWriter>,
+    pub(super) exporter: Option<Exporter>,
 }
 
 impl Control {
@@ -72,6 +74,7 @@ impl Control {
                 listeners: Listeners::default(),
                 last_reload: LastReload::default(),
                 access: None,
+                exporter: None,
             }),
             runtime: tokio::runtime::Handle::current(),
         }
@@ -134,17 +137,21 @@ impl Control {
         self.draining.store(true, Relaxed);
     }
 
-    /// Ends the access log, once the workers have gone.
+    /// Ends the access log and the exporter of spans, once the workers have gone.
     pub(crate) fn end(self: Arc<Self>) {
-        let writer = {
+        let (writer, exporter) = {
             let mut state = self.state();
             self.shared.access.store(Arc::default());
-            state.access.take()
+            self.shared.spans.store(Arc::default());
+            (state.access.take(), state.exporter.take())
         };
         drop(self);
         if let Some(writer) = writer {
             // Its senders are gone: it writes what it has and ends.
             writer.join();
+        }
+        if let Some(exporter) = exporter {
+            exporter.join();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The outcome of a change: what is in force now, or why it was refused; and the last one, as the status shows it.
 
 use crate::ambient;
+use crate::net::tls::TlsError;
 use crate::snapshot::SnapshotError;
 use ringway_config::{Diagnostics, Diff};
 use ringway_ring::Movement;
@@ -39,6 +40,17 @@ pub enum ReloadError {
         /// Why.
         source: std::io::Error,
     },
+    /// The collector of traces cannot be spoken to.
+    #[error("TLS to the collector of traces, {endpoint}: {source}")]
+    Tracing {
+        /// Its URL.
+        endpoint: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// There is no thread for traces.
+    #[error("start the exporter of traces: {0}")]
+    Exporter(std::io::Error),
     /// This proxy was not started from a file.
     #[error("this proxy has no configuration file to reload")]
     NoFile,

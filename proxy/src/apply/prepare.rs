@@ -2,6 +2,7 @@
 
 use super::access_log::{self, NewLog};
 use super::control::{Control, State};
+use super::exporter::{self, NewExporter};
 use super::listeners::NewSockets;
 use super::movements::movements;
 use super::outcome::ReloadError;
@@ -26,6 +27,8 @@ pub(super) struct Change<'c> {
     pub(super) sockets: NewSockets,
     /// `None`: the access log stays as it is.
     pub(super) access: Option<NewLog>,
+    /// `None`: the exporter of spans stays as it is.
+    pub(super) exporter: Option<NewExporter>,
     pub(super) now: Instant,
 }
 
@@ -62,6 +65,12 @@ impl Control {
         } else {
             None
         };
+        let section = new.config.tracing.as_ref();
+        // Its certificates are read when it starts.
+        let is_same = old.config.tracing.as_ref() == section
+            && (same_files || section.is_none_or(|section| section.tls.is_none()));
+        let exporter =
+            if is_first || !is_same { Some(exporter::start(section, &self.metrics.counters)?) } else { None };
         let state = self.state();
         // It may have begun while this was built.
         if self.draining.load(Relaxed) {
@@ -70,7 +79,7 @@ impl Control {
         let sockets = state.listeners.bind_new(&new.config, self.workers).map_err(ReloadError::Bind)?;
         // The last step that may fail, because it is the first that clients see.
         sockets.listen(&new.config).map_err(ReloadError::Bind)?;
-        Ok(Some(Change { state, old, new, diff, moved, sockets, access, now }))
+        Ok(Some(Change { state, old, new, diff, moved, sockets, access, exporter, now }))
     }
 
     /// Whether the listeners that are not there yet could be bound.
@@ -127,12 +136,20 @@ mod tests {
         for (wrong, step) in [
             (config(&[first, second], &format!("  - name: t\n{missing}")), "snapshot"),
             (config(&[first, second], "access_log: { format: json, target: /nowhere/at/all }\n"), "access log"),
+            (
+                config(
+                    &[first, second],
+                    "tracing: { endpoint: \"https://127.0.0.1:1\", tls: { ca: /nowhere/at/all.pem } }\n",
+                ),
+                "exporter",
+            ),
             (config(&[first, second, held], ""), "bind"),
         ] {
             let refused = control.apply(wrong).unwrap_err();
             let at = match &refused {
                 ReloadError::Snapshot(_) => "snapshot",
                 ReloadError::AccessLog { .. } => "access log",
+                ReloadError::Tracing { .. } | ReloadError::Exporter(_) => "exporter",
                 ReloadError::Bind(_) => "bind",
                 ReloadError::Invalid(_) | ReloadError::NoFile | ReloadError::Draining => "elsewhere",
             };

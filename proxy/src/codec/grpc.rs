@@ -3,6 +3,9 @@
 use ringway_message::RequestHead;
 use std::time::Duration;
 
+/// The field that says what has become of a call.
+pub(crate) const GRPC_STATUS: &[u8] = b"grpc-status";
+
 /// Whether it is a gRPC call.
 pub(crate) fn is_grpc(bytes: &[u8], head: &RequestHead) -> bool {
     head.value_of(bytes, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))

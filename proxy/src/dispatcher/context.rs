@@ -2,7 +2,8 @@
 
 use super::bulk::BulkQueue;
 use super::command::Command;
-use super::shared::{AccessSink, Shared};
+use super::ids::Ids;
+use super::shared::{AccessSink, Shared, SpanSink};
 use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
@@ -12,6 +13,7 @@ use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::counters::WorkerCounters;
+use ringway_telemetry::traces::SpanBatch;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub(crate) struct Dispatcher {
     pub(crate) scratch: RefCell<Scratch>,
     access: RefCell<Option<(usize, AccessLog)>>,
     sinks: RefCell<Reader<Option<AccessSink>>>,
+    spans: RefCell<Option<(usize, SpanBatch)>>,
+    span_sinks: RefCell<Reader<Option<SpanSink>>>,
     /// Buffers and windows of all connections of HTTP/2.
     pub(crate) http2_memory: Rc<Memory>,
     /// Copies of requests under way.
@@ -55,8 +59,10 @@ pub(crate) struct Dispatcher {
     /// Responses being compressed.
     pub(crate) compressing: Cell<usize>,
     random: Cell<u64>,
-    /// Ids issued.
-    ids: Cell<u64>,
+    /// Of requests, traces and spans.
+    pub(crate) ids: Ids,
+    /// Ids of connections issued.
+    connection_ids: Cell<u64>,
 }
 
 impl Dispatcher {
@@ -74,12 +80,15 @@ impl Dispatcher {
             scratch: RefCell::default(),
             access: RefCell::default(),
             sinks: RefCell::new(Reader::new(Arc::clone(&shared.access))),
+            spans: RefCell::default(),
+            span_sinks: RefCell::new(Reader::new(Arc::clone(&shared.spans))),
             http2_memory: Memory::new(limits),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
-            ids: Cell::new(0),
+            ids: Ids::new(shared.secret, shared.instance, index),
+            connection_ids: Cell::new(0),
             shared,
         })
     }
@@ -106,8 +115,8 @@ impl Dispatcher {
 
     /// 32 hex digits that no other process, worker or call returns.
     pub(crate) fn unique_id(&self) -> String {
-        self.ids.set(self.ids.get() + 1);
-        format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.ids.get())
+        self.connection_ids.set(self.connection_ids.get() + 1);
+        format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.connection_ids.get())
     }
 
     /// A line of the access log, if there is one.
@@ -133,6 +142,38 @@ impl Dispatcher {
 
     pub(crate) fn logs_access(&self) -> bool {
         self.sinks.borrow_mut().read().is_some()
+    }
+
+    /// Spans for the exporter, if there is one.
+    pub(crate) fn spans(&self, write: impl FnOnce(&mut SpanBatch) -> u64) {
+        let mut sinks = self.span_sinks.borrow_mut();
+        let in_force = sinks.read();
+        let mut spans = self.spans.borrow_mut();
+        let Some(sink) = in_force.as_ref() else {
+            *spans = None;
+            return;
+        };
+        let identity = Arc::as_ptr(in_force) as usize;
+        if spans.as_ref().is_none_or(|(current, _)| *current != identity) {
+            if let Some((_, old)) = spans.as_mut() {
+                self.counters.spans_lost.add(old.flush());
+            }
+            *spans = Some((identity, SpanBatch::new(sink.clone())));
+        }
+        if let Some((_, batch)) = spans.as_mut() {
+            self.counters.spans_lost.add(write(batch));
+        }
+    }
+
+    /// Once a tick: passes spans to the exporter.
+    pub(crate) fn flush_spans(&self) {
+        let mut spans = self.spans.borrow_mut();
+        let Some((current, batch)) = spans.as_mut() else { return };
+        self.counters.spans_lost.add(batch.flush());
+        // A worker holds no handle of an exporter that another has taken the place of: it ends when the last is dropped.
+        if Arc::as_ptr(self.span_sinks.borrow_mut().read()) as usize != *current {
+            *spans = None;
+        }
     }
 
     /// Sends a command to all other workers.

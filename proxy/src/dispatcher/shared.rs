@@ -39,7 +39,12 @@ pub(crate) struct Shared {
     pub(crate) per_ip: PerIp,
     /// Where access log lines go; changes with the configuration.
     pub(crate) access: Arc<Published<Option<AccessSink>>>,
+    /// Where spans go; changes with the configuration.
+    pub(crate) spans: Arc<Published<Option<SpanSink>>>,
 }
+
+/// An exporter of spans.
+pub(crate) type SpanSink = mpsc::Sender<ringway_telemetry::traces::Batch>;
 
 /// An access log's form and its writer.
 pub(crate) struct AccessSink {

@@ -22,7 +22,7 @@ pub(super) async fn serve(frontend: Rc<Frontend>, mut connection: Box<Connection
                 let _ = Box::pin(connection.client.send_bytes(TLS_ALERT)).await;
                 Next::Linger
             }
-            Arrival::Refused(refusal) => Box::pin(refusal.send(&mut connection.client)).await,
+            Arrival::Refused(mut refusal) => Box::pin(refusal.send(&mut connection.client)).await,
             Arrival::Request(request) => {
                 let mut exchange = frontend.exchanges.begin(connection, request);
                 let next;

@@ -158,7 +158,7 @@ async fn serve_stream(mut client: Client, fault: Option<ParseError>, view: &Rc<V
     client.timer.set(view.http(listener).timeouts.head);
     match take_request(&mut client, fault, view, listener) {
         None => {}
-        Some(Err(refusal)) => {
+        Some(Err(mut refusal)) => {
             refusal.send(&mut client).await;
         }
         Some(Ok(mut request)) => {

@@ -55,15 +55,17 @@ pub(crate) fn write(
     EncodedReply { status, body_from }
 }
 
-/// Writes a direct response of a route.
+/// Writes a direct response of a route. `extra` are more fields, each line with its end.
 pub(crate) fn write_direct(
     direct_response: &DirectResponse,
     version: Version,
     keep_alive: bool,
+    extra: &[u8],
     out: &mut HeadWriter,
 ) -> EncodedReply {
     write_status(direct_response.status, direct_response.phrase().as_bytes(), out.text_mut());
     out.append(&direct_response.fields);
+    out.append(extra);
     // RFC 9110, 8.6: 204 has no length.
     match direct_response.status {
         204 => out.field("cache-control", b"no-cache"),

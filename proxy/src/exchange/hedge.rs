@@ -43,8 +43,11 @@ enum Second {
     Over,
 }
 
-/// A response, or nothing, or the guard of a backend that has turned out to be full.
-type Trying = Pin<Box<dyn Future<Output = Result<Box<Answered>, Option<InFlight>>>>>;
+/// A response, or why there is none, with the guard of a backend that has turned out to be full.
+type Trying = Pin<Box<dyn Future<Output = Result<Box<Answered>, (Option<InFlight>, ProxyError)>>>>;
+
+/// Why a try has no response that a trace could tell: another's was taken.
+const CANCELLED: &str = "cancelled";
 
 /// State of the first attempt.
 enum First {
@@ -87,6 +90,12 @@ impl Hedge {
         let this = &view.services[exchange.request.service];
         match winner {
             Winner::First(result) => {
+                if let Some(trace) = &mut exchange.request.trace {
+                    match &loser {
+                        Second::Answered(answered) => trace.end_hedge(answered.status, None),
+                        Second::Due | Second::Trying(_) | Second::Over => trace.end_hedge(0, Some(CANCELLED)),
+                    }
+                }
                 if let Second::Answered(answered) = loser {
                     let Answered { mut guard, status, retry_after, .. } = *answered;
                     guard.handle_class(class_of(status));
@@ -96,6 +105,13 @@ impl Hedge {
             }
             Winner::Second(second) => {
                 this.counters.hedges_won.increment();
+                if let Some(trace) = &mut exchange.request.trace {
+                    let reason = match first {
+                        First::Failed(error) => Some(error.reason()),
+                        First::Trying | First::Answered => (exchange.status == 0).then_some(CANCELLED),
+                    };
+                    trace.take_hedge(exchange.status, reason);
+                }
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
                 let first_guard = if exchange.status != 0 {
@@ -165,7 +181,10 @@ impl Hedge {
                         return Poll::Ready(Winner::Second(answered));
                     }
                     Poll::Ready(Ok(answered)) => Second::Answered(answered),
-                    Poll::Ready(Err(full)) => {
+                    Poll::Ready(Err((full, error))) => {
+                        if let Some(trace) = &mut exchange.request.trace {
+                            trace.end_hedge(0, Some(error.reason()));
+                        }
                         // The backend got nothing of the request: a retry may find room there.
                         let selection = &mut exchange.request.selection;
                         full.into_iter().for_each(|guard| guard.pass_by(selection, true));
@@ -238,9 +257,11 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     this.counters.hedges.increment();
     guard.begin_try(ambient::now());
     let timer = worker.timer();
+    let mut copied = exchange.request.copied(this.service.config.protocol);
+    exchange.request.begin_hedge(&worker, guard.index(), &mut copied);
     let request = &*exchange.request;
     let what = Sending {
-        request: request.copied(this.service.config.protocol),
+        request: copied,
         limit: timer.deadline(this.service.config.retry.per_try_timeout).min(request.limit),
         request_limit: request.limit,
         peer: Rc::clone(&exchange.client.peer),
@@ -248,13 +269,13 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
             Ok((attempt, (status, retry_after))) => Ok(Box::new(Answered { guard, attempt, status, retry_after })),
-            Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
+            Err(Failure { error: error @ ProxyError::ConnectionLimit, .. }) => Err((Some(guard), error)),
             Err(Failure { error, tells_nothing }) => {
                 let error = timed_out(error, &worker, what.request_limit);
                 if !tells_nothing {
                     guard.report_error(error);
                 }
-                Err(None)
+                Err((None, error))
             }
         }
     }))

@@ -3,10 +3,13 @@
 use super::actions::DirectResponse;
 use super::client::Client;
 use super::error_response;
+use super::marks::Marks;
 use super::outcome::Next;
+use super::trace::{Beginning, Trace};
 use crate::ambient;
 use crate::error::ProxyError;
-use ringway_message::{Method, RequestHead, Version};
+use ringway_config::model::Tracing;
+use ringway_message::{Method, RequestHead, Version, write_hex};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
@@ -30,6 +33,13 @@ pub(crate) struct LocalReply {
     pub(crate) service: Box<str>,
     /// The client, where a trusted hop has named another than the peer.
     pub(super) client: Option<Box<str>>,
+    /// The request's id.
+    id: Option<Box<[u8]>>,
+    /// A header line with it, where the response has it.
+    lines: Vec<u8>,
+    /// That of its trace, recorded or not.
+    trace_id: Option<[u8; 16]>,
+    trace: Option<Box<Trace>>,
     line: Vec<u8>,
 }
 
@@ -43,6 +53,10 @@ impl LocalReply {
             keep_alive: false,
             service: Box::default(),
             client: None,
+            id: None,
+            lines: Vec::new(),
+            trace_id: None,
+            trace: None,
             line: Vec::new(),
         })
     }
@@ -73,12 +87,24 @@ impl LocalReply {
             keep_alive: false,
             service: Box::default(),
             client: None,
+            id: None,
+            lines: Vec::new(),
+            trace_id: None,
+            trace: None,
             line,
         })
     }
 
+    /// Takes over what marks the request.
+    pub(super) fn mark(&mut self, marks: &Marks<'_>, tracing: Option<&Tracing>, beginning: &Beginning<'_>) {
+        self.id = marks.id().map(Into::into);
+        self.trace_id = marks.trace_id();
+        marks.write_response(&mut self.lines);
+        self.trace = marks.recorded().zip(tracing).map(|(place, tracing)| Trace::begin(*place, tracing, beginning));
+    }
+
     /// Sends the response to a request that goes to no backend, and logs it. Returns what follows on the client's connection.
-    pub(crate) async fn send(&self, client: &mut Client) -> Next {
+    pub(crate) async fn send(&mut self, client: &mut Client) -> Next {
         let worker = Rc::clone(&client.open.worker);
         if let Cause::Error(error) = &self.why {
             worker.shared.counters.error(&self.service, error.reason());
@@ -89,10 +115,10 @@ impl LocalReply {
         let mut out = client.own_head();
         let reply = match &self.why {
             Cause::Error(error) => {
-                error_response::write(*error, self.version, keep_alive, self.is_head, b"", pages, &mut out)
+                error_response::write(*error, self.version, keep_alive, self.is_head, &self.lines, pages, &mut out)
             }
             Cause::Answer(direct_response) => {
-                error_response::write_direct(direct_response, self.version, keep_alive, &mut out)
+                error_response::write_direct(direct_response, self.version, keep_alive, &self.lines, &mut out)
             }
         };
         let bytes = out.text().len() as u64;
@@ -101,6 +127,13 @@ impl LocalReply {
             if matches!(self.why, Cause::Error(ProxyError::ClientClosed)) { 0 } else { class_of(self.status()) };
         client.open.active_listener.counters.count(class, 0, if sent { bytes } else { 0 });
         self.log(client);
+        if let Some(mut trace) = self.trace.take() {
+            let (status, reason) = match &self.why {
+                Cause::Error(error) => (error.status(), Some(error.reason())),
+                Cause::Answer(direct_response) => (direct_response.status, None),
+            };
+            trace.end(&worker, status, reason);
+        }
         match (sent, keep_alive) {
             (true, true) => Next::Request,
             (true, false) => Next::Linger,
@@ -135,6 +168,12 @@ impl LocalReply {
             ("reason", reason),
             ("service", if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
         ];
-        client.open.worker.log(|log| log.line(&pairs));
+        let id = self.id.as_deref().map(|id| ("request_id", Value::Bytes(id)));
+        let mut digits = [0; 32];
+        let trace_id = self.trace_id.map(|trace_id| {
+            write_hex(&trace_id, &mut digits);
+            ("trace_id", Value::Bytes(&digits))
+        });
+        client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id)));
     }
 }

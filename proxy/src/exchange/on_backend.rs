@@ -74,9 +74,13 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
     let mut unprocessed = 0;
     loop {
         let upstream = &this.upstreams[guard.index()];
+        request.begin_try(&worker, guard.index());
         let connection = match connection(client, request, &guard, fresh, limit).await {
             Ok(connection) => connection,
-            Err(error) => return Tried::Failed(guard, error),
+            Err(error) => {
+                request.fail_try(&error);
+                return Tried::Failed(guard, error);
+            }
         };
         upstream.counters.requests.increment();
         if guard.wants_cookie() {
@@ -95,6 +99,9 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
                 exchange.request.report.head_micros = logged.then(|| micros_since(exchange.request.started));
                 let upstream = &this.upstreams[guard.index()];
                 exchange.take_place(guard, upstream, outcome_of(exchange.status, exchange.retry_after));
+                if let Some(trace) = &mut exchange.request.trace {
+                    trace.handle_response(exchange.status);
+                }
                 if !config.retry.on.has_status(exchange.status) || !exchange.request.is_repeatable() {
                     return Tried::Done(exchange.finish().await);
                 }
@@ -112,6 +119,7 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
                 };
             }
             Err(error) => {
+                exchange.request.fail_try(&error);
                 let follows = after_failure(&exchange, error, fresh, &mut unprocessed);
                 exchange.release();
                 match follows {

@@ -27,6 +27,14 @@ pub(super) enum TryError {
     Downstream(ProxyError),
 }
 
+impl TryError {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Upstream(error) | Self::Downstream(error) => error.reason(),
+        }
+    }
+}
+
 /// What is reported to the passive detector about a response.
 pub(super) fn outcome_of(status: u16, retry_after: Option<Duration>) -> Outcome {
     match retry_after {

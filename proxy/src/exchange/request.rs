@@ -8,6 +8,8 @@ use crate::codec::source::Source;
 use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
+use crate::exchange::marks::Marked;
+use crate::exchange::trace::Trace;
 use crate::net::timer::Deadline;
 use crate::routing::affinity_cookie::Value as CookieValue;
 use crate::routing::rate_limit::Admission;
@@ -103,6 +105,8 @@ pub(crate) struct Request {
     pub(crate) report: Report,
     /// In the table of what is under way.
     pub(crate) entry: SessionEntry,
+    /// What is recorded of it, if it is traced.
+    pub(crate) trace: Option<Box<Trace>>,
     /// The last try, once its response has been read whole, until it is counted.
     pub(crate) ended_try: Option<Try>,
     /// Backends that have not taken it.
@@ -116,6 +120,8 @@ pub(crate) struct Request {
 pub(crate) struct Report {
     /// Lengths of method and target, which stand at the start of the head.
     line: (usize, usize),
+    /// Where its marks stand in the head.
+    marked: Marked,
     /// The client, where a trusted hop has named another than the peer.
     client: Option<Box<str>>,
     pub(crate) received_bytes: u64,
@@ -192,6 +198,33 @@ impl Request {
         }
     }
 
+    /// A try begins on a backend.
+    #[inline]
+    pub(super) fn begin_try(&mut self, worker: &Worker, backend: usize) {
+        if let Some(trace) = &mut self.trace {
+            let place = self.report.marked.parent;
+            let traceparent = self.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default();
+            trace.begin_try(worker, (&self.view, self.service, backend), traceparent);
+        }
+    }
+
+    /// A second try begins, whose request this copy is.
+    pub(super) fn begin_hedge(&mut self, worker: &Worker, backend: usize, copied: &mut Copied) {
+        if let Some(trace) = &mut self.trace {
+            trace.begin_hedge(worker, (&self.view, self.service, backend), copied.bytes_at(self.report.marked.parent));
+        }
+    }
+
+    /// The response may say what has become of a call of gRPC: a trace has it.
+    #[inline]
+    pub(super) fn note_grpc<'b>(&mut self, status: impl FnOnce() -> Option<&'b [u8]>) {
+        if let (true, Some(trace)) = (self.grpc, &mut self.trace)
+            && let Some(status) = status().and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
+        {
+            trace.handle_grpc(status);
+        }
+    }
+
     /// Whether the request is idempotent.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent
@@ -247,6 +280,12 @@ impl Request {
     pub(crate) fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
         let Self { view, service, selection, report, failover, .. } = self;
         BackendSearch { worker, view, service, selection, backend: &mut report.backend, failover }
+    }
+
+    /// The field in which its response has its id, in place of what the backend says there.
+    pub(crate) fn responded_id(&self) -> Option<&str> {
+        let rule = self.routed_by.http(self.listener).request_id.as_ref();
+        rule.filter(|rule| rule.respond).map(|rule| rule.header.as_str())
     }
 
     /// What its route does besides forwarding it.

@@ -54,6 +54,9 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
         client.open.worker.shared.counters.error(&this.service.config.name, error.reason());
     }
     request.log(client, status, error);
+    if let Some(mut trace) = request.trace.take() {
+        request.end_trace(&mut trace, &client.open.worker, status, error);
+    }
     let worker = &client.open.worker;
     worker.buffers.give_outgoing(std::mem::take(&mut request.out));
     worker.buffers.give_lines(std::mem::take(&mut request.lines));
@@ -224,6 +227,13 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let worker = Rc::clone(&client.open.worker);
     let (presence, timer, _) = client.presence(request.may_half_close());
     let limit = request.limit;
+    if let Some(trace) = &mut request.trace {
+        trace.begin_wait(&worker);
+    }
     // Boxed: a rare wait must not make every exchange larger.
-    presence.during(Box::pin(queue::wait_for_room(request.search(&worker), timer, limit))).await
+    let found = presence.during(Box::pin(queue::wait_for_room(request.search(&worker), timer, limit))).await;
+    if let Some(trace) = &mut request.trace {
+        trace.end_wait();
+    }
+    found
 }

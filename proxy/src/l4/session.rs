@@ -323,6 +323,6 @@ impl Session {
             ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
             ("connection_id", peer.logged_id()),
         ];
-        open.worker.log(|log| log.line(&pairs));
+        open.worker.log(|log| log.line(pairs));
     }
 }

@@ -14,7 +14,7 @@ mod testing;
 mod tickets;
 
 pub(crate) use certificate::fingerprint;
-pub(crate) use client::ClientTls;
+pub(crate) use client::{ClientTls, client};
 pub(crate) use digest::digest;
 pub use error::TlsError;
 pub(crate) use handshake_failure::handshake_failure;

@@ -205,6 +205,7 @@ impl WorkerLoop {
             worker.release_idle();
         }
         worker.flush_log();
+        worker.flush_spans();
         if ticks.is_multiple_of(REPORT_TICKS) {
             worker.report_hot_keys();
         }

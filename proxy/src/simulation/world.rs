@@ -168,6 +168,7 @@ impl World {
             commands: OnceLock::new(),
             per_ip: PerIp::default(),
             access: Arc::default(),
+            spans: Arc::default(),
         });
         let mut backends = Vec::new();
         for (service, name) in SERVICES.iter().enumerate() {

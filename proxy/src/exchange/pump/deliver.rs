@@ -3,6 +3,7 @@
 use super::pace::{Pace, Party, Terms};
 use super::state::{Exchange, LONG_BYTES, Upload, room};
 use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
@@ -239,6 +240,11 @@ impl Exchange<'_> {
                 }
                 let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
                 self.attempt.end.write_trailers(&mut trailers, |_| true);
+                self.request.note_grpc(|| {
+                    let text = trailers.text();
+                    let mut lines = trailers.lines().iter();
+                    lines.find(|line| line.name.of(text) == GRPC_STATUS).map(|line| line.value.of(text))
+                });
                 if let Some(compressor) = &mut self.compressor {
                     trailers.append(&compressor.take_trailers());
                 }

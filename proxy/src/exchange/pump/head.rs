@@ -2,6 +2,7 @@
 
 use super::state::{Exchange, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
@@ -133,6 +134,11 @@ impl Exchange<'_> {
         }
         self.attempt.clock.handle_response(head.status);
         self.status = head.status;
+        // A call that fails at once has no trailers.
+        self.request.note_grpc(|| {
+            let mut fields = head.fields.iter();
+            fields.find(|field| field.name.of(bytes) == GRPC_STATUS).map(|field| field.value.of(bytes))
+        });
         // Bytes after a response that has no body have no meaning: they are dropped with the connection.
         let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;
         self.upstream_keep_alive = head.keep_alive && !head.is_switch() && !surplus;
@@ -163,10 +169,12 @@ impl Exchange<'_> {
             error_response::write_status(head.status, reason_of(head, bytes), out.text_mut());
         }
         let actions = self.request.actions();
+        let responded = self.request.responded_id();
         let drops_length = head.status == 204 || told == Length::Untold || self.compressor.is_some();
         out.copy(bytes, &head.fields, |field| {
             let name = field.name.of(bytes);
-            !(actions.is_some_and(|actions| actions::drops_response_field(actions, name))
+            !(responded.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+                || actions.is_some_and(|actions| actions::drops_response_field(actions, name))
                 || field.kind.is_hop_by_hop()
                 || drops_length && field.kind == FieldName::ContentLength
                 // The handshake is that of HTTP/2 (RFC 8441, 5).

@@ -72,6 +72,11 @@ fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
 }
 
 impl Copied {
+    /// Bytes of its head.
+    pub(crate) fn bytes_at(&mut self, place: Span) -> &mut [u8] {
+        self.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default()
+    }
+
     /// Sends all of it; `sent` is how much has been sent.
     pub(crate) fn poll_send(
         &self,

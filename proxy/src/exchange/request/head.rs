@@ -4,6 +4,7 @@ use super::route::upgrade_of;
 use crate::codec::websocket;
 use crate::exchange::actions;
 use crate::exchange::client::Client;
+use crate::exchange::marks::{Marked, Marks};
 use crate::routing::forwarded::{self, Origin};
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::{Actions, HttpListener, UpstreamProtocol};
@@ -23,6 +24,8 @@ pub(super) struct Written {
     pub(super) chunked: bool,
     /// How the body goes with it.
     pub(super) encoding: Encoding,
+    /// Where its marks stand.
+    pub(super) marked: Marked,
 }
 
 /// Writes the request line. Returns the lengths of method and target.
@@ -56,7 +59,7 @@ pub(super) fn write_head(
     head: &RequestHead,
     (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
     (snapshot, mirrored): (&Snapshot, bool),
-    origin: Origin,
+    (origin, marks): (Origin, &Marks<'_>),
 ) -> Written {
     let trusted = origin.trusted;
     let http2 = this.config.protocol == UpstreamProtocol::H2;
@@ -69,10 +72,13 @@ pub(super) fn write_head(
     let upgrade = upgrade_of(this, head, bytes);
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
+    // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
+    let has_own = certificate.is_some() || marks.is_any();
+    let is_own =
+        |name: &[u8]| certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own)) || marks.replaces(name);
     out.copy(bytes, &head.fields, |field| match field.kind {
         _ if drops(field.name.of(bytes)) => false,
-        // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
-        _ if certificate.is_some_and(|(name, _)| ringway_message::reads_as(field.name.of(bytes), name)) => false,
+        _ if has_own && is_own(field.name.of(bytes)) => false,
         _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
         FieldName::Host => keep_host,
         FieldName::ContentLength => !chunked,
@@ -85,6 +91,7 @@ pub(super) fn write_head(
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         out.field(name, fingerprint.as_bytes());
     }
+    let marked = if marks.is_any() { marks.write(&mut out) } else { Marked::default() };
     let asked = write_upgrade(head, bytes, upgrade, &mut out);
     if let Some(edits) = edits {
         out.append(edits.lines.as_bytes());
@@ -95,7 +102,7 @@ pub(super) fn write_head(
     out.text_mut().extend_from_slice(b"\r\n");
     // HTTP/2 frames bodies by itself.
     let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
-    Written { out, line, authority, protocols: asked, chunked, encoding }
+    Written { out, line, authority, protocols: asked, chunked, encoding, marked }
 }
 
 /// Writes the authority, as the route says it or as the client does. Gives whether the client's field stays where it stands, and

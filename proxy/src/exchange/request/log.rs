@@ -5,9 +5,13 @@ use super::Request;
 use crate::ambient;
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
+use crate::exchange::marks::Marked;
+use crate::exchange::outcome::TryError;
+use crate::exchange::trace::Trace;
 use crate::routing::{affinity_cookie, hash_key};
 use crate::snapshot::Service;
-use ringway_message::HeadWriter;
+use crate::worker::Worker;
+use ringway_message::{HeadWriter, TraceParent};
 use ringway_telemetry::access::Value;
 
 impl Request {
@@ -50,6 +54,43 @@ impl Request {
         );
     }
 
+    /// The request is over: its spans go to the exporter.
+    #[cold]
+    pub(crate) fn end_trace(&self, trace: &mut Trace, worker: &Worker, status: u16, error: Option<ProxyError>) {
+        let service = &self.view.services[self.service].service;
+        let id = |index: usize| service.backends[index].config.id.as_bytes();
+        let attributes = &mut trace.attributes;
+        attributes.text("ringway.service", service.config.name.as_bytes());
+        if let Some(hash) = self.hash {
+            attributes.text("ringway.key_hash", hash_key::hex(hash, &mut [0; 16]).as_bytes());
+            if let Some(owner) = self.selection.owner() {
+                attributes.text("ringway.owner", id(usize::from(owner.0)));
+            }
+        }
+        if let Some(backend) = self.report.backend {
+            attributes.text("ringway.backend", id(backend));
+        }
+        attributes.number("ringway.spills", u64::from(self.selection.spills()));
+        attributes.number("ringway.retries", u64::from(self.report.retries));
+        let status = if error == Some(ProxyError::ClientClosed) { 0 } else { status };
+        trace.end(worker, status, error.map(ProxyError::reason));
+    }
+
+    /// The current try has failed.
+    pub(in crate::exchange) fn fail_try(&mut self, error: &TryError) {
+        if let Some(trace) = &mut self.trace {
+            trace.fail_try(error.reason());
+        }
+    }
+
+    /// What marks it, where that is configured.
+    fn logged_marks(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+        let Marked { id, parent } = self.report.marked;
+        let trace_id = parent.of(&self.out).get(TraceParent::ID).unwrap_or_default();
+        let marks = [("request_id", id.of(&self.out)), ("trace_id", trace_id)];
+        marks.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, Value::Bytes(text)))
+    }
+
     /// Writes the request's line of the access log.
     pub(crate) fn log(&self, client: &Client, status: u16, error: Option<ProxyError>) {
         let worker = &client.open.worker;
@@ -88,6 +129,6 @@ impl Request {
             ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
             ("connection_id", client.peer.logged_id()),
         ];
-        worker.log(|log| log.line(&pairs));
+        worker.log(|log| log.line(pairs.into_iter().chain(self.logged_marks())));
     }
 }

@@ -10,6 +10,8 @@ use crate::exchange::actions;
 use crate::exchange::client::Client;
 use crate::exchange::compress;
 use crate::exchange::local_reply::LocalReply;
+use crate::exchange::marks::Marks;
+use crate::exchange::trace::{Beginning, Trace};
 use crate::net::timer::Deadline;
 use crate::routing::admission::{Admitted, count_key, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
@@ -32,6 +34,7 @@ pub(crate) fn prepare(
     scratch: &mut Scratch,
 ) -> Result<Box<Request>, Box<LocalReply>> {
     let http = view.http(listener);
+    let tracing = view.snapshot.config.tracing.as_ref();
     let worker = &client.open.worker;
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let started = ambient::now();
@@ -44,7 +47,11 @@ pub(crate) fn prepare(
         Ok(routed) => routed,
         Err(Unrouted(why, service)) => {
             let mut refusal = LocalReply::of(why, bytes, head);
-            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, bytes, head));
+            let origin = forwarded::origin(&http.forwarded, &client.peer, bytes, head);
+            refusal.client = named_client(client, origin);
+            let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);
+            let beginning = Beginning { client, bytes, head, origin, started, route: None };
+            refusal.mark(&marks, tracing, &beginning);
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
@@ -60,8 +67,9 @@ pub(crate) fn prepare(
     let mirrored = actions
         .and_then(|actions| actions.mirror)
         .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
-    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), origin);
-    let Written { out, line, authority, protocols, chunked, encoding } = written;
+    let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);
+    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), (origin, &marks));
+    let Written { out, line, authority, protocols, chunked, encoding, marked } = written;
 
     let mut response_lines = actions.map(|actions| actions::response_lines(actions, bytes, head)).unwrap_or_default();
     let targets = http.routes[route].split.as_ref().map(|split| &split.targets);
@@ -71,6 +79,11 @@ pub(crate) fn prepare(
         affinity_cookie::write(cookie, CookieValue(0), &mut lines);
         (response_lines, _) = lines.into_parts();
     }
+    marks.write_response(&mut response_lines);
+    let trace = marks.recorded().zip(tracing).map(|(place, tracing)| {
+        let route = http.routes[route].path.as_ref();
+        Trace::begin(*place, tracing, &Beginning { client, bytes, head, origin, started, route })
+    });
     let (out, lines) = out.into_parts();
     let entry = SessionEntry::begin(&client.open.entry, view, service, version_name(head.version));
     entry.set_request((head.method_span.of(bytes), head.target.of(bytes)), route);
@@ -117,8 +130,10 @@ pub(crate) fn prepare(
         failover: Failover::default(),
         retries: Retries::default(),
         entry,
+        trace,
         report: Report {
             line,
+            marked,
             client: named_client(client, origin),
             received_bytes: head.head_len as u64,
             ..Report::default()

@@ -145,5 +145,5 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("sent_bytes", Value::Number(flow.down.get())),
         ("duration_us", Value::Number(ambient::since(started.at).as_micros() as u64)),
     ];
-    worker.log(|log| log.line(&pairs));
+    worker.log(|log| log.line(pairs));
 }

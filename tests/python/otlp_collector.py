@@ -1,0 +1,82 @@
+"""A collector of traces for tests: reads OTLP over HTTP by OpenTelemetry's own messages, and does what it is told.
+
+`POST /v1/traces` takes spans; `GET /spans` gives all of them; `GET /mode/NAME` says how the next ones are taken: good, hang, slow, 500,
+busy (429 once, for a second), partial, garbage, text."""
+import gzip, json, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+
+state = {"mode": "good", "posts": 0, "headers": {}, "spans": []}
+lock = threading.Lock()
+
+def attributes(pairs):
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
+
+def spans(body):
+    request = ExportTraceServiceRequest.FromString(body)
+    for resource in request.resource_spans:
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                yield {"resource": attributes(resource.resource.attributes), "scope": scope.scope.name, "name": span.name,
+                       "trace": span.trace_id.hex(), "id": span.span_id.hex(), "parent": span.parent_span_id.hex(),
+                       "kind": span.kind, "state": span.trace_state, "status": span.status.code, "flags": span.flags,
+                       "nanos": span.end_time_unix_nano - span.start_time_unix_nano, "start": span.start_time_unix_nano,
+                       "attributes": attributes(span.attributes)}
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body=b"", fields=(), form="application/x-protobuf"):
+        self.send_response(status)
+        for name, value in (("content-type", form), ("content-length", str(len(body))), *fields):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        with lock:
+            if self.path.startswith("/mode/"):
+                state["mode"] = self.path.rsplit("/", 1)[1]
+            body = json.dumps(state).encode()
+        self.answer(200, body, form="application/json")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        found = list(spans(body))
+        with lock:
+            state["posts"] += 1
+            state["headers"] = {name.lower(): value for name, value in self.headers.items()} | {"path": self.path}
+            mode = state["mode"]
+            if mode == "busy":
+                state["mode"] = "good"
+        if mode == "hang":
+            time.sleep(3600)
+        if mode == "slow":
+            time.sleep(1)
+        if mode in ("good", "slow", "partial", "text"):
+            with lock:
+                state["spans"] += found
+        response = ExportTraceServiceResponse()
+        if mode == "500":
+            self.answer(500)
+        elif mode == "busy":
+            self.answer(429, fields=[("retry-after", "1")])
+        elif mode == "partial":
+            response.partial_success.rejected_spans, response.partial_success.error_message = 1, "too old"
+            self.answer(200, response.SerializeToString())
+        elif mode == "garbage":
+            self.wfile.write(b"\x00\xff no HTTP at all\r\n\r\n")
+            self.close_connection = True
+        elif mode == "text":
+            self.answer(200, b"ok", form="text/plain")
+        else:
+            self.answer(200, response.SerializeToString())
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()

@@ -9,4 +9,5 @@ pub(crate) mod shortage;
 pub(crate) mod stream;
 pub(crate) mod timer;
 pub(crate) mod tls;
+pub(crate) mod token;
 pub(crate) mod transport;

@@ -45,4 +45,6 @@ pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use routes::RouteTable;
 pub use snapshot::shadow::{ShadowError, ring_digest};
-pub use snapshot::{AdminAccessError, Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
+pub use snapshot::{
+    AdminAccessError, Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError,
+};

@@ -11,3 +11,4 @@ pub(crate) mod timer;
 pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod transport;
+pub(crate) mod unix_socket;

@@ -18,7 +18,6 @@ pub(crate) mod shadow;
 mod version;
 
 pub use admin_access::AdminAccessError;
-pub(crate) use admin_access::AdminAccess;
 pub use backend::{Backend, BackendState};
 pub use registry::{Registry, SnapshotError};
 pub(crate) use service::{HotTable, cookie_value};

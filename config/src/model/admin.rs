@@ -80,9 +80,10 @@ impl Admin {
     /// The files whose content matters.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let tokens = self.tokens.iter().map(|token| token.file.as_path());
-        let tls = self.tls.iter().flat_map(|tls| {
-            [tls.certificate.as_path(), &tls.key].into_iter().chain(tls.client_ca.as_deref())
-        });
+        let tls = self
+            .tls
+            .iter()
+            .flat_map(|tls| [tls.certificate.as_path(), &tls.key].into_iter().chain(tls.client_ca.as_deref()));
         tokens.chain(tls)
     }
 }

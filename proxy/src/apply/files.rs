@@ -208,9 +208,10 @@ mod tests {
         };
         let (good, twin) = (write("good", b"0123456789abcdef\n", 0o600), write("twin", b"0123456789abcdef", 0o600));
         let of = |files: &[&PathBuf]| {
-            let tokens = files.iter().enumerate().map(|(index, file)| {
-                format!("  - {{ name: t{index}, role: read, file: {file:?} }}\n")
-            });
+            let tokens = files
+                .iter()
+                .enumerate()
+                .map(|(index, file)| format!("  - {{ name: t{index}, role: read, file: {file:?} }}\n"));
             codes(&with(&format!("admin:\n tokens:\n{}", tokens.collect::<String>())))
         };
         assert_eq!(of(&[&good]), []);

@@ -1,6 +1,7 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
 mod access;
+mod changes;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
@@ -10,5 +11,6 @@ pub(crate) mod plan;
 mod reply;
 mod serve;
 mod status;
+mod words;
 
 pub(crate) use serve::{Socket, serve};

@@ -1,15 +1,20 @@
 //! Which path of the admin listener does what.
 
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
-use super::explain::Subject;
+use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
 use super::reply::{Reply, error, json_value, text};
-use super::{explain, metrics, status};
+use super::{changes, explain, metrics, status};
+use crate::ambient;
+use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
 
 /// What there is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +26,28 @@ enum Resource {
     Explain,
     Reload,
     Whoami,
+    Backend,
+    HotKeys,
+    Overrides,
 }
 
-/// Every path, what is there, and the methods that it takes.
+/// Every path, what is there, and the methods that it takes. A name in braces stands for a segment of any name, percent-encoded.
 const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
-    ("/explain", Resource::Explain, READ),
+    ("/explain", Resource::Explain, &[Method::GET, Method::HEAD, Method::POST]),
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
     ("/whoami", Resource::Whoami, READ),
+    ("/services/{service}/backends/{backend}", Resource::Backend, &[Method::POST]),
+    ("/services/{service}/hot-keys", Resource::HotKeys, &[Method::POST]),
+    ("/overrides", Resource::Overrides, &[Method::GET, Method::HEAD, Method::DELETE]),
 ];
+/// Longest body, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait for a body.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 
 impl Resource {
@@ -41,6 +56,8 @@ impl Resource {
         match self {
             Self::Healthz | Self::Readyz | Self::Whoami => Level::Open,
             Self::Reload => Level::Reload,
+            // A body says what is to be explained, and nothing changes.
+            Self::Explain => Level::Read,
             _ if READ.contains(method) => Level::Read,
             _ => Level::Operate,
         }
@@ -51,15 +68,16 @@ impl Resource {
 pub(super) async fn respond<B>(control: &ControlHandle, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);
         return rejected;
     }
     let path = request.uri().path();
-    let found = PATHS.iter().find(|(known, ..)| *known == path);
+    let found = PATHS.iter().find_map(|(known, resource, methods)| Some((names(known, path)?, resource, methods)));
     // What is not there, or not by this method, is told to whoever may read.
-    let asked = found.filter(|(.., methods)| methods.contains(request.method()));
+    let asked = found.as_ref().filter(|(.., methods)| methods.contains(request.method()));
     let level = asked.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
     let caller = Caller::of(control, peer, request.headers());
     if level > Level::Open
@@ -68,11 +86,15 @@ where
         denial.note(control, peer);
         return denied(denial, request.method());
     }
-    let Some((_, resource, methods)) = found else {
+    let Some((names, resource, methods)) = found else {
         return error(StatusCode::NOT_FOUND, &paths());
     };
     if !methods.contains(request.method()) {
         return wrong_method(methods);
+    }
+    let changes = matches!(resource, Resource::Backend | Resource::HotKeys) || request.method() == Method::DELETE;
+    if let (true, Ok(caller)) = (changes, &caller) {
+        return change(control, caller, *resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(control)),
@@ -80,10 +102,57 @@ where
         Resource::Healthz => text(StatusCode::OK, "text/plain", "ok\n"),
         Resource::Readyz if control.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
+        Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
+        Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
+        // Those who change something are known by now.
+        Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
     }
+}
+
+/// The segments of a path in place of names in braces; `None`: it is another path.
+fn names(known: &str, path: &str) -> Option<Vec<String>> {
+    let (mut known, mut asked, mut names) = (known.split('/'), path.split('/'), Vec::new());
+    loop {
+        match (known.next(), asked.next()) {
+            (None, None) => return Some(names),
+            (Some(name), Some(segment)) if name.starts_with('{') => {
+                let decoded: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+                names.push(String::from_utf8_lossy(&decoded).into_owned());
+            }
+            (Some(word), Some(segment)) if word == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Changes something that runs.
+async fn change<B>(
+    control: &ControlHandle,
+    caller: &Caller,
+    resource: Resource,
+    names: &[String],
+    request: Request<B>,
+) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() == Method::DELETE {
+        return changes::change(control, caller, Ok(Wish::Clear)).await;
+    }
+    let body = match read_json(request.into_body()).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    let wish = match (resource, names) {
+        (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
+        (_, [service, ..]) => changes::of_key(control, service, &body),
+        _ => Err("there is no name in the path".to_owned()),
+    };
+    changes::change(control, caller, wish).await
 }
 
 fn wrong_method(methods: &[Method]) -> Reply {
@@ -127,6 +196,44 @@ fn explain_key(control: &ControlHandle, query: &str) -> Reply {
             error(StatusCode::NOT_FOUND, &format!("there is no service {name:?}; there are {}", names.join(", ")))
         }
     }
+}
+
+/// Where a whole request goes.
+async fn explain_request<B>(control: &ControlHandle, body: B) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let described = match read_json(body).await {
+        Ok(json) => Described::of_json(&json),
+        Err(reply) => return reply,
+    };
+    let addresses = control.addresses();
+    let explained = described
+        .and_then(|described| explain::live_request(&control.snapshot(), &addresses, control.overload(), &described));
+    match explained {
+        Ok(explained) => json_value(StatusCode::OK, &explained),
+        Err(problem) => error(StatusCode::UNPROCESSABLE_ENTITY, &problem.to_string()),
+    }
+}
+
+/// The body of a request, or why it is none that is looked at.
+async fn read_json<B>(body: B) -> Result<Value, Reply>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let bytes = match whole {
+        Err(_) => return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => {
+            return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 64 KiB"));
+        }
+        Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "the body was cut off")),
+        Ok(Ok(whole)) => whole.to_bytes(),
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|problem| error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {problem}")))
 }
 
 /// Percent-decoding, as of a form; what is no escape stands for itself.

@@ -1,8 +1,10 @@
 //! The binary: command line and wiring, nothing else.
 
+mod admin;
 mod control;
 mod demo;
 mod explain;
+mod operate;
 mod plan;
 mod run;
 mod terminal;
@@ -63,6 +65,14 @@ enum Command {
         #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
         max_move: Option<f64>,
     },
+    /// Change what a running proxy does with a backend, without a file: it lasts until the process ends.
+    Backend(operate::BackendArguments),
+    /// Have several backends serve a key of a running proxy for a time.
+    Spread(operate::SpreadArguments),
+    /// Say what was changed of a running proxy without a file.
+    Overrides(operate::OverridesArguments),
+    /// Have a running proxy read its file again.
+    Reload(operate::ReloadArguments),
     /// Members of the control plane, and everything that is asked of them.
     Control {
         #[command(flatten)]
@@ -96,6 +106,10 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
+        Command::Backend(arguments) => operate::backend(&arguments),
+        Command::Spread(arguments) => operate::spread(&arguments),
+        Command::Overrides(arguments) => operate::overrides(&arguments),
+        Command::Reload(arguments) => operate::reload(&arguments),
         Command::Schema => schema(),
         Command::Demo { listen, admin, control, backends } => {
             demo::demo(&demo::Addresses { listen, admin, control }, backends)

@@ -72,7 +72,10 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("ringway-fleet", &[&["lib.rs"], &["follow"], &["rollout", "standing", "services", "reason"]]),
-    ("ringway", &[&["main.rs"], &["control"], &["demo", "explain"], &["run", "plan"], &["terminal"]]),
+    (
+        "ringway",
+        &[&["main.rs"], &["control"], &["demo", "explain", "operate"], &["admin"], &["run", "plan"], &["terminal"]],
+    ),
 ];
 
 /// Files that may still be in a cycle, by crate and the beginning of their paths. It only gets shorter.

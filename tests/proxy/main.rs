@@ -4,6 +4,7 @@
 mod adaptive;
 mod admin;
 mod balance;
+mod changes;
 mod cli;
 mod clients;
 #[path = "../common/mod.rs"]

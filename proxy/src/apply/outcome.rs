@@ -111,9 +111,11 @@ impl LastReload {
         Self { result: Some(result), json }
     }
 
-    /// Takes the newest outcome in. That nothing has changed does not hide the change before, but it ends a refusal.
+    /// Takes the newest outcome in. That nothing has changed does not hide the change before, but it ends a refusal; nor is it hidden
+    /// itself where that is because what was changed at run time stands.
     pub(super) fn handle(&mut self, newest: &Self) {
-        let hides_nothing = newest.result == Some(ReloadResult::Unchanged);
+        let stands = newest.json["overridden"].as_array().is_some_and(|lines| !lines.is_empty());
+        let hides_nothing = newest.result == Some(ReloadResult::Unchanged) && !stands;
         if !hides_nothing || self.result != Some(ReloadResult::Applied) {
             *self = newest.clone();
         }

@@ -60,6 +60,13 @@ impl Access {
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         ask(&self.admin, &self.credentials, method, path, body)
     }
+
+    /// As [`Access::ask`], of what is no JSON.
+    pub(crate) fn text(&self, path: &str, json: bool) -> anyhow::Result<Result<String, String>> {
+        let (status, body) = send(&self.admin, &self.credentials, (Method::GET, path), None, json)?;
+        let text = String::from_utf8(body).context("the answer is no text")?;
+        Ok(if status.is_success() { Ok(text) } else { Err(refusal(status, text.as_bytes())) })
+    }
 }
 
 /// Asks a listener for JSON.
@@ -70,7 +77,7 @@ pub(crate) fn ask(
     path: &str,
     body: Option<&Value>,
 ) -> anyhow::Result<Answer> {
-    let (status, body) = send(admin, credentials, method, path, body)?;
+    let (status, body) = send(admin, credentials, (method, path), body, true)?;
     if !status.is_success() {
         return Ok(Answer::Refused(refusal(status, &body)));
     }
@@ -81,14 +88,14 @@ pub(crate) fn ask(
 fn send(
     admin: &Endpoint,
     credentials: &Credentials,
-    method: Method,
-    path: &str,
+    (method, path): (Method, &str),
     body: Option<&Value>,
+    json: bool,
 ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let identity = credentials.certificate.as_deref().zip(credentials.key_file.as_deref());
     let client = Client::new(admin.clone(), credentials.token_file.as_deref(), credentials.ca.as_deref(), identity)?;
     let body = body.map(ToString::to_string).unwrap_or_default();
-    let sent = client.send((method, path, body.into()), ANSWER_BYTES_MAX, PATIENCE);
+    let sent = client.send((method, path, body.into(), json), ANSWER_BYTES_MAX, PATIENCE);
     let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
     Ok((status, body.to_vec()))
 }

@@ -7,6 +7,7 @@ mod explain;
 mod operate;
 mod plan;
 mod run;
+mod save;
 mod terminal;
 
 use clap::{Parser, Subcommand};
@@ -71,6 +72,8 @@ enum Command {
     Spread(operate::SpreadArguments),
     /// Say what was changed of a running proxy without a file.
     Overrides(operate::OverridesArguments),
+    /// Print what is in force in a running proxy, as a file: with every default and what was changed at run time, without secrets.
+    Config(operate::ConfigArguments),
     /// Have a running proxy read its file again.
     Reload(operate::ReloadArguments),
     /// Members of the control plane, and everything that is asked of them.
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Command::Backend(arguments) => operate::backend(&arguments),
         Command::Spread(arguments) => operate::spread(&arguments),
         Command::Overrides(arguments) => operate::overrides(&arguments),
+        Command::Config(arguments) => operate::config(&arguments),
         Command::Reload(arguments) => operate::reload(&arguments),
         Command::Schema => schema(),
         Command::Demo { listen, admin, control, backends } => {

@@ -1,6 +1,7 @@
 //! What an operator changes of a running proxy, without a file: `ringway backend`, `spread`, `overrides`, `config`, `reload`.
 
 use crate::admin::{Access, Answer, escape, refused};
+use crate::save::Edited;
 use crate::terminal;
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -8,6 +9,7 @@ use hyper::Method;
 use ringway_config::plain::line;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -54,6 +56,12 @@ pub(crate) struct BackendArguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// Write it into the file too, `--config FILE`: that field alone is changed.
+    #[arg(long, global = true, requires = "config")]
+    save: bool,
+    /// The file of the running proxy, for `--save`.
+    #[arg(short, long, global = true, value_name = "FILE", requires = "save")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: BackendCommand,
 }
@@ -95,6 +103,16 @@ pub(crate) struct OverridesArguments {
     json: bool,
 }
 
+/// What is in force.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArguments {
+    #[command(flatten)]
+    access: Access,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// The file, read again.
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArguments {
@@ -120,10 +138,25 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
         BackendCommand::Maintenance { of } => (of, json!({ "drain": null, "maintenance": true })),
         BackendCommand::Weight { of, weight } => (of, json!({ "weight": weight })),
     };
+    let fields: Vec<(&str, String)> = match &arguments.command {
+        BackendCommand::Drain { .. } => vec![("drain", "true".into()), ("maintenance", "false".into())],
+        BackendCommand::Ready { .. } => vec![("drain", "false".into()), ("maintenance", "false".into())],
+        BackendCommand::Maintenance { .. } => vec![("maintenance", "true".into())],
+        BackendCommand::Weight { weight, .. } => vec![("weight", weight.to_string())],
+    };
+    // What cannot be saved is not done either.
+    let file = arguments.config.as_deref().filter(|_| arguments.save);
+    let edited = match file.map(|file| Edited::new(file, &of.service, &of.backend, &fields)).transpose() {
+        Ok(edited) => edited,
+        Err(why) => return refused(&format!("{why:#}")),
+    };
     let path = format!("/services/{}/backends/{}", escape(&of.service), escape(&of.backend));
     match arguments.access.ask(Method::POST, &path, Some(&body))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(answer) => print(&answer, arguments.json, write_change),
+        Answer::Done(answer) => {
+            edited.iter().try_for_each(Edited::write)?;
+            print(&answer, arguments.json, write_change)
+        }
     }
 }
 
@@ -147,6 +180,17 @@ pub(crate) fn overrides(arguments: &OverridesArguments) -> anyhow::Result<ExitCo
         Answer::Refused(why) => refused(&why),
         Answer::Done(answer) if arguments.clear => print(&answer, arguments.json, write_change),
         Answer::Done(answer) => print(&answer, arguments.json, write_overrides),
+    }
+}
+
+/// Prints what is in force: as a file, or as JSON.
+pub(crate) fn config(arguments: &ConfigArguments) -> anyhow::Result<ExitCode> {
+    match arguments.access.text("/config", arguments.json)? {
+        Err(why) => refused(&why),
+        Ok(text) => {
+            terminal::write_as_written(&text)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

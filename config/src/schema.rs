@@ -2,7 +2,7 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, SectionReader, Shape, choice, section,
+    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, Secret, SectionReader, Shape, choice, section,
 };
 use crate::diagnostic::At;
 use crate::diagnostic::Place;
@@ -19,6 +19,8 @@ mod overload;
 mod route;
 mod service;
 pub(crate) use {admin::*, balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*};
+
+pub(crate) use crate::decode::SECRET;
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;

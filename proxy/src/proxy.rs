@@ -20,8 +20,8 @@ use crate::net::unix_socket::{self, SocketFile};
 use crate::overload::OverloadState;
 use crate::run::Crew;
 use crate::snapshot::Snapshot;
-use ringway_config::Diagnostic;
 use ringway_config::model::{Admin, AdminSocket, Config};
+use ringway_config::{Diagnostic, Origin};
 use ringway_ring::Published;
 use ringway_telemetry::Metrics;
 use std::hash::{BuildHasher, RandomState};
@@ -126,6 +126,11 @@ impl Proxy {
     #[must_use]
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         self.control.address(listener)
+    }
+
+    /// The configuration that it was started with was read from these texts: `GET /config` shows it.
+    pub fn show_origin(&self, origin: Origin) {
+        self.control.show_origin(origin);
     }
 
     /// From now on, the status and the metrics say where the topology stands. Holds for the first caller.

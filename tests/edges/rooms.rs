@@ -35,6 +35,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["lib.rs"],
             &["joiner"],
             &["load", "reference"],
+            &["effective", "edit"],
             &["check"],
             &["schema"],
             &["decode", "fleet"],
@@ -74,7 +75,14 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
     ("ringway-fleet", &[&["lib.rs"], &["follow"], &["rollout", "standing", "services", "reason"]]),
     (
         "ringway",
-        &[&["main.rs"], &["control"], &["demo", "explain", "operate"], &["admin"], &["run", "plan"], &["terminal"]],
+        &[
+            &["main.rs"],
+            &["control"],
+            &["demo", "explain", "operate"],
+            &["admin", "save"],
+            &["run", "plan"],
+            &["terminal"],
+        ],
     ),
 ];
 

@@ -221,3 +221,48 @@ fn an_id_full_of_markup_and_escapes_is_one_as_any_other() {
         assert!(text.contains("<b>") && !text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text:?}");
     }
 }
+
+#[test]
+fn what_is_saved_is_one_field_of_the_file_which_says_it_from_then_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    let file = rig.ringway.config.to_str().unwrap().to_owned();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let text = || std::fs::read_to_string(&file).unwrap();
+    let before = text();
+    let (code, said) = rig.run(&["backend", "drain", "s", "a", "--save", "--config", &file]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(text(), before.replace("id: \"a\",", "id: \"a\", drain: true,"));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    // The file says it now: it is nobody's runtime change any more.
+    wait_for("the file to be followed", || (rig.backend("a")["override"] == Value::Null).then_some(()));
+    assert!(rig.served(20).iter().all(|name| name == "b"));
+    assert_eq!(rig.run(&["backend", "ready", "s", "a", "--save", "--config", &file]).0, Some(0));
+    assert_eq!(text(), before.replace("id: \"a\",", "id: \"a\", drain: false,"));
+    wait_for("the file to be followed", || (rig.backend("a")["override"] == Value::Null).then_some(()));
+    assert!(rig.served(40).iter().any(|name| name == "a"));
+    // Of what the file does not have, nothing is done at all.
+    let other = rig.ringway.directory.path().join("other.yaml");
+    std::fs::write(&other, before.replace("\"a\"", "\"z\"")).unwrap();
+    let (code, said) = rig.run(&["backend", "weight", "s", "a", "7", "--save", "--config", other.to_str().unwrap()]);
+    assert!(code == Some(1) && said.contains("does not stand in this file"), "{said}");
+    assert_eq!(rig.backend("a")["weight"], 100);
+}
+
+#[test]
+fn what_is_in_force_is_printed_as_a_file_that_means_the_same() {
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    assert_eq!(rig.run(&["backend", "weight", "s", "b", "7"]).0, Some(0));
+    let said = ringway_said(&["config", "--admin", &rig.unix()]);
+    let printed = said.text();
+    assert!(printed.contains("drain_timeout: \"30s\"") && printed.contains("weight: 7"), "{printed}");
+    let path = rig.ringway.directory.path().join("printed.yaml");
+    std::fs::write(&path, &printed).unwrap();
+    let checked = ringway_said(&["check", path.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(0), "{}", checked.text());
+    let json: Value =
+        serde_json::from_str(&ringway_said(&["config", "--json", "--admin", &rig.unix()]).text()).unwrap();
+    assert_eq!(json["services"][0]["backends"][1]["weight"], 7);
+}

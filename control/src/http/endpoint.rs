@@ -110,13 +110,13 @@ impl Client {
         Ok(Self { endpoint, tls, authorization: token.map(bearer).transpose()? })
     }
 
-    /// One request, on a connection of its own. A body is JSON.
+    /// One request, on a connection of its own. A body is JSON, and so is the response where it is wanted.
     ///
     /// # Errors
     /// See [`EndpointError`].
     pub async fn send(
         &self,
-        (method, path, sent): (Method, &str, Bytes),
+        (method, path, sent, json): (Method, &str, Bytes, bool),
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), EndpointError> {
@@ -125,6 +125,9 @@ impl Client {
             let mut sender = self.connect().await?;
             let mut request =
                 Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
+            if json {
+                request = request.header(header::ACCEPT, "application/json");
+            }
             if !sent.is_empty() {
                 request = request.header(header::CONTENT_TYPE, "application/json");
             }

@@ -1,13 +1,14 @@
 //! What an operator changes while the proxy runs: backends, keys that are spread, and all of it back to the file.
 
 use super::access::Caller;
-use super::reply::{Reply, error, json_value};
+use super::reply::{Reply, error, json_value, text};
 use crate::ambient;
 use crate::apply::change::{ChangeError, Wish};
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::{Applied, ReloadError};
 use crate::apply::overrides::{Author, BackendChange, BackendOverride, Overrides, Set};
 use hyper::StatusCode;
+use hyper::header::{ACCEPT, HeaderMap};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -124,6 +125,25 @@ pub(super) fn overrides(overrides: &Overrides, now: Instant) -> Value {
         entry
     });
     json!({ "overrides": backends.chain(spreads).collect::<Vec<_>>(), "note": NOTE })
+}
+
+/// The configuration in force, as a file, or as JSON for who asks for that.
+pub(super) async fn config(control: &ControlHandle, fields: &HeaderMap) -> Reply {
+    let asked = control.clone();
+    let Ok(effective) = tokio::task::spawn_blocking(move || asked.effective_blocking()).await else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "it cannot be written out");
+    };
+    let Some(effective) = effective else {
+        return error(StatusCode::CONFLICT, "the configuration in force was made in memory: there is no text of it");
+    };
+    let wants_json = fields.get_all(ACCEPT).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|kind| kind.trim().starts_with("application/json")))
+    });
+    if wants_json {
+        json_value(StatusCode::OK, &effective.json())
+    } else {
+        text(StatusCode::OK, "application/yaml", effective.yaml())
+    }
 }
 
 /// What was changed of a backend, in the status.

@@ -29,6 +29,7 @@ enum Resource {
     Backend,
     HotKeys,
     Overrides,
+    Config,
 }
 
 /// Every path, what is there, and the methods that it takes. A name in braces stands for a segment of any name, percent-encoded.
@@ -42,6 +43,7 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/whoami", Resource::Whoami, READ),
     ("/services/{service}/backends/{backend}", Resource::Backend, &[Method::POST]),
     ("/services/{service}/hot-keys", Resource::HotKeys, &[Method::POST]),
+    ("/config", Resource::Config, READ),
     ("/overrides", Resource::Overrides, &[Method::GET, Method::HEAD, Method::DELETE]),
 ];
 /// Longest body, in bytes.
@@ -107,6 +109,7 @@ where
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
         Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
+        Resource::Config => changes::config(control, request.headers()).await,
         // Those who change something are known by now.
         Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
     }

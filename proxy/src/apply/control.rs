@@ -9,6 +9,7 @@ use super::topology::TopologySource;
 use crate::ambient;
 use crate::dispatcher::{Command, Shared};
 use crate::snapshot::{Current, Registry};
+use ringway_config::Origin;
 use ringway_telemetry::Metrics;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -37,6 +38,8 @@ pub(crate) struct Control {
     changing: Mutex<()>,
     /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
     over: Mutex<(Overrides, Overlaid)>,
+    /// What the configuration in force was read from, if anybody has said it.
+    pub(super) origin: Mutex<Option<Origin>>,
     /// Held for moments: the status is asked for while a configuration is built.
     state: Mutex<State>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -72,6 +75,7 @@ impl Control {
             commands,
             changing: Mutex::new(()),
             over: Mutex::default(),
+            origin: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),
                 last_reload: LastReload::default(),
@@ -128,6 +132,11 @@ impl Control {
     pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         state.listeners.addresses(&snapshot.config).get(listener).copied()
+    }
+
+    /// The configuration in force was read from these texts.
+    pub(crate) fn show_origin(&self, origin: Origin) {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
     }
 
     /// Opens the access log's file again.

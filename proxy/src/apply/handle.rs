@@ -10,6 +10,7 @@ use crate::dispatcher::Fullness;
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
+use ringway_config::Effective;
 use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::{Metrics, Sample};
 use std::collections::HashMap;
@@ -114,6 +115,15 @@ impl ControlHandle {
     /// What has been changed at run time.
     pub(crate) fn overrides(&self) -> Overrides {
         self.0.over().0.clone()
+    }
+
+    /// The configuration in force, written out. `None`: it was made in memory.
+    pub(crate) fn effective_blocking(&self) -> Option<Effective> {
+        let (origin, overrides) = {
+            let origin = self.0.origin.lock().unwrap_or_else(PoisonError::into_inner);
+            (origin.clone()?, self.overrides())
+        };
+        origin.effective(&|name| std::env::var(name).ok(), &overrides.patches()).ok()
     }
 
     /// Reads the source again and applies it. Takes as long as a build does.

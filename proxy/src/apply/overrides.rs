@@ -1,5 +1,6 @@
 //! What was changed while the proxy runs, without a file: laid over each configuration before it is built. Pure; times are arguments.
 
+use ringway_config::BackendPatch;
 use ringway_config::model::{Backend, Config, Service, Spread};
 use ringway_ring::HotParams;
 use std::collections::BTreeMap;
@@ -171,6 +172,23 @@ impl Overrides {
             service.hot_keys.get_or_insert(never);
         }
         overlaid
+    }
+
+    /// What is changed of backends, as a file would have it.
+    pub(super) fn patches(&self) -> Vec<BackendPatch> {
+        let mut patches = Vec::new();
+        for ((service, backend), of) in &self.backends {
+            let drain = of.drain.as_ref().map(|set| ("drain", set.value.to_string()));
+            let maintenance = of.maintenance.as_ref().map(|set| ("maintenance", set.value.to_string()));
+            let weight = of.weight.as_ref().map(|set| ("weight", set.value.to_string()));
+            patches.extend([drain, maintenance, weight].into_iter().flatten().map(|(field, value)| BackendPatch {
+                service: service.clone(),
+                backend: backend.clone(),
+                field,
+                value,
+            }));
+        }
+        patches
     }
 
     /// When the first of the spread keys is over.

@@ -16,7 +16,9 @@ impl Control {
             for warning in &loaded.warnings {
                 tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
             }
-            self.put(loaded.config, &changing)
+            let applied = self.put(loaded.config, &changing)?;
+            self.show_origin(loaded.origin);
+            Ok(applied)
         });
         self.source.report(outcome.as_ref().map(|_| self.current.load().ring_digests()));
         drop(changing);

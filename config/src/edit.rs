@@ -206,7 +206,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_layout_one_field_changes_and_the_lines_around_it_do_not(
-            flow in any::<bool>(), indent in 2_usize..7, written in prop::option::of(any::<bool>()), comment in "( #[a-zä{}:, ]{0,9})?",
+            flow in any::<bool>(), indent in 3_usize..8, written in prop::option::of(any::<bool>()), comment in "( #[a-zä{}:, ]{0,9})?",
             first in any::<bool>(), windows in any::<bool>(), weight in 0_u32..1601,
         ) {
             let written = written.map(|drain| format!("drain: {drain}"));

@@ -211,7 +211,7 @@ fn long_body(directory: &Path) -> PathBuf {
 #[test]
 fn an_id_full_of_markup_and_escapes_is_one_as_any_other() {
     let fleet = echoes(2);
-    let hostile = "<b>\u{1b}[2J&\u{202e}/..%2f";
+    let hostile = "<b>&\u{202e}'/..%2f";
     let rig = Rig::new(&[("a", fleet[0].1.address), (hostile, fleet[1].1.address)]);
     let (code, said) = rig.run(&["backend", "drain", "s", hostile]);
     assert_eq!(code, Some(0), "{said}");

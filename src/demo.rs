@@ -185,6 +185,7 @@ async fn proxy(
     let fleet = Fleet::new(file, &loaded.config)?.context("invariant: the file names members")?;
     let loaded = fleet.first(loaded).await;
     let proxy = Proxy::start(loaded.config, fleet.source(), metrics).await?;
+    proxy.show_origin(loaded.origin);
     let shown = Arc::clone(&fleet);
     proxy.show_topology(move || shown.status());
     Ok((proxy, fleet))

@@ -1,18 +1,19 @@
 //! `ringway explain`: prints where a key or a whole request goes, from a file or as a running proxy sees it.
 
+use crate::admin::{self, Answer, escape};
 use crate::terminal;
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
 use ringway_config::plain::line;
+use ringway_control::http::Endpoint;
 use ringway_proxy::Described;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// What is to be explained, and by what.
 #[derive(Debug, Args)]
@@ -21,8 +22,10 @@ pub(crate) struct ExplainArguments {
     #[arg(short, long, value_name = "FILE", conflicts_with = "admin", required_unless_present = "admin")]
     config: Option<PathBuf>,
     /// The admin listener of a running proxy: loads, health and hot keys are taken into account.
-    #[arg(short, long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    #[arg(short, long, value_name = "ADDRESS", value_parser = admin::endpoint)]
+    admin: Option<Endpoint>,
+    #[command(flatten)]
+    credentials: admin::Credentials,
     /// The service.
     #[arg(short, long, value_name = "NAME", required_unless_present = "request", conflicts_with = "request")]
     service: Option<String>,
@@ -57,16 +60,11 @@ pub(crate) struct ExplainArguments {
 
 /// Backends that are printed at most: all that may be tried.
 const STEPS_MAX: usize = 16;
-/// Longest answer of an admin listener that is read: a walk of 65,535 backends fits.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Longest wait for it.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Prints what is asked for.
 pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let explanation = match (&arguments.request, arguments.admin, &arguments.config) {
-        (Some(request), admin, config) => {
-            let answer = of_request(&described(arguments, request)?, admin, config.as_deref())?;
+    let explanation = match (&arguments.request, &arguments.admin, &arguments.config) {
+        (Some(request), ..) => {
+            let answer = of_request(&described(arguments, request)?, arguments)?;
             return print(&answer, arguments.json, write_request);
         }
         (None, Some(admin), _) => of_key_live(admin, arguments)?,
@@ -110,15 +108,15 @@ fn described(arguments: &ExplainArguments, request: &str) -> anyhow::Result<Desc
     Ok(described)
 }
 
-fn of_request(described: &Described, admin: Option<SocketAddr>, config: Option<&Path>) -> anyhow::Result<Value> {
-    match (admin, config) {
+fn of_request(described: &Described, arguments: &ExplainArguments) -> anyhow::Result<Value> {
+    match (&arguments.admin, &arguments.config) {
         (Some(admin), _) => {
             let body = json!({
                 "method": described.method, "target": described.target, "headers": described.headers,
                 "from": described.from, "listener": described.listener.as_deref().unwrap_or_default(),
                 "server_name": described.server_name.as_deref().unwrap_or_default(), "body_bytes": described.body_bytes,
             });
-            ask(admin, Method::POST, "/explain", body.to_string())
+            ask(admin, arguments, Method::POST, "/explain", Some(&body))
         }
         (None, Some(file)) => {
             let config = ringway_config::load_file(file)?.config;
@@ -142,13 +140,13 @@ fn of_key(file: &Path, arguments: &ExplainArguments) -> anyhow::Result<Value> {
 }
 
 /// As a running proxy sees it now.
-fn of_key_live(admin: SocketAddr, arguments: &ExplainArguments) -> anyhow::Result<Value> {
+fn of_key_live(admin: &Endpoint, arguments: &ExplainArguments) -> anyhow::Result<Value> {
     let subject = match (arguments.hash, &arguments.key) {
         (Some(hash), _) => format!("hash={hash:016x}"),
         (None, key) => format!("key={}", escape(&plain(key.as_deref().unwrap_or_default()))),
     };
     let service = escape(arguments.service.as_deref().unwrap_or_default());
-    ask(admin, Method::GET, &format!("/explain?service={service}&{subject}"), String::new())
+    ask(admin, arguments, Method::GET, &format!("/explain?service={service}&{subject}"), None)
 }
 
 /// A text of an answer, on one line.
@@ -241,19 +239,6 @@ fn plain(key: &str) -> String {
     key.replace("\\0", "\0")
 }
 
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(byte as char);
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
-}
-
 /// The hash of a key, as logs have it.
 fn hash(text: &str) -> Result<u64, String> {
     let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -262,12 +247,15 @@ fn hash(text: &str) -> Result<u64, String> {
 }
 
 /// JSON of an admin listener.
-fn ask(admin: SocketAddr, method: Method, path: &str, body: String) -> anyhow::Result<Value> {
-    let sent = ringway_control::http::send(admin, (method, path, body.into()), ANSWER_BYTES_MAX, PATIENCE);
-    let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
-    let value: Value = serde_json::from_slice(&body).context("the answer is not JSON")?;
-    if !status.is_success() {
-        bail!("{admin} answers {status}: {}", value["error"].as_str().unwrap_or_default());
+fn ask(
+    admin: &Endpoint,
+    arguments: &ExplainArguments,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    match admin::ask(admin, &arguments.credentials, method, path, body)? {
+        Answer::Done(value) => Ok(value),
+        Answer::Refused(why) => bail!("{admin}: {why}"),
     }
-    Ok(value)
 }

@@ -1,10 +1,13 @@
 //! The binary: command line and wiring, nothing else.
 
+mod admin;
 mod control;
 mod demo;
 mod explain;
+mod operate;
 mod plan;
 mod run;
+mod save;
 mod terminal;
 
 use clap::{Parser, Subcommand};
@@ -63,6 +66,16 @@ enum Command {
         #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
         max_move: Option<f64>,
     },
+    /// Change what a running proxy does with a backend, without a file: it lasts until the process ends.
+    Backend(operate::BackendArguments),
+    /// Have several backends serve a key of a running proxy for a time.
+    Spread(operate::SpreadArguments),
+    /// Say what was changed of a running proxy without a file.
+    Overrides(operate::OverridesArguments),
+    /// Print what is in force in a running proxy, as a file: with every default and what was changed at run time, without secrets.
+    Config(operate::ConfigArguments),
+    /// Have a running proxy read its file again.
+    Reload(operate::ReloadArguments),
     /// Members of the control plane, and everything that is asked of them.
     Control {
         #[command(flatten)]
@@ -96,6 +109,11 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
+        Command::Backend(arguments) => operate::backend(&arguments),
+        Command::Spread(arguments) => operate::spread(&arguments),
+        Command::Overrides(arguments) => operate::overrides(&arguments),
+        Command::Config(arguments) => operate::config(&arguments),
+        Command::Reload(arguments) => operate::reload(&arguments),
         Command::Schema => schema(),
         Command::Demo { listen, admin, control, backends } => {
             demo::demo(&demo::Addresses { listen, admin, control }, backends)

@@ -38,6 +38,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             );
         }
         let proxy = Proxy::start(loaded.config, source, Metrics::install()).await?;
+        proxy.show_origin(loaded.origin);
         if let Some(fleet) = &fleet {
             let shown = Arc::clone(fleet);
             proxy.show_topology(move || shown.status());

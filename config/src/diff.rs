@@ -95,23 +95,32 @@ fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     if old.drain_spread != new.drain_spread {
         changes.push("drain_spread changed".into());
     }
-    let names = |config: &Config| config.admin.as_ref().map(|admin| admin.hosts.clone());
-    if names(old).zip(names(new)).is_some_and(|(old, new)| old != new) {
-        changes.push("admin hosts changed".into());
-    }
-    let address = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
-    if address(old) != address(new) {
-        diff.needs_restart.push("admin changed".into());
-    }
+    admin(diff, old, new);
     if old.control != new.control {
         diff.needs_restart.push("control changed".into());
     }
     if old.process.connections_max != new.process.connections_max {
-        changes.push("connections_max changed".into());
+        diff.changes.push("connections_max changed".into());
     }
     if old.process.workers != new.process.workers {
         diff.needs_restart.push("workers changed".into());
     }
+}
+
+/// Who may ask is in force at once; where it listens is not.
+fn admin(diff: &mut Diff, old: &Config, new: &Config) {
+    let place = |config: &Config| config.admin.as_ref().map(|admin| (admin.address, admin.socket.clone()));
+    if place(old) != place(new) {
+        diff.needs_restart.push("admin changed".into());
+    }
+    let (Some(old), Some(new)) = (&old.admin, &new.admin) else { return };
+    let fields = [
+        ("hosts", old.hosts != new.hosts),
+        ("tokens", old.tokens != new.tokens),
+        ("tls", old.tls != new.tls),
+        ("anonymous", old.anonymous != new.anonymous),
+    ];
+    diff.changes.extend(fields.iter().filter(|field| field.1).map(|(name, _)| format!("admin {name} changed")));
 }
 
 /// A listener with its services' names in place of their indices.
@@ -186,7 +195,20 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             }
         },
     );
-    let bare = |service: &Service| Service { backends: Vec::new(), ..service.clone() };
+    if old.spread != new.spread {
+        let keys = new.spread.iter().map(|spread| format!("{:016x} over {}", spread.hash, spread.owners));
+        let keys = keys.collect::<Vec<_>>().join(", ");
+        changes
+            .push(format!("service {name:?}: keys spread by hand: {}", if keys.is_empty() { "none" } else { &keys }));
+    }
+    // Where keys are spread by hand alone, none becomes hot by itself.
+    let by_itself = |service: &Service| service.hot_keys.filter(|hot| hot.enter.is_finite());
+    let bare = |service: &Service| Service {
+        backends: Vec::new(),
+        spread: Vec::new(),
+        hot_keys: by_itself(service),
+        ..service.clone()
+    };
     if bare(old) != bare(new) {
         changes.push(format!("service {name:?} changed"));
     }
@@ -266,6 +288,8 @@ mod tests {
             ("drain_delay: 1s", "drain_delay changed"),
             ("drain_spread: 1s", "drain_spread changed"),
             ("admin: { hosts: [ a.test ] }", "admin hosts changed"),
+            ("admin: { anonymous: none }", "admin anonymous changed"),
+            ("admin: { tls: { certificate: c, key: k } }", "admin tls changed"),
             ("connections_max: 7", "connections_max changed"),
             ("overload: { hold: 7s }", "overload changed"),
             ("overload: { enabled: false }", "overload changed"),
@@ -277,6 +301,7 @@ mod tests {
         for (top, change) in [
             ("admin: { enabled: false }", "admin changed"),
             ("admin: { address: \"127.0.0.1:1\" }", "admin changed"),
+            ("admin: { socket: { path: s } }", "admin changed"),
             ("control: { members: [ \"http://127.0.0.1:1\" ] }", "control changed"),
             ("workers: 7", "workers changed"),
         ] {

@@ -52,10 +52,12 @@ impl Joiner {
         {
             last.loaded.config = config;
             last.fleet = Arc::clone(fleet);
+            last.loaded.origin = last.loaded.origin.with(fleet);
             return Ok(last.loaded.clone());
         }
         let (joined, entangled) = join(text, environment, fleet, Findings::default());
         let mut loaded = joined?;
+        loaded.origin = loaded.origin.with(fleet);
         if let Some(last) = &*last {
             loaded.config.share(&last.loaded.config);
         }

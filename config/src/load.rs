@@ -2,12 +2,14 @@
 
 use crate::decode::{self, Decode};
 use crate::diagnostic::{self, Diagnostic, Diagnostics, Severity};
+use crate::effective::Origin;
 use crate::env::{self, Lookup};
 use crate::files::Named;
 use crate::findings::Findings;
 use crate::fleet::{self, FleetBackend, FleetConfig};
 use crate::{check, limits, model, node, schema};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A valid file.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// Files that it names, beside those that are a part of it and have been read. Nobody has looked at them yet.
     pub files: Vec<Named>,
+    /// What it was read from.
+    pub origin: Origin,
 }
 
 /// Reads a file's text. `environment` answers `${NAME}`.
@@ -58,7 +62,8 @@ fn finish(
     match config {
         Some(mut config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
             config.sites().for_each(|site| site.locate(texts));
-            Ok(Loaded { config, warnings: list, files })
+            let origin = Origin::new(texts.first().map_or("", |text| text.text));
+            Ok(Loaded { config, warnings: list, files, origin })
         }
         _ => Err(Diagnostics(list)),
     }
@@ -142,7 +147,9 @@ pub fn load_str_with(
     environment: Lookup<'_>,
     fleet: &FleetConfig,
 ) -> Result<Loaded, Diagnostics> {
-    join(diagnostic::Text::new(file, text), environment, fleet, Findings::default()).0
+    let mut loaded = join(diagnostic::Text::new(file, text), environment, fleet, Findings::default()).0?;
+    loaded.origin = loaded.origin.with(&Arc::new(fleet.clone()));
+    Ok(loaded)
 }
 
 /// What comes of it, and which services have backends that are both written and registered.

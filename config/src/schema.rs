@@ -2,7 +2,8 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, SectionReader, Shape, Share, choice, section,
+    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, Secret, SectionReader, Shape, Share, choice,
+    section,
 };
 use crate::diagnostic::At;
 use crate::diagnostic::Place;
@@ -10,6 +11,7 @@ use crate::findings::Findings;
 use crate::node::Node;
 use std::time::Duration;
 
+mod admin;
 mod balance;
 mod control;
 mod health;
@@ -18,7 +20,11 @@ mod overload;
 mod route;
 mod service;
 mod tracing;
-pub(crate) use {balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*, tracing::*};
+pub(crate) use {
+    admin::*, balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*, tracing::*,
+};
+
+pub(crate) use crate::decode::SECRET;
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
@@ -139,7 +145,7 @@ choice! {
 section! {
     /// A Ringway configuration.
     Root, "the configuration" {
-        /// The admin listener: metrics, status, reload.
+        /// The admin listener: metrics, status, changes while it runs.
         default("{}") admin: AdminSection,
         /// Data-path threads; 0 is one per core. Needs a restart.
         default("0") workers: Int<0, 1024>,
@@ -172,19 +178,6 @@ section! {
         default("[]") listeners: List<ListenerSection>,
         /// Groups of backends. With `control`, the fleet's come on top.
         default("[]") services: List<ServiceSection>,
-    }
-}
-
-section! {
-    /// The admin listener. Keep it on loopback: who reaches it can reload and read the configuration's state.
-    AdminSection, "admin" {
-        /// Whether there is one.
-        default("true") enabled: bool,
-        /// Where it listens. Needs a restart.
-        default("127.0.0.1:9901") address: String,
-        /// Names without port under which it may be asked to change something, beside `localhost` and IP addresses; on a
-        /// loopback address also to read. A page in a browser that has made its own name lead here is refused by that.
-        default("[]") hosts: List<String>,
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// What is warned of, the files that it names, and what it is taken for; or why it is refused. Of edges, what is said of them is all that
 /// matters.
 pub(crate) fn said(name: &str, text: &str, environment: Lookup<'_>) -> String {
-    let Loaded { config, warnings, files } = match load_str(name, text, environment) {
+    let Loaded { config, warnings, files, .. } = match load_str(name, text, environment) {
         Ok(loaded) => loaded,
         Err(found) => return format!("refused\n{found}\n"),
     };

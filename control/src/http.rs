@@ -2,9 +2,11 @@
 
 pub(crate) mod advice;
 mod call;
+mod endpoint;
 mod problem;
 
 pub use self::call::{CallError, get, send};
+pub use self::endpoint::{Client, Endpoint, EndpointError};
 pub use self::problem::Problem;
 use crate::Code;
 use crate::transport::tls::{self, TlsError};

@@ -1,5 +1,7 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
+mod access;
+mod changes;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
@@ -13,4 +15,4 @@ mod sessions;
 mod status;
 mod words;
 
-pub(crate) use serve::serve;
+pub(crate) use serve::{Socket, serve};

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod adaptive;
+mod admin;
 mod balance;
+mod changes;
 mod cli;
 mod clients;
 #[path = "../common/mod.rs"]

@@ -91,7 +91,7 @@ pub(super) fn members_without_entry(
     }
 }
 
-fn seed(seed: Option<&At<String>>) -> u64 {
+fn seed(seed: Option<&At<crate::decode::Secret>>) -> u64 {
     match seed {
         None => 0,
         // Numbers stand for themselves, so that fleets can be told a number; any other text is hashed to one.

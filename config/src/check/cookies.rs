@@ -79,7 +79,7 @@ pub(super) fn affinity_cookie(
         service: service.to_owned(),
         name: section.name.as_ref().map_or_else(|| default_name(service), |at| at.value.clone()),
         attributes: attributes(section, &path, same_site),
-        secret: section.secret.value.clone().into_bytes(),
+        secret: section.secret.value.as_bytes().to_vec(),
     })
 }
 

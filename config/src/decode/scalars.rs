@@ -192,6 +192,31 @@ impl Decode for String {
     }
 }
 
+/// The kind of a text that nobody is shown.
+pub(crate) const SECRET: &str = "secret";
+
+/// A text that is never shown again: see `effective`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl Decode for Secret {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        String::decode(node, findings).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: SECRET, pattern: None }
+    }
+}
+
+impl std::ops::Deref for Secret {
+    type Target = String;
+
+    fn deref(&self) -> &String {
+        &self.0
+    }
+}
+
 /// A size in bytes: `1024`, `64KiB`, `1MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);

@@ -27,7 +27,7 @@ section! {
         /// Longest `Retry-After` of a 429 or 503 for which the penalty does not begin to fade, at most an hour.
         default("5m") retry_after_max: Duration,
         /// Secret against chosen keys, the same on every proxy of a fleet; absent is none.
-        optional seed: String,
+        optional seed: Secret,
         /// The bound on each backend's load.
         default("{}") bounded_load: BoundSection,
         /// A cookie that keeps a client on its backend, made by Ringway; absent is none.
@@ -62,7 +62,7 @@ section! {
         /// keeps no client.
         default("keep") on_drain: OnDrainName,
         /// Secret that signs it, the same on every proxy of a fleet: a cookie that was not made with it is replaced.
-        required secret: String,
+        required secret: Secret,
     }
 }
 

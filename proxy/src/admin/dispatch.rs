@@ -1,10 +1,13 @@
 //! Which path of the admin listener does what.
 
+use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{explain, metrics, sessions, status};
+use super::{changes, explain, metrics, sessions, status};
+use crate::ambient;
+use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -24,9 +27,14 @@ enum Resource {
     Explain,
     Reload,
     Sessions,
+    Whoami,
+    Backend,
+    HotKeys,
+    Overrides,
+    Config,
 }
 
-/// Every path, what is there, and the methods that it takes.
+/// Every path, what is there, and the methods that it takes. A name in braces stands for a segment of any name, percent-encoded.
 const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
@@ -35,6 +43,11 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/readyz", Resource::Readyz, READ),
     ("/sessions", Resource::Sessions, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
+    ("/whoami", Resource::Whoami, READ),
+    ("/services/{service}/backends/{backend}", Resource::Backend, &[Method::POST]),
+    ("/services/{service}/hot-keys", Resource::HotKeys, &[Method::POST]),
+    ("/config", Resource::Config, READ),
+    ("/overrides", Resource::Overrides, &[Method::GET, Method::HEAD, Method::DELETE]),
 ];
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -42,21 +55,51 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 
+impl Resource {
+    /// What asking for it by this method takes.
+    fn level(self, method: &Method) -> Level {
+        match self {
+            Self::Healthz | Self::Readyz | Self::Whoami => Level::Open,
+            Self::Reload => Level::Reload,
+            // A body says what is to be explained, and nothing changes.
+            Self::Explain => Level::Read,
+            _ if READ.contains(method) => Level::Read,
+            _ => Level::Operate,
+        }
+    }
+}
+
 /// Answers a request.
-pub(super) async fn respond<B>(control: &ControlHandle, request: Request<B>) -> Reply
+pub(super) async fn respond<B>(control: &ControlHandle, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if let Some(rejected) = reject_foreign(control, &request) {
+    if let Some(rejected) = reject_foreign(control, peer, &request) {
+        Denial::Foreign.note(control, peer);
         return rejected;
     }
     let path = request.uri().path();
-    let Some((_, resource, methods)) = PATHS.iter().find(|(known, ..)| *known == path) else {
+    let found = PATHS.iter().find_map(|(known, resource, methods)| Some((names(known, path)?, resource, methods)));
+    // What is not there, or not by this method, is told to whoever may read.
+    let asked = found.as_ref().filter(|(.., methods)| methods.contains(request.method()));
+    let level = asked.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
+    let caller = Caller::of(control, peer, request.headers());
+    if level > Level::Open
+        && let Err(denial) = caller.as_ref().map_err(|denial| *denial).and_then(|caller| caller.needs(level))
+    {
+        denial.note(control, peer);
+        return denied(denial, request.method());
+    }
+    let Some((names, resource, methods)) = found else {
         return error(StatusCode::NOT_FOUND, &paths());
     };
     if !methods.contains(request.method()) {
         return wrong_method(methods);
+    }
+    let changes = matches!(resource, Resource::Backend | Resource::HotKeys) || request.method() == Method::DELETE;
+    if let (true, Ok(caller)) = (changes, &caller) {
+        return change(control, caller, *resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => metrics::respond(control, request.headers()).await,
@@ -68,7 +111,55 @@ where
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Sessions => sessions::sessions(control, request.uri().query().unwrap_or_default()).await,
         Resource::Reload => reload(control.clone()).await,
+        Resource::Whoami => whoami(&caller),
+        Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
+        Resource::Config => changes::config(control, request.headers()).await,
+        // Those who change something are known by now.
+        Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
     }
+}
+
+/// The segments of a path in place of names in braces; `None`: it is another path.
+fn names(known: &str, path: &str) -> Option<Vec<String>> {
+    let (mut known, mut asked, mut names) = (known.split('/'), path.split('/'), Vec::new());
+    loop {
+        match (known.next(), asked.next()) {
+            (None, None) => return Some(names),
+            (Some(name), Some(segment)) if name.starts_with('{') => {
+                let decoded: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+                names.push(String::from_utf8_lossy(&decoded).into_owned());
+            }
+            (Some(word), Some(segment)) if word == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Changes something that runs.
+async fn change<B>(
+    control: &ControlHandle,
+    caller: &Caller,
+    resource: Resource,
+    names: &[String],
+    request: Request<B>,
+) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() == Method::DELETE {
+        return changes::change(control, caller, Ok(Wish::Clear)).await;
+    }
+    let body = match read_json(request.into_body()).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
+    };
+    let wish = match (resource, names) {
+        (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
+        (_, [service, ..]) => changes::of_key(control, service, &body),
+        _ => Err("there is no name in the path".to_owned()),
+    };
+    changes::change(control, caller, wish).await
 }
 
 fn wrong_method(methods: &[Method]) -> Reply {
@@ -175,12 +266,16 @@ mod tests {
     #[tokio::test]
     async fn each_path_has_its_methods_and_a_page_of_another_origin_none_that_change() {
         let (control, _receivers) = testing::control(Source::Memory);
+        let file = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
+                    services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
+        control.apply(testing::config(file)).unwrap();
         let control = ControlHandle::new(Arc::new(control));
         let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
-            respond(&control, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+            respond(&control, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");
         for (method, path, fields, expected) in [
@@ -200,6 +295,12 @@ mod tests {
             ("POST", "/reload", &[own, ("origin", "http://evil.example")], 403),
             ("POST", "/reload", &[own, ("sec-fetch-site", "cross-site")], 403),
             ("POST", "/reload", &[own, own], 403),
+            ("GET", "/whoami", &[own], 200),
+            ("GET", "/whoami", &[own, ("authorization", "Bearer wrong")], 200),
+            ("GET", "/status", &[own, ("authorization", "Bearer wrong")], 401),
+            ("GET", "/status", &[own, ("authorization", "Basic wrong")], 401),
+            ("GET", "/status", &[("host", "evil.example"), ("authorization", "Bearer wrong")], 401),
+            ("GET", "/healthz", &[own, ("authorization", "Bearer wrong")], 200),
         ] {
             assert_eq!(code(method, path, fields).await, expected, "{method} {path} {fields:?}");
         }

@@ -3,12 +3,14 @@
 use super::access_log::AccessWriter;
 use super::listeners::Listeners;
 use super::outcome::LastReload;
+use super::overrides::{Overlaid, Overrides};
 use super::scrapes::Scrapes;
 use super::source::Source;
 use super::topology::TopologySource;
 use crate::ambient;
 use crate::dispatcher::{Command, Shared};
 use crate::snapshot::{Current, Registry};
+use ringway_config::Origin;
 use ringway_telemetry::Metrics;
 use ringway_telemetry::traces::Exporter;
 use std::net::SocketAddr;
@@ -28,6 +30,8 @@ pub(crate) struct Control {
     pub(super) workers: usize,
     /// The address that the admin listener is bound to, if there is one.
     pub(super) admin: Option<SocketAddr>,
+    /// When a refusal of the admin listener was last logged, and how many there have been since.
+    pub(super) denials: Mutex<(Option<Instant>, u64)>,
     /// Gives the state of the topology, if there is a control plane.
     pub(super) topology: OnceLock<TopologySource>,
     pub(super) shared: Arc<Shared>,
@@ -35,6 +39,10 @@ pub(crate) struct Control {
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     /// Held while a configuration is read and put into force, as long as that takes.
     changing: Mutex<()>,
+    /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
+    over: Mutex<(Overrides, Overlaid)>,
+    /// What the configuration in force was read from, if anybody has said it.
+    pub(super) origin: Mutex<Option<Origin>>,
     /// Held for moments: the status is asked for while a configuration is built.
     state: Mutex<State>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -65,11 +73,14 @@ impl Control {
             draining: AtomicBool::new(false),
             workers: shared.workers,
             admin,
+            denials: Mutex::default(),
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
             commands,
             changing: Mutex::new(()),
+            over: Mutex::default(),
+            origin: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),
                 last_reload: LastReload::default(),
@@ -82,6 +93,10 @@ impl Control {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn over(&self) -> MutexGuard<'_, (Overrides, Overlaid)> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
@@ -123,6 +138,11 @@ impl Control {
     pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         state.listeners.addresses(&snapshot.config).get(listener).copied()
+    }
+
+    /// The configuration in force was read from these texts.
+    pub(crate) fn show_origin(&self, origin: Origin) {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
     }
 
     /// Opens the access log's file again.

@@ -1,7 +1,9 @@
 //! What the admin listener may ask of the control side, and no more: to read what is in force, and to reload.
 
+use super::change::{ChangeError, Wish};
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError};
+use super::overrides::{Author, Overrides};
 use super::scrapes::Scrapes;
 use super::topology::TopologyStatus;
 use crate::ambient;
@@ -9,14 +11,18 @@ use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, Session
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
+use ringway_config::Effective;
 use ringway_telemetry::Metrics;
 use ringway_telemetry::counters::Registry as Counters;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+
+/// Refusals of the admin listener are logged this often.
+const DENIALS_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// A narrow view of the control side.
 #[derive(Clone)]
@@ -110,6 +116,38 @@ impl ControlHandle {
             answer
         };
         self.0.commands.iter().map(ask).collect()
+    }
+
+    /// A request is refused for who sends it: whether to log that, and how many have not been logged before.
+    pub(crate) fn denial_due(&self) -> Option<u64> {
+        let now = ambient::now();
+        let mut denials = self.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let (logged, others) = &mut *denials;
+        if logged.is_some_and(|logged| now.saturating_duration_since(logged) < DENIALS_LOGGED_EVERY) {
+            *others += 1;
+            return None;
+        }
+        *logged = Some(now);
+        Some(std::mem::take(others))
+    }
+
+    /// Changes something at run time. Takes as long as a build does.
+    pub(crate) fn change_blocking(&self, wish: &Wish, author: &Author) -> Result<Applied, ChangeError> {
+        self.0.change(wish, author)
+    }
+
+    /// What has been changed at run time.
+    pub(crate) fn overrides(&self) -> Overrides {
+        self.0.over().0.clone()
+    }
+
+    /// The configuration in force, written out. `None`: it was made in memory.
+    pub(crate) fn effective_blocking(&self) -> Option<Effective> {
+        let (origin, overrides) = {
+            let origin = self.0.origin.lock().unwrap_or_else(PoisonError::into_inner);
+            (origin.clone()?, self.overrides())
+        };
+        origin.effective(&|name| std::env::var(name).ok(), &overrides.patches()).ok()
     }
 
     /// Reads the source again and applies it. Takes as long as a build does.

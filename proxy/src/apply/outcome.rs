@@ -18,6 +18,8 @@ pub struct Applied {
     pub diff: Diff,
     /// What moved of each changed service's key space.
     pub moved: Vec<(String, Movement)>,
+    /// Fields that the file has otherwise, and what was changed at run time that stands instead.
+    pub overridden: Vec<String>,
 }
 
 /// Why a configuration is not applied. Nothing has changed.
@@ -104,6 +106,7 @@ impl LastReload {
                 json["generation"] = json!(applied.generation);
                 json["changes"] = json!(applied.diff.changes);
                 json["needs_restart"] = json!(applied.diff.needs_restart);
+                json["overridden"] = json!(applied.overridden);
                 json["moved"] = applied
                     .moved
                     .iter()
@@ -120,9 +123,11 @@ impl LastReload {
         Self { result: Some(result), json }
     }
 
-    /// Takes the newest outcome in. That nothing has changed does not hide the change before, but it ends a refusal.
+    /// Takes the newest outcome in. That nothing has changed does not hide the change before, but it ends a refusal; nor is it hidden
+    /// itself where that is because what was changed at run time stands.
     pub(super) fn handle(&mut self, newest: &Self) {
-        let hides_nothing = newest.result == Some(ReloadResult::Unchanged);
+        let stands = newest.json["overridden"].as_array().is_some_and(|lines| !lines.is_empty());
+        let hides_nothing = newest.result == Some(ReloadResult::Unchanged) && !stands;
         if !hides_nothing || self.result != Some(ReloadResult::Applied) {
             *self = newest.clone();
         }
@@ -139,7 +144,12 @@ mod tests {
 
     fn applied(changes: &[&str]) -> Result<Applied, ReloadError> {
         let changes = changes.iter().map(|&change| change.into()).collect();
-        Ok(Applied { generation: 7, diff: Diff { changes, ..Diff::default() }, moved: Vec::new() })
+        Ok(Applied {
+            generation: 7,
+            diff: Diff { changes, ..Diff::default() },
+            moved: Vec::new(),
+            overridden: Vec::new(),
+        })
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
-use ringway_config::Diff;
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
 use std::sync::MutexGuard;
@@ -17,11 +16,18 @@ impl Control {
             for warning in &loaded.warnings {
                 tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
             }
-            self.put(loaded.config, &changing)
+            let applied = self.put(loaded.config, &changing)?;
+            self.show_origin(loaded.origin);
+            Ok(applied)
         });
         self.source.report(outcome.as_ref().map(|_| self.current.load().ring_digests()));
         drop(changing);
         count(ReloadResult::of(&outcome));
+        for line in outcome.iter().flat_map(|applied| &applied.overridden) {
+            tracing::warn!(
+                "{line}: it was changed at run time, and stays so until the process ends or `ringway overrides --clear`"
+            );
+        }
         match &outcome {
             Ok(applied) if applied.diff.is_empty() => {
                 tracing::info!(generation = applied.generation, "configuration unchanged")
@@ -43,11 +49,9 @@ impl Control {
     }
 
     /// The lock is held before and after: a source reads nothing else meanwhile.
-    fn put(&self, config: Config, _changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
-        Ok(match self.prepare(config)? {
-            Some(change) => self.commit(change),
-            None => Applied { generation: self.current.load().generation, diff: Diff::default(), moved: Vec::new() },
-        })
+    fn put(&self, config: Config, changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
+        let overrides = self.over().0.clone();
+        self.put_over(config, overrides, changing)
     }
 }
 

@@ -1,0 +1,133 @@
+//! The admin listener of a running proxy, as commands ask it.
+
+use anyhow::Context;
+use clap::Args;
+use hyper::{Method, StatusCode};
+use ringway_config::plain::line;
+use ringway_control::http::{Client, Endpoint};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Longest answer that is read: a walk of 65,535 backends fits.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest wait for it: a change takes as long as a build does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which proxy is asked, and who asks.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    /// The admin listener of a running proxy: `127.0.0.1:9901`, `https://HOST:PORT`, `unix:PATH`.
+    #[arg(short, long, global = true, value_name = "ADDRESS", env = "RINGWAY_ADMIN", default_value = "127.0.0.1:9901", value_parser = endpoint)]
+    admin: Endpoint,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// Who asks.
+#[derive(Debug, Args)]
+pub(crate) struct Credentials {
+    /// File with a bearer token.
+    #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_ADMIN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the authorities of the listener's certificate; without it, the public ones.
+    #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_ADMIN_CA")]
+    ca: Option<PathBuf>,
+    /// PEM file of a certificate that is shown to the listener.
+    #[arg(long, global = true, value_name = "FILE", requires = "key_file", alias = "cert")]
+    certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
+    key_file: Option<PathBuf>,
+}
+
+/// What a listener has answered.
+pub(crate) enum Answer {
+    Done(Value),
+    Refused(String),
+}
+
+/// An address of a command line.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    Endpoint::parse(text).ok_or_else(|| "write `127.0.0.1:9901`, `https://HOST:PORT` or `unix:PATH`".to_owned())
+}
+
+impl Access {
+    /// Asks; whoever cannot be asked is an error.
+    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        ask(&self.admin, &self.credentials, method, path, body)
+    }
+
+    /// As [`Access::ask`], of what is no JSON.
+    pub(crate) fn text(&self, path: &str, json: bool) -> anyhow::Result<Result<String, String>> {
+        let (status, body) = send(&self.admin, &self.credentials, (Method::GET, path), None, json)?;
+        let text = String::from_utf8(body).context("the answer is no text")?;
+        Ok(if status.is_success() { Ok(text) } else { Err(refusal(status, text.as_bytes())) })
+    }
+}
+
+/// Asks a listener for JSON.
+pub(crate) fn ask(
+    admin: &Endpoint,
+    credentials: &Credentials,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Answer> {
+    let (status, body) = send(admin, credentials, (method, path), body, true)?;
+    if !status.is_success() {
+        return Ok(Answer::Refused(refusal(status, &body)));
+    }
+    let value = serde_json::from_slice(&body).with_context(|| format!("the answer of {admin} is not JSON"))?;
+    Ok(Answer::Done(value))
+}
+
+fn send(
+    admin: &Endpoint,
+    credentials: &Credentials,
+    (method, path): (Method, &str),
+    body: Option<&Value>,
+    json: bool,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    let identity = credentials.certificate.as_deref().zip(credentials.key_file.as_deref());
+    let client = Client::new(admin.clone(), credentials.token_file.as_deref(), credentials.ca.as_deref(), identity)?;
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    let sent = client.send((method, path, body.into(), json), ANSWER_BYTES_MAX, PATIENCE);
+    let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
+    Ok((status, body.to_vec()))
+}
+
+/// Why somebody says no, and what may help.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let said = value["error"].as_str().map_or_else(|| status.to_string(), line);
+    if status == StatusCode::UNAUTHORIZED {
+        return format!(
+            "{said}: `--token-file FILE`, `--certificate FILE --key-file FILE` or `--admin unix:PATH` say who asks"
+        );
+    }
+    said
+}
+
+/// Tells why it was refused: exit 1.
+pub(crate) fn refused(why: &str) -> anyhow::Result<ExitCode> {
+    writeln!(crate::terminal::stderr(), "ringway: refused: {}", line(why))?;
+    Ok(ExitCode::from(1))
+}
+
+/// A segment of a path, percent-encoded.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(byte as char);
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}

@@ -57,7 +57,7 @@ fn a_request_is_listed_with_its_state_backend_and_bytes_from_its_start_to_its_en
         for (field, expected) in [
             ("protocol", protocol),
             ("listener", "web"),
-            ("request", "GET /some/path?x=1"),
+            ("request", "GET /some/path"),
             ("service", "s"),
             ("backend", "b0"),
         ] {

@@ -2,15 +2,23 @@
 
 use ringway_config::model::{HeaderMatch, HostMatch, KeySource, PathMatch, Route};
 
+/// Whether the values of fields are written that routes ask for: some are secrets between a proxy and the one in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// To whoever can read the file.
+    Shown,
+    Hidden,
+}
+
 /// A route's conditions.
-pub(crate) fn route(route: &Route) -> String {
+pub(crate) fn route(route: &Route, values: Values) -> String {
     let mut words = Vec::new();
     words.extend(route.host.as_ref().map(|wanted| format!("host {}", host(wanted))));
     words.extend(route.path.as_ref().map(|wanted| format!("path {}", path(wanted))));
     if !route.methods.is_empty() {
         words.push(format!("method {}", route.methods.join(" or ")));
     }
-    words.extend(route.headers.iter().map(header));
+    words.extend(route.headers.iter().map(|wanted| header(wanted, values)));
     if words.is_empty() { "any request".to_owned() } else { words.join(", ") }
 }
 
@@ -28,10 +36,11 @@ pub(crate) fn path(wanted: &PathMatch) -> String {
     }
 }
 
-pub(crate) fn header(wanted: &HeaderMatch) -> String {
-    match &wanted.value {
-        Some(value) => format!("{}: {value}", wanted.name),
-        None => format!("any {}", wanted.name),
+pub(crate) fn header(wanted: &HeaderMatch, values: Values) -> String {
+    match (&wanted.value, values) {
+        (Some(value), Values::Shown) => format!("{}: {value}", wanted.name),
+        (Some(_), Values::Hidden) => format!("a certain {}", wanted.name),
+        (None, _) => format!("any {}", wanted.name),
     }
 }
 

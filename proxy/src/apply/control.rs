@@ -37,6 +37,8 @@ pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) registry: Registry,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
+    /// Held while workers are asked what is under way there.
+    pub(super) listing: tokio::sync::Mutex<()>,
     /// Held while a configuration is read and put into force, as long as that takes.
     changing: Mutex<()>,
     /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
@@ -78,6 +80,7 @@ impl Control {
             shared,
             registry: Registry::default(),
             commands,
+            listing: tokio::sync::Mutex::default(),
             changing: Mutex::new(()),
             over: Mutex::default(),
             origin: Mutex::default(),

@@ -107,6 +107,11 @@ impl ControlHandle {
         state.listeners.fullness(&snapshot.config, now)
     }
 
+    /// Who lists what is under way has this until all have answered.
+    pub(crate) async fn listing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.listing.lock().await
+    }
+
     /// Asks every worker what is under way there: an answer for each, in their order.
     pub(crate) fn list_sessions(&self, query: &Arc<SessionQuery>) -> Vec<oneshot::Receiver<SessionPage>> {
         let ask = |commands: &UnboundedSender<Command>| {

@@ -84,7 +84,7 @@ pub(crate) struct SessionRow {
     pub(crate) protocol: &'static str,
     pub(crate) client: SocketAddr,
     pub(crate) listener: String,
-    /// Method and target, or their beginning.
+    /// Method and path, or their beginning.
     pub(crate) request: Option<String>,
     /// The number of the route on its listener, from 1.
     pub(crate) route: Option<usize>,

@@ -284,8 +284,10 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                     wanted.handle(|| this.worker.close_idle(service, backend));
                 }
                 Some(Command::List(query, reply)) => {
-                    // Nobody may wait for it any longer.
-                    let _ = reply.send(this.worker.sessions.list(&query));
+                    // Who has asked may have given up, before or meanwhile.
+                    if !reply.is_closed() {
+                        let _ = reply.send(this.worker.sessions.list(&query));
+                    }
                 }
                 Some(Command::Drain { done }) => this.drain(done),
             },

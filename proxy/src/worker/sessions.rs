@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// Bytes of method and target that are kept.
+/// Bytes of method and path that are kept.
 const LINE_BYTES_MAX: usize = 64;
 
 /// A worker's tables.
@@ -230,11 +230,11 @@ impl SessionEntry {
     }
 
     /// What is asked for, and the number of the route that has taken it.
-    pub(crate) fn set_request(&self, (method, target): (&[u8], &[u8]), route: usize) {
+    pub(crate) fn set_request(&self, (method, path): (&[u8], &[u8]), route: usize) {
         let mut under_way = self.connection.sessions.under_way.borrow_mut();
         let entry = &mut under_way[self.index];
         let mut length = 0;
-        for part in [method, b" ", target] {
+        for part in [method, b" ", path] {
             let kept = part.len().min(LINE_BYTES_MAX - length);
             entry.line[length..length + kept].copy_from_slice(&part[..kept]);
             length += kept;

@@ -5,10 +5,9 @@ use crate::snapshot::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::failover::CANDIDATES_MAX;
 use ringway_config::model::{Config, Protocol};
-use ringway_health::ServiceHealth;
+use ringway_health::MemberView;
 use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
 use serde_json::{Value, json};
-use std::time::Instant;
 use thiserror::Error;
 
 /// Where a key goes.
@@ -153,14 +152,19 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     let index = snapshot.config.services.iter().position(|candidate| candidate.name == service)?;
     let service = snapshot.service(service)?;
     let hash = key.hash(service.seed());
-    let health = service.live.health();
     let now = ambient::now();
-    let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
-    let panic = health.is_panic();
+    let looks_for_hot = service.config.hot_keys.is_some();
+    let owners = if looks_for_hot { service.live.hot_table.load().get(&hash).copied().unwrap_or(0) } else { 0 };
     let sequence = service.backend_set.sequence(hash);
     let turns = turns(service, &sequence, hash);
     let chosen = turns.first().map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
-    let candidates = Candidates { service, health: &health, turns: &turns, owners, now };
+    // Workers report failures under its lock: it is not held while all is written out.
+    let (panic, views) = {
+        let health = service.live.health();
+        let view = |slot: &Slot| health.view(&service.backends[usize::from(slot.0)].config.id, now);
+        (health.is_panic(), sequence.iter().map(view).collect::<Vec<_>>())
+    };
+    let candidates = Candidates { service, panic, views: &views, turns: &turns, owners };
     let walk: Vec<Value> = sequence.iter().enumerate().map(|(index, &slot)| candidates.json(index, slot)).collect();
     Some(json!({
         "service": service.config.name,
@@ -181,11 +185,13 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
 /// The backends of a key's sequence, with what speaks for and against each.
 struct Candidates<'a> {
     service: &'a Service,
-    health: &'a ServiceHealth,
+    /// Health is ignored.
+    panic: bool,
+    /// What is known of each, in the order of the sequence.
+    views: &'a [Option<MemberView>],
     turns: &'a [Slot],
     /// How many backends share the key, if it is hot.
     owners: u16,
-    now: Instant,
 }
 
 impl Candidates<'_> {
@@ -194,12 +200,12 @@ impl Candidates<'_> {
         let load = &backend.state.load;
         let id = backend.config.id.as_str();
         let (in_flight, cap) = (load.in_flight(), self.service.backend_set.cap(slot));
-        let view = self.health.view(id, self.now);
+        let view = self.views.get(index).and_then(Option::as_ref);
         let turn = self.turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
         let is_eligible = load.active_fraction() > 0 && backend.config.weight > 0;
         let verdict = match turn {
             _ if !is_eligible => "not eligible",
-            Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
+            Some(turn) => self.verdict(turn, index, self.panic && load.is_doubted()),
             None if in_flight >= cap && load.in_flight_max() <= cap => "full: at the limit that follows its latency",
             None if in_flight >= cap => "full",
             None => "not tried: so many come before it",
@@ -208,8 +214,8 @@ impl Candidates<'_> {
             "id": id,
             "turn": turn,
             "verdict": verdict,
-            "state": view.as_ref().map_or("unknown", |view| view.state),
-            "why": view.and_then(|view| view.last_change).map(|(kind, _)| kind.to_string()),
+            "state": view.map_or("unknown", |view| view.state),
+            "why": view.and_then(|view| view.last_change.as_ref()).map(|(kind, _)| kind.to_string()),
             "tier": backend.config.tier,
             "zone": backend.config.zone,
             "in_flight": in_flight,
@@ -347,8 +353,7 @@ mod tests {
     fn panic_and_hot_keys_have_verdicts_of_their_own() {
         let snapshot = in_force();
         let service = &snapshot.services[0];
-        let health = service.live.health();
-        let candidates = |owners| Candidates { service, health: &health, turns: &[], owners, now: ambient::now() };
+        let candidates = |owners| Candidates { service, panic: false, views: &[], turns: &[], owners };
         for (owners, turn, index, doubted, begins) in [
             (0, 1, 0, true, "takes it (panic"),
             (3, 1, 0, false, "takes it (hot"),

@@ -3,19 +3,20 @@
 
 use super::described::{Described, DescribedError};
 use super::nearest::nearest;
-use crate::admin::words;
+use crate::admin::words::{self, Values};
 use crate::error::ProxyError;
 use crate::exchange::local_reply::Cause;
 use crate::exchange::request::{Matched, match_route};
 use crate::l4::tcp::service_of;
 use crate::routes::RouteTable;
 use crate::routing::affinity_cookie;
+use crate::routing::forwarded;
 use crate::routing::hash_key::{KeyInput, address_key, extract};
 use crate::routing::split::{Choice, fall};
 use crate::snapshot::ListenerTable;
 use crate::worker::Peer;
 use ringway_config::model::{
-    Actions, Config, HttpListener, KeySource, Listener, OnMissing, Protocol, Route, Service, TcpListener,
+    Actions, Config, HttpListener, KeySource, Listener, OnMissing, Priority, Protocol, Route, Service, TcpListener,
 };
 use ringway_http1::{Limits, ParseError, RequestHead, parse_request};
 use ringway_ring::hash_key;
@@ -24,13 +25,18 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 /// How a request would be routed, as far as its configuration says it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RequestExplanation {
+    values: Values,
     listener: String,
     client: String,
     /// Its number from 1, and its conditions.
     route: Option<(usize, String)>,
     nearest: Option<String>,
+    /// The route's own.
+    priority: Option<Priority>,
+    /// It is drawn which of several services takes it.
+    is_drawn: bool,
     /// Status and what is said of a response that no backend gives.
     local_reply: Option<(u16, &'static str, String)>,
     /// Its index.
@@ -50,6 +56,24 @@ enum Table<'t> {
 }
 
 impl RequestExplanation {
+    fn of(listener: &Listener, values: Values) -> Self {
+        Self {
+            values,
+            listener: listener.name.clone(),
+            client: String::new(),
+            route: None,
+            nearest: None,
+            priority: None,
+            is_drawn: false,
+            local_reply: None,
+            service: None,
+            key: None,
+            hash: None,
+            held: None,
+            steps: Vec::new(),
+        }
+    }
+
     /// `tables`: of a snapshot, in the order of its listeners. `bound`: where listeners are bound, by name.
     pub(super) fn new(
         config: &Config,
@@ -68,7 +92,8 @@ impl RequestExplanation {
             Table::Known(table) => table,
             Table::Made(table) => table,
         };
-        let mut this = Self { listener: listener.name.clone(), ..Self::default() };
+        let values = if tables.is_some() { Values::Hidden } else { Values::Shown };
+        let mut this = Self::of(listener, values);
         let spoken = if listener.tls.is_some() { ", TLS" } else { "" };
         this.steps.push(format!("listener {} ({address}{spoken})", listener.name));
         match (&listener.protocol, table) {
@@ -78,6 +103,10 @@ impl RequestExplanation {
             (Protocol::Tcp(tcp), ListenerTable::Tcp(names)) => {
                 let service = service_of(tcp, names, described.server_name.as_deref());
                 this.session(config, service, tcp_refusal(tcp), described);
+            }
+            (Protocol::Udp(udp), _) if udp.quic.is_some() => {
+                this.note_service(config, udp.service);
+                this.steps.push("the id of its QUIC connection is its key, which nobody knows before".to_owned());
             }
             (Protocol::Udp(udp), _) => this.session(config, Some(udp.service), "", described),
             _ => unreachable!("invariant: a table is made of its listener"),
@@ -126,7 +155,8 @@ impl RequestExplanation {
                     self.note_route(&http.routes, route);
                 }
                 if let Cause::Error(ProxyError::NoRoute) = cause {
-                    self.nearest = nearest(&http.routes, &buffer, &head, peer.secure);
+                    let secure = forwarded::origin(&http.forwarded, &peer, &buffer, &head).secure;
+                    self.nearest = nearest(&http.routes, (&buffer, &head), secure, self.values);
                     self.steps
                         .extend(self.nearest.iter().map(|nearest| format!("no route matched; nearest: {nearest}")));
                 }
@@ -144,7 +174,8 @@ impl RequestExplanation {
     }
 
     fn note_route(&mut self, routes: &[Route], index: usize) {
-        let said = words::route(&routes[index]);
+        let said = words::route(&routes[index], self.values);
+        self.priority = routes[index].priority;
         self.steps.push(format!("route {} of {} ({said})", index + 1, routes.len()));
         self.route = Some((index + 1, said));
     }
@@ -166,7 +197,8 @@ impl RequestExplanation {
                 Choice::Chance => None,
             };
             service = index.map(|index| split.targets[index].service);
-            if index.is_none() {
+            self.is_drawn = index.is_none();
+            if self.is_drawn {
                 let name = |service: usize| config.services[service].name.as_str();
                 let targets =
                     split.targets.iter().map(|target| format!("{} ({})", name(target.service), target.weight));
@@ -212,7 +244,8 @@ impl RequestExplanation {
     fn note_service(&mut self, config: &Config, service: usize) {
         let of = &config.services[service];
         self.service = Some(service);
-        self.steps.push(format!("service {} ({}), priority {}", of.name, of.policy.name(), of.priority.name()));
+        let priority = self.priority(of).name();
+        self.steps.push(format!("service {} ({}), priority {priority}", of.name, of.policy.name()));
         if let Some(limit) = &of.rate_limit {
             let sources: Vec<String> = limit.key.iter().map(words::source).collect();
             let key = if sources.is_empty() { "all requests".to_owned() } else { sources.join(", else ") };
@@ -274,6 +307,16 @@ impl RequestExplanation {
 
     fn refuse(&mut self, error: ProxyError) {
         self.local_reply = Some((error.status(), error.reason(), error.to_string()));
+    }
+
+    /// What it is under overload: its route's, or its service's.
+    pub(super) fn priority(&self, service: &Service) -> Priority {
+        self.priority.unwrap_or(service.priority)
+    }
+
+    /// Whether it is drawn which of several services takes it.
+    pub(super) fn is_drawn(&self) -> bool {
+        self.is_drawn
     }
 
     /// The step that comes after all others so far.

@@ -86,7 +86,8 @@ pub(crate) fn prepare(
     });
     let (out, lines) = out.into_parts();
     let entry = SessionEntry::begin(&client.open.entry, view, service, version_name(head.version));
-    entry.set_request((head.method_span.of(bytes), head.target.of(bytes)), route);
+    // Without its query, which may hold secrets.
+    entry.set_request((head.method_span.of(bytes), head.path.of(bytes)), route);
     Ok(Box::new(Request {
         routed_by: Rc::clone(view),
         view: Rc::clone(view),

@@ -255,6 +255,7 @@ mod tests {
         assert_eq!(changes(SAME, SAME), (vec![], vec![]));
         for (top, change) in [
             ("access_log: { format: json }", "access_log changed"),
+            ("access_log: { only: { status: [ 5xx ] } }", "access_log changed"),
             ("tracing: { endpoint: \"http://127.0.0.1:4318\" }", "tracing changed"),
             ("zone: z", "zone changed"),
             ("shadow: s.yaml", "shadow changed"),

@@ -179,13 +179,9 @@ impl Metrics {
         }
         let metric = catalogue::TRACE_SPANS;
         text.head(&metric);
-        self.counters.for_spans(|outcome, spans| {
+        for (outcome, spans) in self.counters.spans.all() {
             text.sample(metric.name, metric.labels, &[outcome.name()], spans as f64);
-        });
-        self.counters.for_workers(|counters| {
-            let dropped = sum(counters, |counters| &counters.spans_lost);
-            text.sample(metric.name, metric.labels, &["dropped"], dropped as f64);
-        });
+        }
         for (metric, pick, others) in [
             (
                 catalogue::ACCESS_LOG_LOST,

@@ -12,6 +12,7 @@ use ringway_config::model::Tracing;
 use ringway_message::{Method, RequestHead, Version, write_hex};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Why a request goes to no backend.
 pub(crate) enum Cause {
@@ -142,6 +143,10 @@ impl LocalReply {
             Cause::Error(error) => (error.status(), Value::Word(error.reason())),
             Cause::Answer(direct_response) => (direct_response.status, Value::Nothing),
         };
+        // It has taken no time.
+        if !client.open.worker.wants_line(status, Duration::ZERO) {
+            return;
+        }
         let line = self.line.as_slice();
         let mut words = line.splitn(2, |&byte| byte == b' ');
         let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);

@@ -23,9 +23,10 @@ mod tracing;
 mod tries;
 mod upstream;
 
+use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
-use crate::model::{self, Protocol};
+use crate::model::{self, LogTarget, Protocol};
 use crate::schema::{self, MetricsBackendsName, ProtocolName};
 use names::Names;
 use std::collections::HashMap;
@@ -120,8 +121,16 @@ fn metrics(section: &schema::MetricsSection) -> model::Metrics {
 }
 
 fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {
-    let is_file = !matches!(section.target.value.as_str(), "stdout" | "stderr");
-    if is_file && section.format.value != schema::AccessLogFormat::Off {
+    let target = LogTarget::parse(&section.target.value);
+    if target.is_none() {
+        findings.error(
+            section.target.place,
+            "bad_target",
+            format!("`{}` is not a syslog server", section.target.value),
+            "write `syslog`, `syslog:/dev/log`, `syslog+udp://10.0.0.1:514` or `syslog+tcp://10.0.0.1:601`",
+        );
+    }
+    if matches!(target, Some(LogTarget::File(_))) && section.format.value != schema::AccessLogFormat::Off {
         findings.names_file(Some(&section.target), FileUse::Log, Need::Serving);
     }
     model::AccessLog {
@@ -130,11 +139,39 @@ fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> mo
             schema::AccessLogFormat::Json => model::AccessLogFormat::Json,
             schema::AccessLogFormat::Text => model::AccessLogFormat::Text,
         },
-        target: match section.target.value.as_str() {
-            "stdout" => model::LogTarget::Stdout,
-            "stderr" => model::LogTarget::Stderr,
-            path => model::LogTarget::File(path.into()),
-        },
+        // Without a target there is no model.
+        target: target.unwrap_or(LogTarget::Stdout),
+        only: section.only.as_ref().map(|at| only(at, findings)),
+    }
+}
+
+fn only(at: &At<schema::OnlySection>, findings: &mut Findings) -> model::AccessLogOnly {
+    let section = &at.value;
+    let only = model::AccessLogOnly {
+        statuses: section.status.value.iter().filter_map(|at| statuses(at, findings)).collect(),
+        slower_than: section.slower_than.as_ref().map(|at| at.value),
+        sample: section.sample.value.0 / 100.0,
+    };
+    if section.status.value.is_empty() && !section.status.value.lost && only.slower_than.is_none() && only.sample == 0.0
+    {
+        findings.error(
+            at.place,
+            "empty_only",
+            "the access log would have no lines",
+            "write for example `{ status: [ 5xx ], sample: 1% }`, or `format: off`",
+        );
+    }
+    only
+}
+
+/// `5xx`, or a status or a range of them.
+fn statuses(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
+    match at.value.as_bytes() {
+        [class @ b'1'..=b'5', b'x', b'x'] => {
+            let low = u16::from(class - b'0') * 100;
+            Some((low, low + 99))
+        }
+        _ => health::status_range(at, findings),
     }
 }
 

@@ -282,6 +282,7 @@ mod tests {
             ("access_log: { format: json }", "access_log changed"),
             ("metrics: { backends: basic }", "metrics changed"),
             ("metrics: { full_backends_max: 7 }", "metrics changed"),
+            ("access_log: { only: { status: [ 5xx ] } }", "access_log changed"),
             ("tracing: { endpoint: \"http://127.0.0.1:4318\" }", "tracing changed"),
             ("zone: z", "zone changed"),
             ("shadow: s.yaml", "shadow changed"),

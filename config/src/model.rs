@@ -243,12 +243,35 @@ pub struct Overload {
 }
 
 /// The access log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
     /// Form of a line, or `Off`.
     pub format: AccessLogFormat,
     /// Where lines go.
     pub target: LogTarget,
+    /// Of what lines are written, if not of everything.
+    pub only: Option<AccessLogOnly>,
+}
+
+/// Of what the access log has lines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLogOnly {
+    /// Statuses, from and to.
+    pub statuses: Vec<(u16, u16)>,
+    /// What has taken longer.
+    pub slower_than: Option<Duration>,
+    /// Share of the rest, 0 to 1.
+    pub sample: f64,
+}
+
+impl AccessLogOnly {
+    /// Whether there is a line of what has this status (0 is none) and has taken so long. `chance` is asked for a random number where
+    /// neither says so.
+    pub fn takes(&self, status: u16, elapsed: Duration, chance: impl FnOnce() -> u64) -> bool {
+        self.statuses.iter().any(|(low, high)| (*low..=*high).contains(&status))
+            || self.slower_than.is_some_and(|most| elapsed > most)
+            || self.sample > 0.0 && (chance() >> 11) as f64 / ((1_u64 << 53) as f64) < self.sample
+    }
 }
 
 /// Form of an access log line.
@@ -271,6 +294,44 @@ pub enum LogTarget {
     Stderr,
     /// A file, appended to; opened again when it was renamed.
     File(std::path::PathBuf),
+    /// A syslog server's socket on this host, for datagrams.
+    SyslogUnix(std::path::PathBuf),
+    /// A syslog server, by UDP: host and port.
+    SyslogUdp(String),
+    /// A syslog server, by TCP: host and port.
+    SyslogTcp(String),
+}
+
+impl LogTarget {
+    /// Reads `stdout`, `stderr`, `syslog`, `syslog:/dev/log`, `syslog+udp://HOST:PORT`, `syslog+tcp://HOST:PORT`, or a path. `None`: what
+    /// begins as one of a syslog server is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let server = |text: &str| {
+            let (host, port) = text.rsplit_once(':')?;
+            let is_host =
+                !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte));
+            (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| text.to_owned())
+        };
+        Some(match text {
+            "stdout" => Self::Stdout,
+            "stderr" => Self::Stderr,
+            "syslog" => Self::SyslogUnix("/dev/log".into()),
+            _ => {
+                if let Some(text) = text.strip_prefix("syslog+udp://") {
+                    Self::SyslogUdp(server(text)?)
+                } else if let Some(text) = text.strip_prefix("syslog+tcp://") {
+                    Self::SyslogTcp(server(text)?)
+                } else if let Some(path) = text.strip_prefix("syslog:") {
+                    Self::SyslogUnix(Some(path).filter(|path| path.starts_with('/'))?.into())
+                } else if text.starts_with("syslog+") {
+                    return None;
+                } else {
+                    Self::File(text.into())
+                }
+            }
+        })
+    }
 }
 
 impl std::fmt::Display for LogTarget {
@@ -279,6 +340,9 @@ impl std::fmt::Display for LogTarget {
             Self::Stdout => f.write_str("stdout"),
             Self::Stderr => f.write_str("stderr"),
             Self::File(path) => path.display().fmt(f),
+            Self::SyslogUnix(path) => write!(f, "syslog:{}", path.display()),
+            Self::SyslogUdp(server) => write!(f, "syslog+udp://{server}"),
+            Self::SyslogTcp(server) => write!(f, "syslog+tcp://{server}"),
         }
     }
 }

@@ -186,8 +186,23 @@ section! {
     AccessLogSection, "access_log" {
         /// Form of a line: `json` is one object a line, `text` is `name=value` pairs.
         default("off") format: AccessLogFormat,
-        /// Where lines go: `stdout`, `stderr`, or a file's path. A file that is renamed is opened anew.
+        /// Where lines go: `stdout`, `stderr`, a file's path, or a syslog server (RFC 5424, facility `local0`): `syslog` is `/dev/log`, `syslog:PATH`
+        /// another socket of this host, `syslog+udp://HOST:PORT` and `syslog+tcp://HOST:PORT` are others'. A file that is renamed is opened anew.
         default("stdout") target: String,
+        /// Of what lines are written; absent is of everything.
+        optional only: OnlySection,
+    }
+}
+
+section! {
+    /// Of what the access log has lines: of what has one of these statuses, of what has taken longer, and of a share of all the rest.
+    OnlySection, "access_log.only" {
+        /// Statuses (`404`), classes of them (`5xx`) and ranges (`500-503`). A client that has left has 499; sessions and flows have none.
+        default("[]") status: List<String>,
+        /// What has taken longer than this; absent is none for that.
+        optional slower_than: Duration,
+        /// Share of what is left.
+        default("0%") sample: Share,
     }
 }
 

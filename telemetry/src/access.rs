@@ -3,15 +3,19 @@
 //! Lossy: when the writer cannot keep up, whole batches of lines are dropped and counted, and what a full disk does not take
 //! is counted as well. Traffic never waits for a disk.
 
+mod lost;
 mod sink;
+mod syslog;
 mod target;
 
-use sink::Sink;
+use lost::Lost;
+use sink::{FileTarget, Sink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
-pub use target::Target;
+use syslog::Syslog;
+pub use target::{Syslog as SyslogAddress, Target};
 
 /// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +80,63 @@ impl Reopen {
     }
 }
 
+/// An open target.
+enum Output {
+    File(Sink),
+    Syslog(Syslog),
+}
+
+impl Output {
+    fn open(target: Target) -> std::io::Result<Self> {
+        let lost = Lost::new(target.to_string());
+        let file = match target {
+            Target::Stdout => FileTarget::Stdout,
+            Target::Stderr => FileTarget::Stderr,
+            Target::File(path) => FileTarget::File(path),
+            Target::Syslog(address) => return Ok(Self::Syslog(Syslog::new(address, lost))),
+        };
+        Ok(Self::File(Sink::open(file, lost)?))
+    }
+
+    /// Goes on in the file that has its name now.
+    fn look(&mut self, asked: bool) {
+        match self {
+            Self::File(sink) => sink.look(asked),
+            Self::Syslog(_) => {}
+        }
+    }
+
+    /// Writes whole lines. What cannot be written is lost, and counted.
+    fn write(&mut self, batch: &[u8]) {
+        match self {
+            Self::File(sink) => sink.write(batch),
+            Self::Syslog(syslog) => syslog.write(batch),
+        }
+    }
+
+    /// No more lines come.
+    fn end(&mut self) {
+        match self {
+            Self::File(sink) => sink.end(),
+            Self::Syslog(syslog) => syslog.lost().tell(true),
+        }
+    }
+
+    /// Lines lost since the last call.
+    fn take_lost(&mut self) -> u64 {
+        match self {
+            Self::File(sink) => sink.take_lost(),
+            Self::Syslog(syslog) => syslog.lost().take(),
+        }
+    }
+}
+
 /// Starts a writer thread for `target`. `lost` is told how many lines could not be written, whenever some could not.
 ///
 /// # Errors
 /// The file cannot be opened for appending.
 pub fn start(target: Target, lost: impl Fn(u64) + Send + 'static) -> std::io::Result<Writer> {
-    let mut sink = Sink::open(target)?;
+    let mut sink = Output::open(target)?;
     let (sender, receiver) = sync_channel::<Vec<u8>>(BATCHES_MAX);
     let reopen = Reopen::default();
     let asked = reopen.clone();

@@ -1,7 +1,6 @@
 //! What the data path counts: one set of numbers per worker, each written by that worker alone.
 
 use crate::exemplars::Exemplars;
-use crate::traces::Outcome;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -222,8 +221,6 @@ pub struct WorkerCounters {
     pub panics: Cell,
     /// Access log lines lost.
     pub access_log_lost: Cell,
-    /// Spans that the exporter could not keep up with.
-    pub spans_lost: Cell,
     /// Responses compressed.
     pub compressed: Cell,
     /// Responses that were not, because too many were.
@@ -246,8 +243,8 @@ pub struct Registry {
     shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Lines that the access log's writers have lost, beside those that workers could not hand over.
     unwritten_lines: AtomicU64,
-    /// Spans by what became of them, in the order of [`Outcome`]'s variants.
-    spans: [AtomicU64; Outcome::ALL.len()],
+    /// Spans by what became of them.
+    pub spans: crate::traces::SpanCounts,
     /// Panics outside workers.
     panics: AtomicU64,
 }
@@ -291,15 +288,6 @@ impl Registry {
 
     pub(crate) fn unwritten_lines(&self) -> u64 {
         self.unwritten_lines.load(Relaxed)
-    }
-
-    /// Counts spans that an exporter has done with.
-    pub fn spans(&self, outcome: Outcome, spans: u64) {
-        self.spans[outcome as usize].fetch_add(spans, Relaxed);
-    }
-
-    pub(crate) fn for_spans(&self, mut visit: impl FnMut(Outcome, u64)) {
-        Outcome::ALL.iter().zip(&self.spans).for_each(|(outcome, spans)| visit(*outcome, spans.load(Relaxed)));
     }
 
     /// Counts a panic outside a worker.

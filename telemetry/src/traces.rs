@@ -5,13 +5,14 @@
 
 mod batch;
 mod collector;
+mod counts;
 mod export;
 mod span;
 
 pub use batch::{Batch, SpanBatch};
 pub use collector::Collector;
+pub use counts::{Outcome, SpanCounts};
 use export::Export;
-pub use export::Outcome;
 pub use span::{Attributes, Kind, Span};
 use std::thread::JoinHandle;
 use std::time::Duration;

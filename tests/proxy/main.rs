@@ -1,6 +1,7 @@
 //! The proxy, end to end: real processes, strangers' clients, backends that do what they are told. A file for each promise.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access_log;
 mod adaptive;
 mod admin;
 mod balance;

@@ -355,7 +355,7 @@ fn what_a_collector_refuses_is_counted_and_told_once_and_traffic_goes_on() {
     let counted = |result: &str| ringway.metric(&format!("ringway_trace_spans_total{{result=\"{result}\"}}"));
     // Each request is two spans; they are counted once their batch is done with.
     let mut all = 0.0;
-    for mode in ["good", "500", "500", "busy", "partial", "text"] {
+    for mode in ["good", "500", "500", "busy", "slow", "partial", "text"] {
         collector.turn(mode);
         assert!((0..10).all(|_| get(listen, "/v1").unwrap().status == 200));
         all += 20.0;

@@ -55,8 +55,10 @@ class Handler(BaseHTTPRequestHandler):
             if mode == "busy":
                 state["mode"] = "good"
         if mode == "hang":
+            # Says nothing for as long as the test lasts.
             time.sleep(3600)
         if mode == "slow":
+            # Takes its time, and the spans.
             time.sleep(1)
         if mode in ("good", "slow", "partial", "text"):
             with lock:

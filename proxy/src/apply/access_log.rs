@@ -3,7 +3,7 @@
 use super::outcome::ReloadError;
 use crate::dispatcher::AccessSink;
 use ringway_config::model::{AccessLog, AccessLogFormat, LogTarget};
-use ringway_telemetry::access;
+use ringway_telemetry::access::{self, SyslogAddress};
 use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -48,12 +48,18 @@ pub(super) fn start(section: &AccessLog, counters: &Arc<Counters>) -> Result<New
         LogTarget::Stdout => access::Target::Stdout,
         LogTarget::Stderr => access::Target::Stderr,
         LogTarget::File(path) => access::Target::File(path.clone()),
+        LogTarget::SyslogUnix(path) => access::Target::Syslog(SyslogAddress::Unix(path.clone())),
+        LogTarget::SyslogUdp(server) => access::Target::Syslog(SyslogAddress::Udp(server.clone())),
+        LogTarget::SyslogTcp(server) => access::Target::Syslog(SyslogAddress::Tcp(server.clone())),
     };
     let counters = Arc::clone(counters);
     let writer = access::start(target, move |lines| counters.access_log_lost(lines))
         .map_err(|source| ReloadError::AccessLog { target: section.target.to_string(), source })?;
     let access::Writer { sender, thread, reopen } = writer;
-    Ok(NewLog { sink: Some(AccessSink { format, sender }), writer: Some(AccessWriter { thread, reopen }) })
+    Ok(NewLog {
+        sink: Some(AccessSink { format, only: section.only.clone(), sender }),
+        writer: Some(AccessWriter { thread, reopen }),
+    })
 }
 
 #[cfg(test)]
@@ -63,7 +69,7 @@ mod tests {
     #[test]
     fn a_log_that_is_never_used_ends_by_itself_and_one_that_cannot_be_opened_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let section = |format, target| AccessLog { format, target: LogTarget::File(target) };
+        let section = |format, target| AccessLog { format, target: LogTarget::File(target), only: None };
         let file = directory.path().join("access.log");
         let NewLog { sink, writer } = start(&section(AccessLogFormat::Json, file.clone()), &Arc::default()).unwrap();
         drop(sink);

@@ -37,8 +37,9 @@ pub(super) fn start(section: Option<&Tracing>, counters: &Arc<Counters>) -> Resu
     let name = ("service.name".to_owned(), section.service_name.clone());
     let resource: Vec<_> = std::iter::once(name).chain(section.attributes.iter().cloned()).collect();
     let counters = Arc::clone(counters);
-    let (sink, exporter) = traces::start(collector, &resource, move |outcome, spans| counters.spans(outcome, spans))
-        .map_err(ReloadError::Exporter)?;
+    let (sink, exporter) =
+        traces::start(collector, &resource, move |outcome, spans| counters.spans.add(outcome, spans))
+            .map_err(ReloadError::Exporter)?;
     Ok(NewExporter { sink: Some(sink), exporter: Some(exporter) })
 }
 

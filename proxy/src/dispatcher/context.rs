@@ -13,10 +13,11 @@ use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::counters::WorkerCounters;
-use ringway_telemetry::traces::SpanBatch;
+use ringway_telemetry::traces::{Outcome, SpanBatch};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Buffers for bodies over HTTP/2 that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections need. They are
 /// freed by halves.
@@ -156,12 +157,12 @@ impl Dispatcher {
         let identity = Arc::as_ptr(in_force) as usize;
         if spans.as_ref().is_none_or(|(current, _)| *current != identity) {
             if let Some((_, old)) = spans.as_mut() {
-                self.counters.spans_lost.add(old.flush());
+                self.shared.counters.spans.add(Outcome::Dropped, old.flush());
             }
             *spans = Some((identity, SpanBatch::new(sink.clone())));
         }
         if let Some((_, batch)) = spans.as_mut() {
-            self.counters.spans_lost.add(write(batch));
+            self.shared.counters.spans.add(Outcome::Dropped, write(batch));
         }
     }
 
@@ -169,11 +170,18 @@ impl Dispatcher {
     pub(crate) fn flush_spans(&self) {
         let mut spans = self.spans.borrow_mut();
         let Some((current, batch)) = spans.as_mut() else { return };
-        self.counters.spans_lost.add(batch.flush());
+        self.shared.counters.spans.add(Outcome::Dropped, batch.flush());
         // A worker holds no handle of an exporter that another has taken the place of: it ends when the last is dropped.
         if Arc::as_ptr(self.span_sinks.borrow_mut().read()) as usize != *current {
             *spans = None;
         }
+    }
+
+    /// Whether the access log has a line of what has ended with this status (0 is none) after so long.
+    pub(crate) fn wants_line(&self, status: u16, elapsed: Duration) -> bool {
+        let mut sinks = self.sinks.borrow_mut();
+        let Some(sink) = sinks.read().as_ref() else { return false };
+        sink.only.as_ref().is_none_or(|only| only.takes(status, elapsed, || self.random()))
     }
 
     /// Sends a command to all other workers.

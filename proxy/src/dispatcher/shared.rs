@@ -7,6 +7,7 @@ use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
 use crate::overload::OverloadState;
 use crate::snapshot::Current;
+use ringway_config::model::AccessLogOnly;
 use ringway_ring::Published;
 use ringway_telemetry::counters::Registry as Counters;
 use std::sync::{Arc, OnceLock};
@@ -49,5 +50,7 @@ pub(crate) type SpanSink = mpsc::Sender<ringway_telemetry::traces::Batch>;
 /// An access log's form and its writer.
 pub(crate) struct AccessSink {
     pub(crate) format: ringway_telemetry::access::Format,
+    /// Of what it has lines, if not of everything.
+    pub(crate) only: Option<AccessLogOnly>,
     pub(crate) sender: std::sync::mpsc::SyncSender<Vec<u8>>,
 }

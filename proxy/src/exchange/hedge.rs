@@ -105,13 +105,6 @@ impl Hedge {
             }
             Winner::Second(second) => {
                 this.counters.hedges_won.increment();
-                if let Some(trace) = &mut exchange.request.trace {
-                    let reason = match first {
-                        First::Failed(error) => Some(error.reason()),
-                        First::Trying | First::Answered => (exchange.status == 0).then_some(CANCELLED),
-                    };
-                    trace.take_hedge(exchange.status, reason);
-                }
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
                 let first_guard = if exchange.status != 0 {
@@ -124,6 +117,13 @@ impl Hedge {
                     }
                     Some(first_guard)
                 };
+                if let Some(trace) = &mut exchange.request.trace {
+                    let reason = match first {
+                        First::Failed(error) => Some(error.reason()),
+                        First::Trying | First::Answered => (exchange.status == 0).then_some(CANCELLED),
+                    };
+                    trace.take_hedge(exchange.status, reason);
+                }
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());

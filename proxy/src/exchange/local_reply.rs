@@ -13,6 +13,7 @@ use ringway_message::{Method, RequestHead, Version, write_hex};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Why a request goes to no backend.
 pub(crate) enum Cause {
@@ -128,11 +129,11 @@ impl LocalReply {
         client.open.active_listener.counters.count(class, 0, if sent { bytes } else { 0 });
         self.log(client);
         if let Some(mut trace) = self.trace.take() {
-            let (status, reason) = match &self.why {
-                Cause::Error(error) => (error.status(), Some(error.reason())),
-                Cause::Answer(direct_response) => (direct_response.status, None),
+            let reason = match &self.why {
+                Cause::Error(error) => Some(error.reason()),
+                Cause::Answer(_) => None,
             };
-            trace.end(&worker, status, reason);
+            trace.end(&worker, self.status(), reason);
         }
         match (sent, keep_alive) {
             (true, true) => Next::Request,
@@ -154,6 +155,10 @@ impl LocalReply {
             Cause::Error(error) => Value::Word(error.reason()),
             Cause::Answer(_) => Value::Nothing,
         };
+        // It has taken no time.
+        if !client.open.worker.wants_line(self.status(), Duration::ZERO) {
+            return;
+        }
         let line = self.line.as_slice();
         let mut words = line.splitn(2, |&byte| byte == b' ');
         let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);

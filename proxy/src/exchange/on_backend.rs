@@ -42,6 +42,7 @@ async fn connection(
     limit: Deadline,
 ) -> Result<Connection, TryError> {
     let worker = &Rc::clone(&client.open.worker);
+    request.begin_try(worker, guard.index());
     let service = &request.view.services[request.service];
     let certain = !request.is_repeatable();
     if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
@@ -74,13 +75,9 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
     let mut unprocessed = 0;
     loop {
         let upstream = &this.upstreams[guard.index()];
-        request.begin_try(&worker, guard.index());
         let connection = match connection(client, request, &guard, fresh, limit).await {
             Ok(connection) => connection,
-            Err(error) => {
-                request.fail_try(&error);
-                return Tried::Failed(guard, error);
-            }
+            Err(error) => return Tried::Failed(guard, error),
         };
         upstream.counters.requests.increment();
         if guard.wants_cookie() {
@@ -99,9 +96,6 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
                 exchange.request.report.head_micros = logged.then(|| micros_since(exchange.request.started));
                 let upstream = &this.upstreams[guard.index()];
                 exchange.take_place(guard, upstream, outcome_of(exchange.status, exchange.retry_after));
-                if let Some(trace) = &mut exchange.request.trace {
-                    trace.handle_response(exchange.status);
-                }
                 if !config.retry.on.has_status(exchange.status) || !exchange.request.is_repeatable() {
                     return Tried::Done(exchange.finish().await);
                 }
@@ -119,8 +113,7 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
                 };
             }
             Err(error) => {
-                exchange.request.fail_try(&error);
-                let follows = after_failure(&exchange, error, fresh, &mut unprocessed);
+                let follows = after_failure(&mut exchange, error, fresh, &mut unprocessed);
                 exchange.release();
                 match follows {
                     Follows::Again { on_fresh } => fresh = on_fresh,
@@ -145,7 +138,8 @@ enum Follows {
 }
 
 /// `fresh`: the attempt was on a fresh connection; `unprocessed`: how often the backend has not processed the request.
-fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unprocessed: &mut u32) -> Follows {
+fn after_failure(exchange: &mut Exchange<'_>, error: TryError, fresh: bool, unprocessed: &mut u32) -> Follows {
+    exchange.request.fail_try(&error);
     let request = &*exchange.request;
     let failure = exchange.attempt.end.failure();
     let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;

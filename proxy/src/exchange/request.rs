@@ -208,13 +208,6 @@ impl Request {
         }
     }
 
-    /// A second try begins, whose request this copy is.
-    pub(super) fn begin_hedge(&mut self, worker: &Worker, backend: usize, copied: &mut Copied) {
-        if let Some(trace) = &mut self.trace {
-            trace.begin_hedge(worker, (&self.view, self.service, backend), copied.bytes_at(self.report.marked.parent));
-        }
-    }
-
     /// The response may say what has become of a call of gRPC: a trace has it.
     #[inline]
     pub(super) fn note_grpc<'b>(&mut self, status: impl FnOnce() -> Option<&'b [u8]>) {

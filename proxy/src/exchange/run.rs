@@ -136,7 +136,11 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         request.entry.set_backend(&request.view, request.service, guard.index());
         let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
         request.failover.begin(connect_timeout, this.service.turnover());
-        match on_backend(client, request, guard).await {
+        let tried = on_backend(client, request, guard).await;
+        if let Tried::Failed(_, error) = &tried {
+            request.fail_try(error);
+        }
+        match tried {
             Tried::Done(done) => {
                 count_served(this, request.keyed, &request.selection, request.report.backend);
                 return Ok(done);

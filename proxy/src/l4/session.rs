@@ -295,7 +295,8 @@ impl Session {
     }
 
     fn log(&self, open: &OpenConnection, peer: &Peer, reason: &str) {
-        if !open.worker.logs_access() {
+        let elapsed = ambient::since(self.started);
+        if !open.worker.wants_line(0, elapsed) {
             return;
         }
         let view = &self.view;
@@ -320,7 +321,7 @@ impl Session {
             ("generation", Value::Number(view.snapshot.generation)),
             ("received_bytes", Value::Number(self.up_bytes)),
             ("sent_bytes", Value::Number(self.down_bytes)),
-            ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
+            ("duration_us", Value::Number(elapsed.as_micros() as u64)),
             ("connection_id", peer.logged_id()),
         ];
         open.worker.log(|log| log.line(pairs));

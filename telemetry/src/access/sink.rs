@@ -1,15 +1,18 @@
 //! Where the writer thread puts lines: follows its file when it is rotated, and never leaves half a line before another.
 
-use super::target::Target;
+use super::lost::Lost;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// What goes wrong is logged at most this often: a full disk goes wrong with every batch.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+/// What is written to as a file is.
+pub(super) enum FileTarget {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
 
 /// An open target.
 pub(super) struct Sink {
@@ -21,27 +24,16 @@ pub(super) struct Sink {
     lost: Lost,
 }
 
-/// What was lost, and when it was told.
-#[derive(Default)]
-struct Lost {
-    /// Since [`Sink::take_lost`].
-    lines: u64,
-    /// Since it was logged.
-    untold: u64,
-    why: Option<String>,
-    told_at: Option<Instant>,
-}
-
 impl Sink {
     #[allow(clippy::disallowed_methods, reason = "the access log's lines are escaped as their format has it")]
-    pub(super) fn open(target: Target) -> std::io::Result<Self> {
+    pub(super) fn open(target: FileTarget, lost: Lost) -> std::io::Result<Self> {
         // Descriptors of their own: the library's buffers would keep what a full disk has refused.
         let (file, path) = match target {
-            Target::Stdout => (std::io::stdout().as_fd().try_clone_to_owned()?.into(), None),
-            Target::Stderr => (std::io::stderr().as_fd().try_clone_to_owned()?.into(), None),
-            Target::File(path) => (open(&path)?, Some(path)),
+            FileTarget::Stdout => (std::io::stdout().as_fd().try_clone_to_owned()?.into(), None),
+            FileTarget::Stderr => (std::io::stderr().as_fd().try_clone_to_owned()?.into(), None),
+            FileTarget::File(path) => (open(&path)?, Some(path)),
         };
-        Ok(Self { file, path, unfinished: Vec::new(), lost: Lost::default() })
+        Ok(Self { file, path, unfinished: Vec::new(), lost })
     }
 
     /// Goes on in the file that is found under the path now, if that is another one, or if it was asked for.
@@ -65,7 +57,7 @@ impl Sink {
             }
         }
         self.finish();
-        self.tell(false);
+        self.lost.tell(false);
     }
 
     /// Writes whole lines. What cannot be written is lost, and counted.
@@ -82,7 +74,7 @@ impl Sink {
         let cut = if is_cut { rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1) } else { 0 };
         self.unfinished.extend_from_slice(&rest[..cut]);
         self.lost.add(lines(&rest[cut..]), Some(error.to_string()));
-        self.tell(false);
+        self.lost.tell(false);
     }
 
     /// No more lines come.
@@ -91,12 +83,12 @@ impl Sink {
         if !self.unfinished.is_empty() {
             self.lost.add(1, None);
         }
-        self.tell(true);
+        self.lost.tell(true);
     }
 
     /// Lines lost since the last call.
     pub(super) fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost.lines)
+        self.lost.take()
     }
 
     /// The end of the line that has begun.
@@ -105,29 +97,9 @@ impl Sink {
             let (written, error) = write_some(&mut self.file, &self.unfinished);
             self.unfinished.drain(..written);
             if let Some(error) = error {
-                self.lost.why = Some(error.to_string());
+                self.lost.add(0, Some(error.to_string()));
             }
         }
-    }
-
-    fn tell(&mut self, at_once: bool) {
-        let lost = &mut self.lost;
-        let wait = !at_once && lost.told_at.is_some_and(|at| at.elapsed() < TELL_EVERY);
-        if wait || (lost.untold == 0 && lost.why.is_none()) {
-            return;
-        }
-        let target = self.path.as_deref().unwrap_or(Path::new("standard output or error"));
-        let why = lost.why.take().unwrap_or_default();
-        tracing::error!(target_file = %target.display(), lines_lost = lost.untold, error = why, "the access log cannot be written");
-        (lost.untold, lost.told_at) = (0, Some(Instant::now()));
-    }
-}
-
-impl Lost {
-    fn add(&mut self, lines: u64, why: Option<String>) {
-        self.lines += lines;
-        self.untold += lines;
-        self.why = why.or(self.why.take());
     }
 }
 
@@ -157,11 +129,15 @@ fn lines(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn lost() -> Lost {
+        Lost::new("a test".into())
+    }
+
     #[test]
     fn a_file_that_was_replaced_is_let_go_of_even_if_one_of_its_name_is_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut sink = Sink::open(Target::File(path.clone())).unwrap();
+        let mut sink = Sink::open(FileTarget::File(path.clone()), lost()).unwrap();
         sink.write(b"one\n");
         // As logrotate's `create` does.
         std::fs::rename(&path, directory.path().join("log.1")).unwrap();
@@ -179,7 +155,7 @@ mod tests {
 
     #[test]
     fn lines_that_a_full_disk_refuses_are_counted() {
-        let mut sink = Sink::open(Target::File("/dev/full".into())).unwrap();
+        let mut sink = Sink::open(FileTarget::File("/dev/full".into()), lost()).unwrap();
         sink.write(b"one\ntwo\n");
         sink.write(b"three\n");
         assert_eq!((sink.take_lost(), sink.take_lost()), (3, 0));
@@ -193,7 +169,7 @@ mod tests {
         let (mut reader, writer) = std::io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let mut sink = Sink { file, path: None, unfinished: Vec::new(), lost: Lost::default() };
+        let mut sink = Sink { file, path: None, unfinished: Vec::new(), lost: lost() };
         let line = [&[b'x'; 100_000][..], b"\n"].concat();
         let batch = [&line[..], &line].concat();
         sink.write(&batch);

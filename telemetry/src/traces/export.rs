@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::collector::{Collector, Line, PostError};
+use super::counts::Outcome;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -24,32 +25,6 @@ const TRIES_MAX: u32 = 7;
 const PAUSE: Duration = Duration::from_millis(250);
 /// No pause is longer, whatever a collector wishes.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// What becomes of spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The collector has taken them.
-    Exported,
-    /// The collector does not want them.
-    Refused,
-    /// They could not be delivered.
-    Failed,
-}
-
-impl Outcome {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Exported, Self::Refused, Self::Failed];
-
-    /// Its label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exported => "exported",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// How the collector was when it was last spoken with. Each change is told once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use super::Request;
 use crate::codec::end::BackendEnd;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Gone;
+use crate::worker::Worker;
 use ringway_config::model::UpstreamProtocol;
 use ringway_http1::{Body, BodyLength, Encoding, write};
 use ringway_message::{HeadWriter, Line, Method, Span};
@@ -25,6 +26,15 @@ pub(crate) struct Copied {
 }
 
 impl Request {
+    /// A second try begins, whose request this copy is.
+    pub(crate) fn begin_hedge(&mut self, worker: &Worker, backend: usize, copied: &mut Copied) {
+        if let Some(trace) = &mut self.trace {
+            let place = self.report.marked.parent;
+            let traceparent = copied.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default();
+            trace.begin_hedge(worker, (&self.view, self.service, backend), traceparent);
+        }
+    }
+
     /// A copy for a service of that protocol. All of its body is in `out`.
     pub(crate) fn copied(&self, protocol: UpstreamProtocol) -> Copied {
         let mut out = self.out.clone();
@@ -72,11 +82,6 @@ fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
 }
 
 impl Copied {
-    /// Bytes of its head.
-    pub(crate) fn bytes_at(&mut self, place: Span) -> &mut [u8] {
-        self.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default()
-    }
-
     /// Sends all of it; `sent` is how much has been sent.
     pub(crate) fn poll_send(
         &self,

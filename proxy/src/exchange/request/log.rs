@@ -97,6 +97,10 @@ impl Request {
         if !worker.logs_access() {
             return;
         }
+        let elapsed = ambient::since(self.started);
+        if !worker.wants_line(status, elapsed) {
+            return;
+        }
         let service = &self.view.services[self.service].service;
         let id = |index: usize| Value::Word(&service.backends[index].config.id);
         let owner = self.hash.and(self.selection.owner());
@@ -126,7 +130,7 @@ impl Request {
             ("sent_bytes", Value::Number(self.report.sent_bytes)),
             ("connect_us", number(self.report.connect_micros)),
             ("upstream_head_us", number(self.report.head_micros)),
-            ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
+            ("duration_us", Value::Number(elapsed.as_micros() as u64)),
             ("connection_id", client.peer.logged_id()),
         ];
         worker.log(|log| log.line(pairs.into_iter().chain(self.logged_marks())));

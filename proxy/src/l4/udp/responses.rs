@@ -122,7 +122,8 @@ fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datag
 
 fn log(started: &Started, flow: &Flow, reason: &str) {
     let worker = &started.open.worker;
-    if !worker.logs_access() {
+    let elapsed = ambient::since(started.at);
+    if !worker.wants_line(0, elapsed) {
         return;
     }
     let service = &started.view.services[started.service].service;
@@ -143,7 +144,7 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("generation", Value::Number(started.view.snapshot.generation)),
         ("received_bytes", Value::Number(flow.up.get())),
         ("sent_bytes", Value::Number(flow.down.get())),
-        ("duration_us", Value::Number(ambient::since(started.at).as_micros() as u64)),
+        ("duration_us", Value::Number(elapsed.as_micros() as u64)),
     ];
     worker.log(|log| log.line(pairs));
 }

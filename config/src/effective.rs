@@ -293,8 +293,7 @@ mod tests {
     #[test]
     fn every_field_with_a_default_is_there_and_an_absent_section_is_not() {
         let text = written(SMALL);
-        for line in ["workers: 0", "drain_timeout: \"30s\"", "  anonymous:", "tcp: {}", " weight: 100"]
-        {
+        for line in ["workers: 0", "drain_timeout: \"30s\"", "  anonymous:", "tcp: {}", " weight: 100"] {
             assert_eq!(text.contains(line), line != "  anonymous:", "{line}\n{text}");
         }
         let json = Origin::new(SMALL).effective(&|_| None, &[]).unwrap().json();

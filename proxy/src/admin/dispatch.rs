@@ -48,8 +48,6 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
 ];
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Longest head, in bytes: the library reads somewhat more before it gives up.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 const READ: &[Method] = &[Method::GET, Method::HEAD];
@@ -74,9 +72,6 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if head_bytes(&request) > HEAD_BYTES_MAX {
-        return error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is longer than 64 KiB");
-    }
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);
         return rejected;
@@ -118,12 +113,6 @@ where
         // Those who change something are known by now.
         Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
     }
-}
-
-/// About what a head has taken.
-fn head_bytes<B>(request: &Request<B>) -> usize {
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    request.uri().path_and_query().map_or(0, |target| target.as_str().len()) + fields.sum::<usize>()
 }
 
 /// The segments of a path in place of names in braces; `None`: it is another path.

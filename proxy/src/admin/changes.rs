@@ -24,9 +24,8 @@ pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Resul
     let author = Author { by: caller.by.clone(), at: ambient::time_of_day() };
     let changing = control.clone();
     let done = tokio::task::spawn_blocking(move || changing.change_blocking(&wish, &author)).await;
-    let outcome = match done {
-        Ok(outcome) => outcome,
-        Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "the change has ended before its time"),
+    let Ok(outcome) = done else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "the change has ended before its time");
     };
     match outcome {
         Ok(applied) => json_value(StatusCode::OK, &made(&applied)),

@@ -45,11 +45,15 @@ impl Token {
     pub(crate) fn read(path: &Path) -> Result<Self, TokenError> {
         let bytes = ringway_config::read_bytes(path)?;
         let text = bytes.trim_ascii();
+        if text.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        if !text.iter().all(u8::is_ascii_graphic) {
+            return Err(TokenError::Strange);
+        }
         match text.len() {
-            0 => Err(TokenError::Empty),
-            _ if !text.iter().all(u8::is_ascii_graphic) => Err(TokenError::Strange),
             len @ ..TOKEN_BYTES_MIN => Err(TokenError::Short(len)),
-            ..=TOKEN_BYTES_MAX => Ok(Self::of(text)),
+            TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX => Ok(Self::of(text)),
             _ => Err(TokenError::Long),
         }
     }

@@ -1,0 +1,162 @@
+//! Which path of the admin listener does what.
+
+use super::explain::Subject;
+use super::foreign::reject_foreign;
+use super::reply::{Reply, error, json_value, text};
+use super::{explain, metrics, status};
+use crate::apply::handle::ControlHandle;
+use crate::apply::outcome::ReloadError;
+use hyper::body::{Body, Bytes};
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+
+/// What there is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resource {
+    Metrics,
+    Status,
+    Healthz,
+    Readyz,
+    Explain,
+    Reload,
+}
+
+/// Every path, what is there, and the methods that it takes.
+const PATHS: &[(&str, Resource, &[Method])] = &[
+    ("/metrics", Resource::Metrics, READ),
+    ("/status", Resource::Status, READ),
+    ("/explain", Resource::Explain, READ),
+    ("/healthz", Resource::Healthz, READ),
+    ("/readyz", Resource::Readyz, READ),
+    ("/reload", Resource::Reload, &[Method::POST]),
+];
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+
+/// Answers a request.
+pub(super) async fn respond<B>(control: &ControlHandle, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+{
+    if let Some(rejected) = reject_foreign(control, &request) {
+        return rejected;
+    }
+    let path = request.uri().path();
+    let Some((_, resource, methods)) = PATHS.iter().find(|(known, ..)| *known == path) else {
+        return error(StatusCode::NOT_FOUND, &paths());
+    };
+    if !methods.contains(request.method()) {
+        return wrong_method(methods);
+    }
+    match resource {
+        Resource::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(control)),
+        Resource::Status => json_value(StatusCode::OK, &status::status(control)),
+        Resource::Healthz => text(StatusCode::OK, "text/plain", "ok\n"),
+        Resource::Readyz if control.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),
+        Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
+        Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
+        Resource::Reload => reload(control.clone()).await,
+    }
+}
+
+fn wrong_method(methods: &[Method]) -> Reply {
+    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {}", methods[0]));
+    if let Ok(value) = HeaderValue::from_str(&allowed) {
+        reply.headers_mut().insert(ALLOW, value);
+    }
+    reply
+}
+
+/// What there is, for a client that asked for something else.
+fn paths() -> String {
+    let all = PATHS.iter().map(|(path, _, methods)| {
+        let methods: Vec<&str> = methods.iter().filter(|method| *method != Method::HEAD).map(Method::as_str).collect();
+        format!("{} {path}", methods.join(" or "))
+    });
+    format!("there is {}", all.collect::<Vec<_>>().join(", "))
+}
+
+/// Where a key goes.
+fn explain_key(control: &ControlHandle, query: &str) -> Reply {
+    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = |name: &str| parameters.clone().find(|(known, _)| *known == name).map(|(_, value)| unescape(value));
+    let service = value("service");
+    let (key, hash) = (value("key"), value("hash"));
+    let hash = hash.and_then(|hash| u64::from_str_radix(std::str::from_utf8(&hash).ok()?, 16).ok());
+    let subject = match (&key, hash) {
+        (Some(key), _) => Subject::Key(key),
+        (None, Some(hash)) => Subject::Hash(hash),
+        (None, None) => {
+            return error(StatusCode::BAD_REQUEST, "write /explain?service=NAME&key=KEY (or hash=HEX)");
+        }
+    };
+    let snapshot = control.snapshot();
+    let name = service.map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
+    match explain::live(&snapshot, &name, subject) {
+        Some(explanation) => json_value(StatusCode::OK, &explanation),
+        None => {
+            let names: Vec<&str> = snapshot.services.iter().map(|service| service.config.name.as_str()).collect();
+            error(StatusCode::NOT_FOUND, &format!("there is no service {name:?}; there are {}", names.join(", ")))
+        }
+    }
+}
+
+/// Percent-decoding, as of a form; what is no escape stands for itself.
+fn unescape(text: &str) -> Vec<u8> {
+    percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
+}
+
+async fn reload(control: ControlHandle) -> Reply {
+    let Ok((outcome, shown)) = tokio::task::spawn_blocking(move || control.reload_blocking()).await else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "the reload has ended before its time");
+    };
+    let code = match &outcome {
+        Ok(_) => StatusCode::OK,
+        Err(ReloadError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Err(ReloadError::NoFile | ReloadError::Draining) => StatusCode::CONFLICT,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    json_value(code, shown.json())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::source::Source;
+    use crate::apply::testing;
+    use http_body_util::Full;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn each_path_has_its_methods_and_a_page_of_another_origin_none_that_change() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let control = ControlHandle::new(Arc::new(control));
+        let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
+            let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            respond(&control, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+        };
+        let own = ("host", "127.0.0.1:9000");
+        for (method, path, fields, expected) in [
+            ("GET", "/healthz", &[own][..], 200),
+            ("HEAD", "/readyz", &[own], 200),
+            ("GET", "/status", &[own], 200),
+            ("GET", "/metrics", &[own], 200),
+            ("POST", "/status", &[own], 405),
+            ("POST", "/reload", &[own], 409),
+            ("GET", "/reload", &[own], 405),
+            ("GET", "/nowhere", &[own], 404),
+            ("GET", "/explain?service=none&key=k", &[own], 404),
+            ("GET", "/explain?service=none", &[own], 400),
+            ("GET", "/status", &[("host", "evil.example")], 403),
+            ("GET", "/status", &[("host", "ringway:9000")], 200),
+            ("POST", "/reload", &[("host", "ringway:9000")], 403),
+            ("POST", "/reload", &[own, ("origin", "http://evil.example")], 403),
+            ("POST", "/reload", &[own, ("sec-fetch-site", "cross-site")], 403),
+            ("POST", "/reload", &[own, own], 403),
+        ] {
+            assert_eq!(code(method, path, fields).await, expected, "{method} {path} {fields:?}");
+        }
+    }
+}

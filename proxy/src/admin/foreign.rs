@@ -1,0 +1,37 @@
+//! Pages of other origins, in a browser that reaches the admin listener.
+
+use super::reply::{Reply, error};
+use crate::apply::handle::ControlHandle;
+use hyper::{Method, Request, StatusCode, header};
+use ringway_config::browser::Asked;
+
+/// Rejects requests of other origins' pages in a browser that reaches this listener. To change something, the name in the request
+/// must be one of this listener's; to read, it must where the listener is on loopback, which has no other names. Elsewhere reads
+/// under any name are served: a client that reaches the listener can use its address as well.
+pub(super) fn reject_foreign<B>(control: &ControlHandle, request: &Request<B>) -> Option<Reply> {
+    let field =
+        |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    let asked = Asked {
+        host: request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST)),
+        origin: field(header::ORIGIN),
+        fetch_site: field(header::HeaderName::from_static("sec-fetch-site")),
+    };
+    let snapshot = control.snapshot();
+    let admin = snapshot.config.admin.as_ref();
+    let names = admin.map_or(&[][..], |admin| &admin.hosts);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let on_loopback = control.admin_address().is_none_or(|address| address.ip().is_loopback());
+    if !is_read && (asked.is_foreign_page() || request.headers().get_all(header::HOST).iter().count() > 1) {
+        return Some(error(StatusCode::FORBIDDEN, "a page of another origin must not change anything here"));
+    }
+    // A name without a dot cannot be registered by a stranger: containers know each other by such names.
+    let is_short = |host: &str| !host.is_empty() && !host.contains('.');
+    let may_read = !on_loopback || asked.host.is_some_and(is_short);
+    if asked.has_own_host(names) || (is_read && may_read) {
+        return None;
+    }
+    Some(error(
+        StatusCode::FORBIDDEN,
+        "ask by an IP address or as localhost, or list the name in the file: `admin: { hosts: [ NAME ] }`",
+    ))
+}

@@ -1,0 +1,28 @@
+//! What the admin listener answers with.
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+
+/// A response, whole or as a stream.
+pub(super) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// What is wrong, as JSON.
+pub(super) fn error(code: StatusCode, message: &str) -> Reply {
+    json_value(code, &json!({ "error": message }))
+}
+
+pub(super) fn json_value(code: StatusCode, value: &Value) -> Reply {
+    text(code, "application/json", format!("{value:#}\n"))
+}
+
+pub(super) fn text(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -48,6 +48,7 @@ export class Actions {
     const drawn = this.allowed ? key : '';
     if (cell.dataset.drawn === drawn) return;
     cell.dataset.drawn = drawn;
+    cell.classList.toggle('acts', this.allowed);
     cell.replaceChildren(...(this.allowed ? list().map(([label, act]) => el('button', { type: 'button', class: 'small', onclick: act }, label)) : ['–']));
   }
 

@@ -3,31 +3,28 @@
 import { el, setAttribute, setText, share, svg, tone } from './dom.js';
 
 const ARCS_MAX = 72;
+const WORST = ['good', 'calm', 'warn', 'bad'];
 const [INNER, OUTER, GAP] = [74, 100, 0.008];
 
-// Backends in the order of their names, joined where there are more than can be told apart. A backend that does not take all of
-// its keys keeps an arc of its own as long as there is room.
+// Backends in the order of their names, joined where there are more than can be told apart. An arc has the state of its worst backend.
 export function arcs(backends) {
   const all = Object.entries(backends).filter(([, backend]) => (backend.share ?? 0) > 0)
     .sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }));
   const one = ([id, backend]) => ({ ids: [id], share: backend.share, accepted: backend.share * (backend.accept ?? 1), state: backend.state });
   if (all.length <= ARCS_MAX) return all.map(one);
-  const troubled = all.filter(([, backend]) => tone(backend.state) !== 'good').length;
-  const alone = troubled <= ARCS_MAX / 2;
-  const size = Math.ceil(all.length / (ARCS_MAX - (alone ? troubled : 0) * 2 > 8 ? ARCS_MAX - troubled * 2 : ARCS_MAX));
+  const size = Math.ceil(all.length / ARCS_MAX);
   const joined = [];
-  for (const entry of all) {
+  for (const [index, entry] of all.entries()) {
     const next = one(entry);
-    const last = joined.at(-1);
-    const separate = alone && tone(next.state) !== 'good';
-    if (!last || separate || last.separate || last.ids.length >= size) {
-      joined.push({ ...next, separate });
+    if (index % size === 0) {
+      joined.push(next);
       continue;
     }
+    const last = joined.at(-1);
     last.ids.push(...next.ids);
     last.share += next.share;
     last.accepted += next.accepted;
-    if (tone(next.state) !== 'good') last.state = next.state;
+    if (WORST.indexOf(tone(next.state)) > WORST.indexOf(tone(last.state))) last.state = next.state;
   }
   return joined;
 }
@@ -52,7 +49,7 @@ export class Ring {
     this.arcs = svg('g');
     this.count = svg('text', { class: 'ring-count', y: 2, 'text-anchor': 'middle' });
     this.label = svg('text', { class: 'ring-label', y: 22, 'text-anchor': 'middle' });
-    this.node = svg('svg', { class: 'ring', viewBox: '-104 -104 208 208', role: 'img' }, this.arcs, this.count, this.label);
+    this.node = svg('svg', { class: 'ring', viewBox: '-112 -112 224 224', role: 'img' }, this.arcs, this.count, this.label);
     this.drawn = '';
   }
 
@@ -75,10 +72,13 @@ export class Ring {
       const accepted = Math.min(1, arc.accepted / arc.share);
       const shape = (inner, outer, part) => svg('path', { d: sector(from + gap, to - gap, inner, outer), class: part });
       const names = arc.ids.length === 1 ? arc.ids[0] : `${arc.ids[0]} to ${arc.ids.at(-1)} (${arc.ids.length} backends)`;
-      return svg('g', { class: index % 2 ? 'arc odd' : 'arc', 'data-tone': tone(arc.state), onclick: () => this.onPick(arc.ids) },
-        svg('title', null, `${names}: ${share(arc.share)} of the keys, ${share(accepted)} of them accepted, ${arc.state}`),
+      const kind = ['arc', index % 2 ? 'odd' : '', arc.ids.length > 1 ? 'joined' : ''].join(' ').trim();
+      const [x, y] = point(OUTER + 6, (from + to) / 2).split(' ');
+      return svg('g', { class: kind, 'data-tone': tone(arc.state), onclick: () => this.onPick(arc.ids) },
+        svg('title', null, `${names}: ${share(arc.share)} of the keys, ${share(accepted)} of them accepted, ${arc.ids.length > 1 ? `at worst ${arc.state}` : arc.state}`),
         shape(INNER, OUTER, 'arc-back'),
-        accepted > 0.005 ? shape(INNER, INNER + (OUTER - INNER) * accepted, 'arc-fill') : null);
+        accepted > 0.005 ? shape(INNER, INNER + (OUTER - INNER) * accepted, 'arc-fill') : null,
+        tone(arc.state) === 'good' ? null : svg('circle', { class: 'arc-mark', cx: x, cy: y, r: 3 }));
     }));
   }
 }

@@ -79,7 +79,7 @@ export function badge(node, text, kind) {
 export function bar(node, fraction, text, kind = 'accent') {
   if (!node.firstElementChild) {
     const inner = svg('rect', { height: 6, rx: 3, width: 0, class: 'bar-fill' });
-    const outer = svg('svg', { class: 'bar', viewBox: '0 0 64 6', width: 64, height: 6, 'aria-hidden': 'true' },
+    const outer = svg('svg', { class: 'bar', viewBox: '0 0 64 6', preserveAspectRatio: 'none', width: 48, height: 6, 'aria-hidden': 'true' },
       svg('rect', { height: 6, width: 64, rx: 3, class: 'bar-back' }), inner);
     node.replaceChildren(el('span', { class: 'with-bar' }, outer, el('span')));
   }

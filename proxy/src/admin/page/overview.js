@@ -1,6 +1,6 @@
 // Overview: how this proxy does, at a glance.
 
-import { ago, badge, bar, card, el, facts, link, number, percent, seconds, serviceHref, setText, span } from './dom.js';
+import { ago, badge, bar, card, el, facts, link, number, percent, seconds, serviceHref, setAttribute, setText, span } from './dom.js';
 import { Tile } from './charts.js';
 import { Table } from './table.js';
 import { eventsTable, eventRows } from './changes.js';
@@ -80,7 +80,10 @@ function certificatesTable() {
   return new Table({
     caption: 'Certificates', key: (row) => row.key, empty: 'No certificates.', order: 'days',
     columns: [
-      { id: 'name', label: 'Certificate', wide: true, draw: (cell, row) => setText(cell, row.file ?? row.name) },
+      { id: 'name', label: 'Certificate', wide: true, draw: (cell, row) => {
+        setText(cell, row.file?.split('/').at(-1) ?? row.name);
+        setAttribute(cell, 'title', row.file);
+      } },
       { id: 'used', label: 'Used by', draw: (cell, row) => setText(cell, [row.used_by, row.name].filter(Boolean).join(' ')) },
       { id: 'days', label: 'Valid', sort: (row) => row.not_after, draw: (cell, row) => badge(cell, row.text, row.kind) },
     ],
@@ -99,7 +102,7 @@ export class Overview {
       el('div', { class: 'tiles' }, this.rates.nodes, this.connections.node, this.overload.node),
       card('Services', this.services.node),
       el('div', { class: 'columns' },
-        card('Recent events', this.events.node, el('p', null, el('a', { href: '#/changes' }, 'All changes'))),
+        card('Recent events', this.events.node, el('p', { class: 'more' }, el('a', { href: '#/changes' }, 'All changes'))),
         el('div', { class: 'stack' }, card('Proxy', this.facts), card('Certificates', this.certificates.node))),
       card('Listeners', this.listeners.node));
     this.title = 'Overview';

@@ -42,7 +42,7 @@ function columns(actions, service) {
     } },
     { id: 'p50', label: 'p50', number: true, sort: (row) => row.p50_seconds, draw: text((row) => seconds(row.p50_seconds)) },
     { id: 'p99', label: 'p99', number: true, sort: (row) => row.p99_seconds, draw: text((row) => seconds(row.p99_seconds)) },
-    { id: 'failures', label: 'Failed tries / s', number: true, sort: (row) => row.failures_per_second ?? 0, draw: text((row) => number(row.failures_per_second ?? 0)) },
+    { id: 'failures', label: 'Fails / s', title: 'Tries that failed', number: true, sort: (row) => row.failures_per_second ?? 0, draw: text((row) => number(row.failures_per_second ?? 0)) },
     { id: 'ejections', label: 'Ejections', number: true, sort: (row) => row.ejections ?? 0, draw: text((row) => number(row.ejections ?? 0)) },
     { id: 'action', label: 'Action', draw: (cell, row) => actions.cell(cell, `${row.state} ${row.weight}`, () => actions.ofBackend(service, row)) },
   ];
@@ -61,17 +61,17 @@ export class Service {
     this.find = el('input', { id: 'find', type: 'search', placeholder: 'id, address or reason', spellcheck: 'false', autocomplete: 'off', oninput: () => this.refilter() });
     this.only = el('select', { id: 'only', onchange: () => this.refilter() }, el('option', { value: '' }, 'all states'), STATES.map((state) => el('option', { value: state }, state)));
     this.backends = new Table({ caption: `Backends of ${name}`, key: (row) => row.id, columns: columns(actions, name), order: 'state', empty: 'No backend matches.' });
-    this.sort = el('select', { id: 'sort', class: 'narrow-only', onchange: () => this.backends.sortBy(this.sort.value) },
+    this.sort = el('select', { id: 'sort', onchange: () => this.backends.sortBy(this.sort.value) },
       this.backends.columns.filter((column) => column.sort).map((column) => el('option', { value: column.id }, column.label)));
     this.sort.value = 'state';
     this.found = el('span', { class: 'muted' });
-    const label = (of, words, extra) => el('label', { for: of, class: extra }, words);
+    const pair = (of, words, control, extra) => el('span', { class: extra ? `pair ${extra}` : 'pair' }, el('label', { for: of }, words), control);
     this.node = el('div', { class: 'view' },
       el('div', { class: 'view-head' }, this.heading, this.state, this.policy), this.missing, this.panic,
       el('div', { class: 'service-top' },
         card('Ring', this.ring.node, el('p', { class: 'legend muted' }, 'Each arc is a share of the keys; its fill is what is accepted of it.')),
         el('div', { class: 'stack' }, el('div', { class: 'tiles' }, this.rates.nodes, this.flight.node, this.moved.node), card('Placement', this.facts))),
-      card('Backends', el('div', { class: 'toolbar' }, label('find', 'Find'), this.find, label('only', 'Show'), this.only, label('sort', 'Sort', 'narrow-only'), this.sort, this.found), this.backends.node));
+      card('Backends', el('div', { class: 'toolbar' }, pair('find', 'Find', this.find), pair('only', 'Show', this.only), pair('sort', 'Sort', this.sort, 'narrow-only'), this.found), this.backends.node));
     this.rows = [];
     this.picked = null;
   }

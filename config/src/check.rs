@@ -2,6 +2,7 @@
 //! routes in [`route`], services in [`service`], the small texts (addresses, names, paths) in [`text`].
 
 mod actions;
+mod admin;
 mod backend;
 mod balance;
 mod control;
@@ -21,7 +22,6 @@ mod text;
 mod tries;
 mod upstream;
 
-use crate::diagnostic::Site;
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
 use crate::model::{self, Protocol};
@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use text::{address, nonzero};
+use text::nonzero;
 
 /// Builds the model. `None` if anything is an error.
 pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<model::Config> {
@@ -41,7 +41,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         index: names.map(|(index, service)| (service.value.name.value.as_str(), index)).collect(),
         complete: !root.services.value.lost && (!root.services.value.is_empty() || root.control.is_some()),
     };
-    let admin = admin(root, findings);
+    let admin = admin::admin(&root.admin.value, findings);
     let listeners = listener::listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
     layer4::check(root, &listeners, findings);
@@ -104,31 +104,6 @@ fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {
         );
     }
     spread.value
-}
-
-fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
-    let admin = &root.admin.value;
-    let address = address(&admin.address, findings)?;
-    if admin.enabled.value && !address.ip().is_loopback() {
-        findings.warning(
-            admin.address.place,
-            "admin_exposed",
-            "the admin listener can be reached from other machines, and has no authentication",
-            "write `127.0.0.1:9901`",
-        );
-    }
-    for host in admin.hosts.value.iter() {
-        if host.value.is_empty() || host.value.contains(|c: char| c.is_whitespace() || matches!(c, '/' | ':' | '*')) {
-            findings.error(
-                host.place,
-                "bad_host",
-                format!("`{}` is not a host", host.value),
-                "write the name alone, for example `proxy-1.example.com`",
-            );
-        }
-    }
-    let hosts = admin.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect();
-    admin.enabled.value.then_some(model::Admin { address, site: Site::at(admin.address.place), hosts })
 }
 
 fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {

@@ -89,23 +89,32 @@ fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     if old.drain_spread != new.drain_spread {
         changes.push("drain_spread changed".into());
     }
-    let names = |config: &Config| config.admin.as_ref().map(|admin| admin.hosts.clone());
-    if names(old).zip(names(new)).is_some_and(|(old, new)| old != new) {
-        changes.push("admin hosts changed".into());
-    }
-    let address = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
-    if address(old) != address(new) {
-        diff.needs_restart.push("admin changed".into());
-    }
+    admin(diff, old, new);
     if old.control != new.control {
         diff.needs_restart.push("control changed".into());
     }
     if old.process.connections_max != new.process.connections_max {
-        changes.push("connections_max changed".into());
+        diff.changes.push("connections_max changed".into());
     }
     if old.process.workers != new.process.workers {
         diff.needs_restart.push("workers changed".into());
     }
+}
+
+/// Who may ask is in force at once; where it listens is not.
+fn admin(diff: &mut Diff, old: &Config, new: &Config) {
+    let place = |config: &Config| config.admin.as_ref().map(|admin| (admin.address, admin.socket.clone()));
+    if place(old) != place(new) {
+        diff.needs_restart.push("admin changed".into());
+    }
+    let (Some(old), Some(new)) = (&old.admin, &new.admin) else { return };
+    let fields = [
+        ("hosts", old.hosts != new.hosts),
+        ("tokens", old.tokens != new.tokens),
+        ("tls", old.tls != new.tls),
+        ("anonymous", old.anonymous != new.anonymous),
+    ];
+    diff.changes.extend(fields.iter().filter(|field| field.1).map(|(name, _)| format!("admin {name} changed")));
 }
 
 /// A listener with its services' names in place of their indices.
@@ -257,6 +266,8 @@ mod tests {
             ("drain_delay: 1s", "drain_delay changed"),
             ("drain_spread: 1s", "drain_spread changed"),
             ("admin: { hosts: [ a.test ] }", "admin hosts changed"),
+            ("admin: { anonymous: none }", "admin anonymous changed"),
+            ("admin: { tls: { certificate: c, key: k } }", "admin tls changed"),
             ("connections_max: 7", "connections_max changed"),
             ("overload: { hold: 7s }", "overload changed"),
             ("overload: { enabled: false }", "overload changed"),
@@ -268,6 +279,7 @@ mod tests {
         for (top, change) in [
             ("admin: { enabled: false }", "admin changed"),
             ("admin: { address: \"127.0.0.1:1\" }", "admin changed"),
+            ("admin: { socket: { path: s } }", "admin changed"),
             ("control: { members: [ \"http://127.0.0.1:1\" ] }", "control changed"),
             ("workers: 7", "workers changed"),
         ] {

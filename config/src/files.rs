@@ -31,6 +31,8 @@ pub enum FileUse {
     Ocsp(NamedFile),
     /// A token or a password.
     Secret(NamedFile),
+    /// A bearer token: nobody but the one who has it can guess it.
+    Token(NamedFile),
     /// A log that is appended to.
     Log(NamedFile),
     /// Another configuration.
@@ -87,6 +89,7 @@ impl Named {
             FileUse::Authorities(file)
             | FileUse::Ocsp(file)
             | FileUse::Secret(file)
+            | FileUse::Token(file)
             | FileUse::Log(file)
             | FileUse::Shadow(file) => file.spot.locate(texts),
         }

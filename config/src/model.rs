@@ -3,6 +3,7 @@
 //! Nothing here is optional that "cannot be absent": defaults are filled in, names are resolved to indices, and what is
 //! invalid has been refused.
 
+mod admin;
 mod control;
 mod key;
 mod listener;
@@ -11,6 +12,7 @@ mod route;
 mod service;
 mod upstream;
 
+pub use admin::*;
 pub use control::{
     Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
 };
@@ -23,7 +25,6 @@ pub use upstream::*;
 
 use crate::diagnostic::Site;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ impl Config {
         admin.chain(self.listeners.iter_mut().map(|listener| &mut listener.site))
     }
 
-    /// The files that it names and whose content matters: certificates, keys, authorities.
+    /// The files that it names and whose content matters: certificates, keys, authorities, tokens of the admin listener.
     #[must_use]
     pub fn files(&self) -> Vec<&std::path::Path> {
         let mut files: Vec<&std::path::Path> = Vec::new();
@@ -88,6 +89,9 @@ impl Config {
             if let Protocol::Http(http) = &listener.protocol {
                 files.extend(http.errors.iter().filter_map(|answer| answer.file.as_deref()));
             }
+        }
+        if let Some(admin) = &self.admin {
+            files.extend(admin.files());
         }
         for service in &self.services {
             if let Some(tls) = &service.tls {
@@ -108,7 +112,8 @@ impl Config {
             listeners.flat_map(|tls| tls.certificates.iter().flat_map(|one| [one.certificate.as_path(), &one.key]));
         let checks = self.services.iter().filter_map(|service| service.health.as_ref()?.tls.as_ref());
         let upstream = self.services.iter().filter_map(|service| service.tls.as_ref()).chain(checks);
-        own.chain(upstream.flat_map(UpstreamTls::files)).find_map(certificate_reference)
+        let admin = self.admin.iter().flat_map(Admin::files);
+        own.chain(admin).chain(upstream.flat_map(UpstreamTls::files)).find_map(certificate_reference)
     }
 }
 
@@ -120,9 +125,9 @@ fn certificate_reference(path: &std::path::Path) -> Option<&str> {
 /// A file of certificates, and who uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateFile<'a> {
-    /// `listener`, `service`, `health` or `control`.
+    /// `listener`, `admin`, `service`, `health` or `control`.
     pub used_by: &'static str,
-    /// The listener's or the service's name; empty for the control plane.
+    /// The listener's or the service's name; empty for the control plane and the admin listener.
     pub name: &'a str,
     /// PEM.
     pub path: &'a std::path::Path,
@@ -149,6 +154,10 @@ impl Config {
                 add(&mut files, ("listener", &listener.name), Some(&one.certificate), false);
             }
             add(&mut files, ("listener", &listener.name), tls.client.as_ref().map(|client| &client.ca), true);
+        }
+        if let Some(tls) = self.admin.as_ref().and_then(|admin| admin.tls.as_ref()) {
+            add(&mut files, ("admin", ""), Some(&tls.certificate), false);
+            add(&mut files, ("admin", ""), tls.client_ca.as_ref(), true);
         }
         for service in &self.services {
             let check = service.health.as_ref().and_then(|health| health.tls.as_ref());
@@ -178,17 +187,6 @@ impl Config {
         files.retain(|file| seen.insert((file.used_by, file.name, file.path)));
         files
     }
-}
-
-/// The admin listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Where the file says so.
-    pub site: Site,
-    /// Names under which it is asked; lower case.
-    pub hosts: Vec<String>,
 }
 
 /// What concerns the process as a whole.

@@ -10,6 +10,7 @@ use crate::findings::Findings;
 use crate::node::Node;
 use std::time::Duration;
 
+mod admin;
 mod balance;
 mod control;
 mod health;
@@ -17,7 +18,7 @@ mod listener;
 mod overload;
 mod route;
 mod service;
-pub(crate) use {balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*};
+pub(crate) use {admin::*, balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*};
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
@@ -134,7 +135,7 @@ choice! {
 section! {
     /// A Ringway configuration.
     Root, "the configuration" {
-        /// The admin listener: metrics, status, reload.
+        /// The admin listener: metrics, status, changes while it runs.
         default("{}") admin: AdminSection,
         /// Data-path threads; 0 is one per core. Needs a restart.
         default("0") workers: Int<0, 1024>,
@@ -163,19 +164,6 @@ section! {
         default("[]") listeners: List<ListenerSection>,
         /// Groups of backends. With `control`, the fleet's come on top.
         default("[]") services: List<ServiceSection>,
-    }
-}
-
-section! {
-    /// The admin listener. Keep it on loopback: who reaches it can reload and read the configuration's state.
-    AdminSection, "admin" {
-        /// Whether there is one.
-        default("true") enabled: bool,
-        /// Where it listens. Needs a restart.
-        default("127.0.0.1:9901") address: String,
-        /// Names without port under which it may be asked to change something, beside `localhost` and IP addresses; on a
-        /// loopback address also to read. A page in a browser that has made its own name lead here is refused by that.
-        default("[]") hosts: List<String>,
     }
 }
 

@@ -348,7 +348,9 @@ fn files_that_are_named_are_those_that_would_be_opened() {
     }
     assert_eq!(codes(&file("access_log: { target: a.log }", "service: s", &service("s", ""))), [""; 0]);
     assert_eq!(names("admin: { enabled: false, address: \"0.0.0.0:1\" }"), 0);
-    assert_eq!(codes(&file("admin: { address: \"0.0.0.0:1\" }", "service: s", &service("s", ""))), ["admin_exposed"]);
+    let admin = "tokens: [ { name: t, role: read, file: t } ], tls: { certificate: c, key: k, client_ca: a }";
+    assert_eq!(names(&format!("admin: {{ {admin} }}")), 3);
+    assert_eq!(names(&format!("admin: {{ enabled: false, {admin} }}")), 0);
     let tls = "tls: { certificates: [ { certificate: \"control:a\", key: b.key } ] }, service: s";
     let fleet = "control: { members: [ \"http://127.0.0.1:9700\" ] }";
     let config = loaded(&file(fleet, tls, &service("s", ""))).config;
@@ -430,4 +432,45 @@ fn a_page_is_read_from_its_file_unless_nothing_but_the_texts_is_to_be_looked_at(
     };
     let checked = ringway_config::check_fleet(&fleet).unwrap_or_else(|found| panic!("{found}"));
     assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+}
+
+#[test]
+fn beyond_loopback_the_admin_listener_wants_credentials_or_a_word_that_it_needs_none() {
+    let found = |admin: &str| codes(&file(&format!("admin: {{ {admin} }}"), "service: s", &service("s", "")));
+    let (token, away) = ("tokens: [ { name: t, role: read, file: t } ]", "address: \"0.0.0.0:1\"");
+    let tls = |more: &str| format!("tls: {{ certificate: c, key: k, {more} }}");
+    let clients = tls("client_ca: a, clients: [ { name: x, role: operate } ]");
+    for (admin, code) in [
+        (away.to_owned(), "admin_exposed"),
+        (format!("{away}, {}", tls("")), "admin_exposed"),
+        (format!("{away}, {}", tls("client_ca: a")), "admin_exposed"),
+        (format!("{away}, socket: {{ path: s }}"), "admin_exposed"),
+        (format!("{away}, {token}"), "admin_in_the_clear"),
+        (tls("clients: [ { name: x, role: read } ]"), "no_client_ca"),
+        (tls("client_ca: a, clients: [ { name: x, role: read }, { name: x, role: read } ]"), "duplicate_name"),
+        ("tokens: [ { name: \"a b\", role: read, file: t } ]".to_owned(), "bad_name"),
+        ("tokens: [ { name: t, role: read, file: t }, { name: t, role: read, file: u } ]".to_owned(), "duplicate_name"),
+        ("tokens: [ { name: t, role: admin, file: t } ]".to_owned(), "unknown_choice"),
+        ("anonymous: operate".to_owned(), "unknown_choice"),
+        ("socket: { path: \"\" }".to_owned(), "bad_path"),
+        (format!("socket: {{ path: {} }}", "s".repeat(108)), "bad_path"),
+        ("socket: { path: s, mode: 888 }".to_owned(), "bad_mode"),
+        ("socket: { path: s, mode: 01777 }".to_owned(), "bad_mode"),
+        ("socket: { path: s, mode: rw }".to_owned(), "bad_mode"),
+    ] {
+        assert_eq!(found(&admin), [code], "{admin}");
+    }
+    for admin in [
+        format!("{away}, anonymous: read"),
+        format!("{away}, anonymous: none"),
+        format!("{away}, {clients}"),
+        format!("{away}, {token}, {}", tls("")),
+        format!("address: \"[::1]:1\", {token}"),
+        format!("socket: {{ path: {}, mode: 0660 }}", "s".repeat(107)),
+        format!("enabled: false, {away}"),
+    ] {
+        assert_eq!(found(&admin), [""; 0], "{admin}");
+    }
+    let config = loaded(&file("admin: { socket: { path: s, mode: 0o640 } }", "service: s", &service("s", ""))).config;
+    assert_eq!(config.admin.unwrap().socket.unwrap().mode, 0o640);
 }

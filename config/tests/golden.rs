@@ -111,7 +111,12 @@ fn unlikely_files_are_taken_with_a_warning() {
             ),
         ),
         ("nothing_takes_traffic", MINIMAL.replace(":8080\" }", ":8080\", weight: 0 }")),
-        ("admin_exposed", format!("admin: {{ address: \"0.0.0.0:9901\" }}\n{MINIMAL}")),
+        (
+            "admin_in_the_clear",
+            format!(
+                "admin: {{ address: \"0.0.0.0:9901\", tokens: [ {{ name: a, role: read, file: a }} ] }}\n{MINIMAL}"
+            ),
+        ),
         ("late_hedge", service("hedge: { after: 1s }\n    timeouts: { request: 1s }")),
         ("late_hedge", service("hedge: { after: 2s }\n    retry: { per_try_timeout: 500ms }")),
         ("late_hedge", service("hedge: { after: 30s }")),

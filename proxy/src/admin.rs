@@ -1,5 +1,6 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
+mod access;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
@@ -10,4 +11,4 @@ mod reply;
 mod serve;
 mod status;
 
-pub(crate) use serve::serve;
+pub(crate) use serve::{Socket, serve};

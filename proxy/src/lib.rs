@@ -39,9 +39,12 @@ pub use apply::topology::TopologyStatus;
 pub use apply::watch::watch;
 pub use error::{ProxyError, RetryWhen, Side};
 pub use net::tls::TlsError;
+pub use net::token::TokenError;
 pub use proxy::handle::{Handle, Prepared, Report};
 pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use routes::RouteTable;
 pub use snapshot::shadow::{ShadowError, ring_digest};
-pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
+pub use snapshot::{
+    AdminAccessError, Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError,
+};

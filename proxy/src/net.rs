@@ -9,4 +9,6 @@ pub(crate) mod shortage;
 pub(crate) mod stream;
 pub(crate) mod timer;
 pub(crate) mod tls;
+pub(crate) mod token;
 pub(crate) mod transport;
+pub(crate) mod unix_socket;

@@ -16,11 +16,12 @@ use crate::apply::topology::TopologyStatus;
 use crate::dispatcher::{Occupancy, PerIp, Shared};
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
+use crate::net::unix_socket::{self, SocketFile};
 use crate::overload::OverloadState;
 use crate::run::Crew;
 use crate::snapshot::Snapshot;
 use ringway_config::Diagnostic;
-use ringway_config::model::{Admin, Config};
+use ringway_config::model::{Admin, AdminSocket, Config};
 use ringway_ring::Published;
 use ringway_telemetry::Metrics;
 use std::hash::{BuildHasher, RandomState};
@@ -28,12 +29,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 /// A running proxy: its workers' threads, and what steers them.
 pub struct Proxy {
     control: Arc<Control>,
     crew: Crew,
+    /// Of the admin listener's socket.
+    socket: Option<SocketFile>,
 }
 
 /// Why a proxy does not start.
@@ -48,6 +51,14 @@ pub enum StartError {
     /// The admin listener's address cannot be bound.
     #[error("{0}")]
     Admin(Box<Diagnostic>),
+    /// The admin listener's Unix socket cannot be bound.
+    #[error("bind the admin listener to {path:?} (`admin.socket`): {source}")]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 impl Proxy {
@@ -65,14 +76,23 @@ impl Proxy {
             Some(section) => Some(bind_admin(section).await?),
             None => None,
         };
+        let local = match config.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
+            Some(section) => Some(bind_socket(section)?),
+            None => None,
+        };
         control.apply(config)?;
         reload::declare_metrics();
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));
         tokio::spawn(overload_driver::drive(control.shared()));
         if let Some(socket) = admin {
-            tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), socket));
+            tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), admin::Socket::Tcp(socket)));
         }
-        Ok(Self { control, crew })
+        let mut file = None;
+        if let Some((socket, of_socket)) = local {
+            tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), admin::Socket::Unix(socket)));
+            file = Some(of_socket);
+        }
+        Ok(Self { control, crew, socket: file })
     }
 
     /// Puts a configuration into force: all of it, or nothing.
@@ -127,9 +147,9 @@ impl Proxy {
 
     /// Ends the workers, whatever they carry.
     pub fn stop(self) {
-        let Self { control, crew } = self;
+        let Self { control, crew, socket } = self;
         control.begin_end();
-        drop(crew);
+        drop((crew, socket));
         control.end();
     }
 }
@@ -163,6 +183,12 @@ async fn bind_admin(section: &Admin) -> Result<TcpListener, StartError> {
         let what = format!("the admin listener to {}", section.address);
         StartError::Admin(Box::new(bind::finding(&section.site, &what, section.address, &error)))
     })
+}
+
+fn bind_socket(section: &AdminSocket) -> Result<(UnixListener, SocketFile), StartError> {
+    let bound = unix_socket::bind(&section.path, section.mode);
+    let bound = bound.and_then(|(socket, file)| Ok((UnixListener::from_std(socket)?, file)));
+    bound.map_err(|source| StartError::AdminSocket { path: section.path.clone(), source })
 }
 
 #[cfg(test)]

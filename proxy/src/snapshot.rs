@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once. State that must survive a reload (loads, health, counters) belongs to the
 //! backend's id in the [`Registry`] and is carried from snapshot to snapshot.
 
+pub(crate) mod admin_access;
 mod backend;
 pub(crate) mod certificates;
 pub(crate) mod concurrency;
@@ -16,6 +17,7 @@ mod service;
 pub(crate) mod shadow;
 mod version;
 
+pub use admin_access::AdminAccessError;
 pub use backend::{Backend, BackendState};
 pub use registry::{Registry, SnapshotError};
 pub(crate) use service::{HotTable, cookie_value};

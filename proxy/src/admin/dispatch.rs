@@ -1,5 +1,6 @@
 //! Which path of the admin listener does what.
 
+use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::Subject;
 use super::foreign::reject_foreign;
 use super::reply::{Reply, error, json_value, text};
@@ -19,6 +20,7 @@ enum Resource {
     Readyz,
     Explain,
     Reload,
+    Whoami,
 }
 
 /// Every path, what is there, and the methods that it takes.
@@ -29,19 +31,42 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
+    ("/whoami", Resource::Whoami, READ),
 ];
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 
+impl Resource {
+    /// What asking for it by this method takes.
+    fn level(self, method: &Method) -> Level {
+        match self {
+            Self::Healthz | Self::Readyz | Self::Whoami => Level::Open,
+            Self::Reload => Level::Reload,
+            _ if READ.contains(method) => Level::Read,
+            _ => Level::Operate,
+        }
+    }
+}
+
 /// Answers a request.
-pub(super) async fn respond<B>(control: &ControlHandle, request: Request<B>) -> Reply
+pub(super) async fn respond<B>(control: &ControlHandle, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
 {
-    if let Some(rejected) = reject_foreign(control, &request) {
+    if let Some(rejected) = reject_foreign(control, peer, &request) {
+        Denial::Foreign.note(control, peer);
         return rejected;
     }
     let path = request.uri().path();
-    let Some((_, resource, methods)) = PATHS.iter().find(|(known, ..)| *known == path) else {
+    let found = PATHS.iter().find(|(known, ..)| *known == path);
+    let level = found.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
+    let caller = Caller::of(control, peer, request.headers());
+    if level > Level::Open
+        && let Err(denial) = caller.as_ref().map_err(|denial| *denial).and_then(|caller| caller.needs(level))
+    {
+        denial.note(control, peer);
+        return denied(denial, request.method());
+    }
+    let Some((_, resource, methods)) = found else {
         return error(StatusCode::NOT_FOUND, &paths());
     };
     if !methods.contains(request.method()) {
@@ -55,6 +80,7 @@ where
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Reload => reload(control.clone()).await,
+        Resource::Whoami => whoami(&caller),
     }
 }
 
@@ -130,12 +156,16 @@ mod tests {
     #[tokio::test]
     async fn each_path_has_its_methods_and_a_page_of_another_origin_none_that_change() {
         let (control, _receivers) = testing::control(Source::Memory);
+        let file = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
+                    services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
+        control.apply(testing::config(file)).unwrap();
         let control = ControlHandle::new(Arc::new(control));
         let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
-            respond(&control, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+            respond(&control, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");
         for (method, path, fields, expected) in [
@@ -155,6 +185,12 @@ mod tests {
             ("POST", "/reload", &[own, ("origin", "http://evil.example")], 403),
             ("POST", "/reload", &[own, ("sec-fetch-site", "cross-site")], 403),
             ("POST", "/reload", &[own, own], 403),
+            ("GET", "/whoami", &[own], 200),
+            ("GET", "/whoami", &[own, ("authorization", "Bearer wrong")], 200),
+            ("GET", "/status", &[own, ("authorization", "Bearer wrong")], 401),
+            ("GET", "/status", &[own, ("authorization", "Basic wrong")], 401),
+            ("GET", "/status", &[("host", "evil.example"), ("authorization", "Bearer wrong")], 401),
+            ("GET", "/healthz", &[own, ("authorization", "Bearer wrong")], 200),
         ] {
             assert_eq!(code(method, path, fields).await, expected, "{method} {path} {fields:?}");
         }

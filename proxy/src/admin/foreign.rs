@@ -1,5 +1,6 @@
 //! Pages of other origins, in a browser that reaches the admin listener.
 
+use super::access::Peer;
 use super::reply::{Reply, error};
 use crate::apply::handle::ControlHandle;
 use hyper::{Method, Request, StatusCode, header};
@@ -7,8 +8,9 @@ use ringway_config::browser::Asked;
 
 /// Rejects requests of other origins' pages in a browser that reaches this listener. To change something, the name in the request
 /// must be one of this listener's; to read, it must where the listener is on loopback, which has no other names. Elsewhere reads
-/// under any name are served: a client that reaches the listener can use its address as well.
-pub(super) fn reject_foreign<B>(control: &ControlHandle, request: &Request<B>) -> Option<Reply> {
+/// under any name are served: a client that reaches the listener can use its address as well. Over TLS the name is one that the listener's
+/// certificate is for, and who shows a token is no page that does not know it: their `Host` may be any.
+pub(super) fn reject_foreign<B>(control: &ControlHandle, peer: &Peer, request: &Request<B>) -> Option<Reply> {
     let field =
         |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
     let asked = Asked {
@@ -27,7 +29,8 @@ pub(super) fn reject_foreign<B>(control: &ControlHandle, request: &Request<B>) -
     // A name without a dot cannot be registered by a stranger: containers know each other by such names.
     let is_short = |host: &str| !host.is_empty() && !host.contains('.');
     let may_read = !on_loopback || asked.host.is_some_and(is_short);
-    if asked.has_own_host(names) || (is_read && may_read) {
+    let proven = matches!(peer, Peer::Tcp { tls: true, .. }) || request.headers().contains_key(header::AUTHORIZATION);
+    if proven || asked.has_own_host(names) || (is_read && may_read) {
         return None;
     }
     Some(error(

@@ -1,27 +1,67 @@
-//! Connections of the admin listener.
+//! Connections of the admin listener and of its Unix socket.
 
-use super::dispatch;
+use super::access::{Denial, Peer};
+use super::{access, dispatch};
 use crate::apply::handle::ControlHandle;
 use crate::net::shortage::{Operation, is_of_one_connection};
+use crate::net::tls::names_shown;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
-/// Admin connections at once: a reserve of its own, which client connections cannot use up.
+/// Admin connections at once: a reserve of its own, which client connections cannot use up. The Unix socket has as many.
 const CONNECTIONS_MAX: usize = 64;
+/// Until a TLS handshake is done, and until a request's head is there.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Serves the admin listener for as long as the process lives.
-pub(crate) async fn serve(control: ControlHandle, socket: TcpListener) {
+/// Where requests come from.
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await.map(|(stream, from)| Accepted::Tcp(stream, from)),
+            Self::Unix(socket) => socket.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+}
+
+/// Serves one of the admin listener's sockets for as long as the process lives.
+pub(crate) async fn serve(control: ControlHandle, socket: Socket) {
+    access::declare_metrics();
     let permits = Arc::new(Semaphore::new(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match socket.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(serve_connection(control.clone(), stream, permit))),
+            Ok(accepted) => {
+                let control = control.clone();
+                drop(tokio::spawn(async move {
+                    match accepted {
+                        Accepted::Tcp(stream, from) => serve_tcp(control, stream, from).await,
+                        Accepted::Unix(stream) => serve_local(control, stream).await,
+                    }
+                    drop(permit);
+                }));
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 control.shortage().note(Operation::AdminAccept, &error, "admin");
@@ -31,16 +71,43 @@ pub(crate) async fn serve(control: ControlHandle, socket: TcpListener) {
     }
 }
 
-async fn serve_connection(control: ControlHandle, stream: TcpStream, permit: OwnedSemaphorePermit) {
+async fn serve_tcp(control: ControlHandle, stream: TcpStream, from: SocketAddr) {
+    // As the version in force has it: a certificate that is replaced is shown to the next client.
+    let tls = control.snapshot().admin.as_ref().and_then(|access| access.tls.clone());
+    let Some(tls) = tls else {
+        return serve_connection(control, stream, Peer::Tcp { from, tls: false, names: Vec::new() }).await;
+    };
+    match tokio::time::timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let names = chain.and_then(<[_]>::first).map(names_shown).unwrap_or_default();
+            serve_connection(control, stream, Peer::Tcp { from, tls: true, names }).await;
+        }
+        Ok(Err(_)) | Err(_) => {
+            Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Vec::new() });
+        }
+    }
+}
+
+async fn serve_local(control: ControlHandle, stream: UnixStream) {
+    let Ok(user) = stream.peer_cred().map(|who| who.uid()) else { return };
+    serve_connection(control, stream, Peer::Socket { user }).await;
+}
+
+async fn serve_connection<S>(control: ControlHandle, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = Arc::new(peer);
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let control = control.clone();
-        async move { Ok::<_, Infallible>(dispatch::respond(&control, request).await) }
+        let (control, peer) = (control.clone(), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(dispatch::respond(&control, &peer, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     // What goes wrong on an admin connection is its client's to see.
     let _ = connection.await;
-    drop(permit);
 }

@@ -25,6 +25,8 @@ pub(crate) struct Control {
     pub(super) workers: usize,
     /// The address that the admin listener is bound to, if there is one.
     pub(super) admin: Option<SocketAddr>,
+    /// When a refusal of the admin listener was last logged, and how many there have been since.
+    pub(super) denials: Mutex<(Option<Instant>, u64)>,
     /// Gives the state of the topology, if there is a control plane.
     pub(super) topology: OnceLock<TopologySource>,
     pub(super) shared: Arc<Shared>,
@@ -60,6 +62,7 @@ impl Control {
             draining: AtomicBool::new(false),
             workers: shared.workers,
             admin,
+            denials: Mutex::default(),
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),

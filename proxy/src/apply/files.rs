@@ -3,11 +3,14 @@
 //! else goes on; a file that cannot be used at all keeps a configuration from being put to work.
 
 use crate::ambient;
+use crate::net::token::Token;
 use crate::snapshot::certificates::Validity;
 use ringway_config::{Diagnostic, Diagnostics, FileUse, Loaded, Named, NamedFile, Need, Severity};
 use ringway_tls::FileError;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use std::path::Path;
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +35,32 @@ pub fn verified(mut loaded: Loaded) -> Result<Loaded, Diagnostics> {
 
 /// What is wrong, or doubtful, with files.
 pub fn findings<'a>(files: impl IntoIterator<Item = &'a Named>, now: SystemTime) -> Vec<Diagnostic> {
-    files.into_iter().filter_map(|file| finding(&file.used, now)).collect()
+    let mut tokens = HashMap::new();
+    let of = |file: &'a Named| match &file.used {
+        FileUse::Token(file) => token_finding(file, &mut tokens),
+        used => finding(used, now),
+    };
+    files.into_iter().filter_map(of).collect()
+}
+
+/// A token is one, is nobody else's, and is not for everybody to read.
+fn token_finding(file: &NamedFile, known: &mut HashMap<[u8; 32], PathBuf>) -> Option<Diagnostic> {
+    let token = match Token::read(&file.path) {
+        Ok(token) => token,
+        Err(why) => {
+            let help = "write one line of 16 characters or more, for example of `openssl rand -hex 32`";
+            return Some(error(file, "bad_token", format!("{:?}: {why}", file.path), help));
+        }
+    };
+    if let Some(other) = known.insert(*token.hash.as_bytes(), file.path.clone()) {
+        let message = format!("{:?} has the same token as {other:?}: who shows it could be either", file.path);
+        return Some(error(file, "duplicate_token", message, "make one of them anew"));
+    }
+    let mode = std::fs::metadata(&file.path).map_or(0, |data| data.permissions().mode());
+    (mode & 0o004 != 0).then(|| {
+        let message = format!("everybody on this machine may read the token in {:?}", file.path);
+        file.finding(Severity::Warning, "open_token", message, format!("`chmod o-r {}`", file.path.display()))
+    })
 }
 
 fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
@@ -60,6 +88,8 @@ fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
                 "check its path and permissions",
             )),
         },
+        // Tokens are looked at beside each other.
+        FileUse::Token(_) => None,
         FileUse::Log(file) => log_finding(file),
         FileUse::Shadow(file) => {
             let why = match ringway_config::load_file(&file.path) {
@@ -165,6 +195,40 @@ mod tests {
         assert_eq!(log(&new), []);
         assert_eq!(log(directory.path()), [("unwritable_log", 3)]);
         assert_eq!(log(&nowhere), [("unwritable_log", 3)]);
+    }
+
+    #[test]
+    fn a_token_is_long_of_one_line_nobody_elses_and_not_for_all_to_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8], mode: u32| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let (good, twin) = (write("good", b"0123456789abcdef\n", 0o600), write("twin", b"0123456789abcdef", 0o600));
+        let of = |files: &[&PathBuf]| {
+            let tokens = files
+                .iter()
+                .enumerate()
+                .map(|(index, file)| format!("  - {{ name: t{index}, role: read, file: {file:?} }}\n"));
+            codes(&with(&format!("admin:\n tokens:\n{}", tokens.collect::<String>())))
+        };
+        assert_eq!(of(&[&good]), []);
+        assert_eq!(of(&[&good, &twin]), [("duplicate_token", 6)]);
+        for (text, mode, found) in [
+            (&b""[..], 0o600, "bad_token"),
+            (b" \n", 0o600, "bad_token"),
+            (b"0123456789abcde", 0o600, "bad_token"),
+            (b"0123456789 abcdef", 0o600, "bad_token"),
+            (b"0123456789abcdef\n0123456789abcdef\n", 0o600, "bad_token"),
+            (b"0123456789abcdef\xff", 0o600, "bad_token"),
+            (b"0123456789abcdef\x1b", 0o600, "bad_token"),
+            (b"abcdef0123456789", 0o644, "open_token"),
+        ] {
+            assert_eq!(of(&[&write("other", text, mode), &good]), [(found, 5)], "{text:?}");
+        }
+        assert_eq!(of(&[&directory.path().join("nowhere")]), [("bad_token", 5)]);
     }
 
     #[test]

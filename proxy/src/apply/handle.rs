@@ -12,8 +12,11 @@ use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::{Metrics, Sample};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Refusals of the admin listener are logged this often.
+const DENIALS_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// A narrow view of the control side.
 #[derive(Clone)]
@@ -86,6 +89,19 @@ impl ControlHandle {
     pub(crate) fn fullness(&self, now: Instant) -> HashMap<String, Fullness> {
         let (state, snapshot) = (self.0.state(), self.0.current.load());
         state.listeners.fullness(&snapshot.config, now)
+    }
+
+    /// A request is refused for who sends it: whether to log that, and how many have not been logged before.
+    pub(crate) fn denial_due(&self) -> Option<u64> {
+        let now = ambient::now();
+        let mut denials = self.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let (logged, others) = &mut *denials;
+        if logged.is_some_and(|logged| now.saturating_duration_since(logged) < DENIALS_LOGGED_EVERY) {
+            *others += 1;
+            return None;
+        }
+        *logged = Some(now);
+        Some(std::mem::take(others))
     }
 
     /// Reads the source again and applies it. Takes as long as a build does.

@@ -48,13 +48,15 @@ impl Control {
         config.share(&old.config);
         let mut diff = diff(&old.config, &config);
         if !is_first && !same_files {
-            diff.changes.push("certificates changed".into());
+            diff.changes.push("files changed".into());
         }
         let now = ambient::now();
-        let new = self.registry.prepare(Arc::new(config), old.generation + 1, self.workers, now)?;
+        let mut new = self.registry.prepare(Arc::new(config), old.generation + 1, self.workers, now)?;
         if *old.config == *new.config && !is_first && same_shadow(&old, &new) && same_files {
             return Ok(None);
         }
+        // Where it listens does not change before a restart, so that somebody has to say who may ask.
+        new.admin = new.admin.or_else(|| old.admin.clone());
         let moved = movements(&old, &new);
         let section = &new.config.access_log;
         let access = if is_first || old.config.access_log != *section {

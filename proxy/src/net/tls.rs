@@ -1,5 +1,6 @@
 //! TLS towards clients and backends: configurations of the library, and why one cannot be made.
 
+mod admin;
 mod certificate;
 mod client;
 mod digest;
@@ -13,7 +14,8 @@ mod sessions;
 mod testing;
 mod tickets;
 
-pub(crate) use certificate::fingerprint;
+pub(crate) use admin::admin_tls;
+pub(crate) use certificate::{fingerprint, names_shown};
 pub(crate) use client::ClientTls;
 pub(crate) use digest::digest;
 pub use error::TlsError;

@@ -1,5 +1,6 @@
 //! The live state of all services, and how a version is built on it and put into force.
 
+use super::admin_access::{AdminAccess, AdminAccessError};
 use super::backend::Backend;
 use super::certificates;
 use super::connections;
@@ -46,6 +47,9 @@ pub enum SnapshotError {
         /// Why.
         source: TlsError,
     },
+    /// The admin listener's files are of no use.
+    #[error("admin listener: {0}")]
+    Admin(#[from] AdminAccessError),
     /// The shadow configuration cannot be used.
     #[error("shadow configuration: {0}")]
     Shadow(#[from] ShadowError),
@@ -90,6 +94,7 @@ impl Registry {
         };
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
         let identity_fields = identity_fields(&config);
+        let admin = config.admin.as_ref().map(AdminAccess::build).transpose()?.map(Arc::new);
         let certificates = certificates::certificates(&config);
         let by_name = by_name(&services);
         let tables = config.listeners.iter().map(ListenerTable::new).collect();
@@ -104,6 +109,7 @@ impl Registry {
             files_digest,
             certificates,
             shadow,
+            admin,
         })
     }
 

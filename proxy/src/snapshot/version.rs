@@ -1,5 +1,6 @@
 //! A version of the configuration, ready to serve.
 
+use super::admin_access::AdminAccess;
 use super::certificates::CertificateEnd;
 use super::service::Service;
 use super::shadow::Shadow;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub(crate) certificates: Box<[CertificateEnd]>,
     /// The version whose placements are compared with these, or none.
     pub(crate) shadow: Option<Arc<Shadow>>,
+    /// Who may ask the admin listener what. Of a version without one, as the one before has it.
+    pub(crate) admin: Option<Arc<AdminAccess>>,
 }
 
 /// The fields in which listeners tell whose certificates they have seen: each once, as backends may read it, sorted.
@@ -107,6 +110,7 @@ impl Snapshot {
             files_digest: 0,
             certificates: Box::default(),
             shadow: None,
+            admin: None,
         }
     }
 }

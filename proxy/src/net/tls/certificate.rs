@@ -19,6 +19,22 @@ pub(super) fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<
         .collect())
 }
 
+/// The names that a certificate gives whoever shows it: DNS names, URIs, common names.
+pub(crate) fn names_shown(certificate: &CertificateDer<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let mut names: Vec<String> = Vec::new();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+            _ => None,
+        }));
+    }
+    let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    names.extend(common.map(str::to_owned));
+    names
+}
+
 /// SHA-256 of a certificate, in hex digits.
 pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     use std::fmt::Write as _;

@@ -54,11 +54,33 @@ impl Durations {
     /// Counts one.
     #[inline]
     pub fn record(&self, duration: Duration) {
+        self.count(Measured::new(duration));
+    }
+
+    /// Counts one that may be counted elsewhere too.
+    #[inline]
+    pub fn count(&self, measured: Measured) {
+        self.buckets[measured.bucket].increment();
+        self.sum_micros.add(measured.micros);
+    }
+}
+
+/// A duration with its bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    bucket: usize,
+    micros: u64,
+}
+
+impl Measured {
+    /// Looks for its bucket.
+    #[inline]
+    #[must_use]
+    pub fn new(duration: Duration) -> Self {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         // Most requests are short: a scan from below beats a binary search.
         let bucket = BUCKETS_MICROS.iter().position(|&bound| micros <= bound).unwrap_or(BUCKETS_MICROS.len());
-        self.buckets[bucket].increment();
-        self.sum_micros.add(micros);
+        Self { bucket, micros }
     }
 }
 
@@ -66,6 +88,15 @@ impl Durations {
 pub const CLASSES: usize = 7;
 /// The class of what has no status: a TCP session or a UDP flow that a backend has taken.
 pub const SESSION: usize = 6;
+/// Their labels.
+pub const CLASS_NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
+
+/// The class of a status; 0 is none.
+#[inline]
+#[must_use]
+pub fn class_of(status: u16) -> usize {
+    usize::from(status / 100).min(5)
+}
 
 /// A limit that may not allow a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +189,20 @@ pub struct BackendCounters {
     pub cut: Cell,
     /// In microseconds.
     pub cut_micros: Cell,
+    /// Tries that have ended, by class of their response as in [`ServiceCounters::requests`]. 0: without one, because the try failed,
+    /// another was faster, or the client left.
+    pub responses: [Cell; CLASSES],
+    /// Their durations, from the try's start (its connection included) to the end of its response.
+    pub durations: Durations,
+}
+
+impl BackendCounters {
+    /// Counts a try that has ended.
+    #[inline]
+    pub fn count_try(&self, class: usize, measured: Measured) {
+        self.responses[class].increment();
+        self.durations.count(measured);
+    }
 }
 
 /// A backend's numbers, over all workers.

@@ -1,7 +1,7 @@
 //! The Prometheus text that `/metrics` serves: counters summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
-use crate::counters::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
+use crate::counters::{BUCKETS_MICROS, CLASS_NAMES, Cell, Durations, Registry, RetryLimit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -57,10 +57,9 @@ impl Metrics {
     }
 
     fn services(&self, text: &mut Text) {
-        const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
         text.head(&catalogue::REQUESTS);
         self.counters.for_services(|name, counters| {
-            for (class, label) in NAMES.iter().enumerate() {
+            for (class, label) in CLASS_NAMES.iter().enumerate() {
                 let sum = sum(counters, |counters| &counters.requests[class]);
                 text.sample(catalogue::REQUESTS.name, catalogue::REQUESTS.labels, &[name, label], sum as f64);
             }
@@ -116,17 +115,7 @@ impl Metrics {
         let metric = catalogue::REQUEST_DURATION;
         text.head(&metric);
         self.counters.for_services(|name, counters| {
-            let mut count = 0;
-            for (index, bound) in
-                BUCKETS_MICROS.iter().map(|&micros| micros as f64 / 1e6).chain([f64::INFINITY]).enumerate()
-            {
-                count += sum(counters, |counters| &counters.durations.buckets[index]);
-                let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".into() };
-                text.sample(&format!("{}_bucket", metric.name), &["service", "le"], &[name, &bound], count as f64);
-            }
-            let total = sum(counters, |counters| &counters.durations.sum_micros) as f64 / 1e6;
-            text.sample(&format!("{}_sum", metric.name), metric.labels, &[name], total);
-            text.sample(&format!("{}_count", metric.name), metric.labels, &[name], count as f64);
+            text.histogram(&metric, &[name], counters, |counters| &counters.durations);
         });
     }
 
@@ -153,6 +142,19 @@ impl Metrics {
                 text.sample(metric.name, metric.labels, &[service, id], sum(counters, pick) as f64);
             });
         }
+        let metric = catalogue::BACKEND_RESPONSES;
+        text.head(&metric);
+        self.counters.for_backends(|service, id, counters| {
+            for (class, label) in CLASS_NAMES.iter().enumerate() {
+                let sum = sum(counters, |counters| &counters.responses[class]);
+                text.sample(metric.name, metric.labels, &[service, id, label], sum as f64);
+            }
+        });
+        let metric = catalogue::BACKEND_REQUEST_DURATION;
+        text.head(&metric);
+        self.counters.for_backends(|service, id, counters| {
+            text.histogram(&metric, &[service, id], counters, |counters| &counters.durations);
+        });
     }
 
     fn workers(&self, text: &mut Text) {
@@ -204,6 +206,22 @@ impl Text {
         // Writing to a String does not fail.
         let _ =
             writeln!(self.0, "# HELP {} {}\n# TYPE {} {}", metric.name, metric.help, metric.name, metric.kind.as_str());
+    }
+
+    fn histogram<T>(&mut self, metric: &Metric, values: &[&str], counters: &[Arc<T>], pick: impl Fn(&T) -> &Durations) {
+        let (mut labels, mut count) = (metric.labels.to_vec(), 0);
+        labels.push("le");
+        for (index, bound) in
+            BUCKETS_MICROS.iter().map(|&micros| micros as f64 / 1e6).chain([f64::INFINITY]).enumerate()
+        {
+            count += sum(counters, |counters| &pick(counters).buckets[index]);
+            let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".into() };
+            let values: Vec<&str> = values.iter().copied().chain([&*bound]).collect();
+            self.sample(&format!("{}_bucket", metric.name), &labels, &values, count as f64);
+        }
+        let total = sum(counters, |counters| &pick(counters).sum_micros) as f64 / 1e6;
+        self.sample(&format!("{}_sum", metric.name), metric.labels, values, total);
+        self.sample(&format!("{}_count", metric.name), metric.labels, values, count as f64);
     }
 
     fn sample(&mut self, name: &str, labels: &[&str], values: &[&str], number: f64) {

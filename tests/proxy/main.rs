@@ -19,6 +19,7 @@ mod hostile;
 mod http;
 mod identity;
 mod main_job;
+mod metrics;
 mod operator;
 mod overload;
 mod plan;

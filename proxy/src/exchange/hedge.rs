@@ -5,6 +5,7 @@
 use super::attempt::{Attempt, Found};
 use super::outcome::{TryError, outcome_of, timed_out};
 use super::pump::Exchange;
+use crate::ambient;
 use crate::codec::source::Gone;
 use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
@@ -17,6 +18,7 @@ use crate::upstream::search;
 use crate::worker::Peer;
 use crate::worker::{View, Worker};
 use ringway_config::model;
+use ringway_telemetry::counters::class_of;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -85,7 +87,8 @@ impl Hedge {
         match winner {
             Winner::First(result) => {
                 if let Second::Answered(answered) = loser {
-                    let Answered { guard, status, retry_after, .. } = *answered;
+                    let Answered { mut guard, status, retry_after, .. } = *answered;
+                    guard.handle_class(class_of(status));
                     guard.report(outcome_of(status, retry_after));
                 }
                 result
@@ -224,12 +227,13 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         this.counters.hedges_refused.increment();
         return None;
     }
-    let Some(guard) = search::acquire_now(&view, service, selection, worker.index) else {
+    let Some(mut guard) = search::acquire_now(&view, service, selection, worker.index) else {
         // Backends that have no room now may have some when the first attempt has failed.
         this.service.backend_set.restart(selection);
         return None;
     };
     this.counters.hedges.increment();
+    guard.begin_try(ambient::now());
     let timer = worker.timer();
     let request = &*exchange.request;
     let what = Sending {

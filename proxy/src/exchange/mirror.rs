@@ -1,5 +1,6 @@
 //! Mirroring: copies of requests for another service, whose responses are read to their end and discarded.
 
+use crate::ambient;
 use crate::codec::end::BackendEnd;
 use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
@@ -13,6 +14,7 @@ use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
 use ringway_http1::{Body, Encoding};
 use ringway_ring::PickContext;
+use ringway_telemetry::counters::class_of;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -56,7 +58,8 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let this = &view.services[service];
     let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
     let mut selection = this.service.backend_set.begin(ask);
-    let guard = search::acquire_now(view, service, &mut selection, worker.index)?;
+    let mut guard = search::acquire_now(view, service, &mut selection, worker.index)?;
+    guard.begin_try(ambient::now());
     let upstream = &this.upstreams[guard.index()];
     let timer = worker.timer();
     let timeouts = &this.service.config.timeouts;
@@ -72,7 +75,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     upstream.counters.requests.increment();
     timer.set_before(timeouts.response, limit);
     let attempt = Attempt::begin(connection, Clock::stopped(), worker);
-    let mut copy = Copy { attempt, sent: 0, answered: false, keep_alive: false };
+    let mut copy = Copy { attempt, sent: 0, status: None, keep_alive: false };
     let whole = poll_fn(|context| {
         if timer.poll_fired(context) {
             return Poll::Ready(None);
@@ -80,7 +83,8 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
         copy.poll(copied, worker, context)
     })
     .await;
-    let Copy { mut attempt, keep_alive, .. } = copy;
+    let Copy { mut attempt, keep_alive, status, .. } = copy;
+    guard.handle_class(status.map_or(0, class_of));
     let keeps = keep_alive && whole.is_some() && this.service.config.proxy_protocol.is_none();
     if let BackendEnd::Http1(http1) = &mut attempt.end {
         let input = std::mem::take(&mut http1.input);
@@ -95,25 +99,25 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
 struct Copy {
     attempt: Attempt,
     sent: usize,
-    /// The response head has come.
-    answered: bool,
+    /// Of the response, once its head has come.
+    status: Option<u16>,
     keep_alive: bool,
 }
 
 impl Copy {
     /// Sends the request and discards the response. `None`: it broke off.
     fn poll(&mut self, copied: &Copied, worker: &Worker, context: &mut Context<'_>) -> Poll<Option<()>> {
-        let Self { attempt, sent, answered, keep_alive } = self;
+        let Self { attempt, sent, status, keep_alive } = self;
         let sending = copied.poll_send(&mut attempt.end, sent, &mut worker.scratch.borrow_mut().block, context);
         if ready!(sending) == Err(Gone) {
             return Poll::Ready(None);
         }
         attempt.end.poll_drive(context);
-        if !*answered {
-            if ready!(attempt.poll_final_head(copied.method, worker, context)).is_err() {
+        if status.is_none() {
+            let Ok((found, _)) = ready!(attempt.poll_final_head(copied.method, worker, context)) else {
                 return Poll::Ready(None);
-            }
-            (*answered, *keep_alive) = (true, attempt.pass_head(copied.method));
+            };
+            (*status, *keep_alive) = (Some(found), attempt.pass_head(copied.method));
         }
         let mut sink = Vec::new();
         loop {

@@ -1,5 +1,6 @@
 //! A request on its way to a backend: what is known of it, and what of its body is kept to be sent again.
 
+use crate::ambient;
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
@@ -10,6 +11,7 @@ use crate::net::timer::Deadline;
 use crate::routing::affinity_cookie::Value as CookieValue;
 use crate::routing::rate_limit::Admission;
 use crate::upstream::failover::Failover;
+use crate::upstream::in_flight::Try;
 use crate::upstream::retry::Retries;
 use crate::upstream::search::BackendSearch;
 use crate::worker::{View, Worker};
@@ -97,6 +99,8 @@ pub(crate) struct Request {
     /// End of the whole exchange.
     pub(crate) limit: Deadline,
     pub(crate) report: Report,
+    /// The last try, once its response has been read whole, until it is counted.
+    pub(crate) ended_try: Option<Try>,
     /// Backends that have not taken it.
     pub(crate) failover: Failover,
     /// Its retries, as far as they are limited.
@@ -168,6 +172,14 @@ impl Request {
     pub(super) fn free_limits(&mut self) {
         self.admission = None;
         self.retries.end();
+    }
+
+    /// Counts the last try as ended now, if its response has been read whole and it has not been counted yet.
+    #[inline]
+    pub(super) fn count_try(&mut self) {
+        if let Some(ended) = self.ended_try.take() {
+            ended.count(&self.view.services[self.service], ambient::now());
+        }
     }
 
     /// Whether the request is idempotent.

@@ -19,6 +19,7 @@ use crate::upstream::retry;
 use crate::upstream::{queue, search};
 use crate::worker::WorkerService;
 use ringway_message::{HeadWriter, Method};
+use ringway_telemetry::counters::{Measured, class_of};
 use std::rc::Rc;
 
 /// Carries a request out.
@@ -37,10 +38,16 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
             (error.status(), Some(error), next)
         }
     };
+    let ended_try = request.ended_try.take();
     let this = &request.view.services[request.service];
-    let class = if error == Some(ProxyError::ClientClosed) { 0 } else { usize::from(status / 100).min(5) };
+    let class = if error == Some(ProxyError::ClientClosed) { 0 } else { class_of(status) };
     this.counters.requests[class].increment();
-    this.counters.durations.record(ambient::since(request.started));
+    let now = ambient::now();
+    let measured = Measured::new(now.saturating_duration_since(request.started));
+    this.counters.durations.count(measured);
+    if let Some(ended) = ended_try {
+        ended.count_with(this, now, (request.started, measured));
+    }
     if let Some(error) = error {
         client.open.worker.shared.counters.error(&this.service.config.name, error.reason());
     }
@@ -103,14 +110,20 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         .sticky
         .take()
         .and_then(|slot| search::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+    // A first try that has not waited begins with the request.
+    let mut begins = Some(request.started);
     loop {
-        let guard = match ready.take() {
+        let mut guard = match ready.take() {
             Some(guard) => guard,
             None => match search::acquire_or_wait(&mut request.search(&worker)) {
                 Ok(Some(guard)) if !request.retries.has_begun() => guard,
-                found => settle(client, request, found, last_error).await?,
+                found => {
+                    begins = None;
+                    settle(client, request, found, last_error).await?
+                }
             },
         };
+        guard.begin_try(begins.take().unwrap_or_else(ambient::now));
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];

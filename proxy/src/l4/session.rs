@@ -126,7 +126,8 @@ impl Session {
         this.live.count(&this.service.config, worker.timers.millis());
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
-            let (guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            guard.begin_try(ambient::now());
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
@@ -237,7 +238,8 @@ impl Session {
         stream: &mut Stream,
         hello: Buffer,
     ) -> &'static str {
-        let Connected { guard, stream: mut backend, slot, falls } = connected;
+        let Connected { mut guard, stream: mut backend, slot, falls } = connected;
+        guard.handle_class(SESSION);
         guard.report(Outcome::Success);
         let this = &self.view.services[self.service];
         let keyed = self.found.is_some_and(|found| found.keyed);

@@ -168,7 +168,7 @@ impl Front {
         let reserved = known
             .and_then(|slot| reserve_known((view, udp.service), &mut selection, slot, shard))
             .or_else(|| search::acquire_now(view, udp.service, &mut selection, shard));
-        let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
+        let mut guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
         // Another connection of this client may be there already.
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
@@ -176,6 +176,7 @@ impl Front {
         }
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
+        guard.begin_try(now);
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);

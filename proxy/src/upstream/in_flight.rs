@@ -6,12 +6,14 @@ use crate::planted::{self, Fault};
 use crate::snapshot::connections;
 use crate::snapshot::{BackendState, Service, ServiceLive};
 use crate::upstream::failover::Failover;
-use crate::worker::View;
+use crate::worker::{View, WorkerService};
 use ringway_health::Outcome;
 use ringway_ring::{Held, PolicyParams, Selection, Slot};
+use ringway_telemetry::counters::{Measured, class_of};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// One request in flight to one backend. Dropping it ends the request, on every path.
 #[must_use]
@@ -27,8 +29,37 @@ pub(crate) struct InFlight {
     retrying: Option<Retrying>,
     /// No connection was available: its end makes no room.
     is_full: bool,
+    /// The try that goes on with it, once there is one.
+    trying: Option<Try>,
     /// Its response has begun, where a limit follows latency: that does not count it any more.
     is_answered: bool,
+}
+
+/// A try under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Try {
+    since: Instant,
+    slot: Slot,
+    class: u8,
+}
+
+impl Try {
+    /// It has ended now: counts it among its backend's.
+    #[inline]
+    pub(crate) fn count(self, this: &WorkerService, now: Instant) {
+        self.count_as(this, Measured::new(now.saturating_duration_since(self.since)));
+    }
+
+    /// It has ended with the whole request, which began at `since` and has taken so long: mostly that is all there was.
+    #[inline]
+    pub(crate) fn count_with(self, this: &WorkerService, now: Instant, (since, measured): (Instant, Measured)) {
+        if since == self.since { self.count_as(this, measured) } else { self.count(this, now) }
+    }
+
+    #[inline]
+    fn count_as(self, this: &WorkerService, measured: Measured) {
+        this.upstreams[usize::from(self.slot.0)].counters.count_try(usize::from(self.class), measured);
+    }
 }
 
 /// A retry under way on a backend that limits them.
@@ -101,6 +132,7 @@ impl InFlight {
             connected,
             retrying: None,
             is_full: false,
+            trying: None,
             is_answered: false,
         }
     }
@@ -190,9 +222,30 @@ impl InFlight {
         self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
     }
 
+    /// A try begins: its backend's numbers have it, once it has ended.
+    #[inline]
+    pub(crate) fn begin_try(&mut self, now: Instant) {
+        self.trying = Some(Try { since: now, slot: self.slot, class: 0 });
+    }
+
+    /// Its response has this class.
+    #[inline]
+    pub(crate) fn handle_class(&mut self, class: usize) {
+        if let Some(trying) = &mut self.trying {
+            trying.class = class as u8;
+        }
+    }
+
+    /// The try has ended, and is counted by the caller.
+    #[inline]
+    pub(crate) fn end_try(&mut self) -> Option<Try> {
+        self.trying.take()
+    }
+
     /// The response has begun: the limit that follows latency, if there is one, has room for another request.
     #[inline]
-    pub(crate) fn handle_response(&mut self) {
+    pub(crate) fn handle_response(&mut self, status: u16) {
+        self.handle_class(class_of(status));
         let service = &self.view.services[self.service].service;
         if service.config.adaptive_concurrency.is_some() && !self.is_answered {
             service.backends[self.index()].state.load.begin_answer();
@@ -215,7 +268,11 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let service = &self.view.services[self.service].service;
+        let this = &self.view.services[self.service];
+        let service = &this.service;
+        if let Some(trying) = self.trying.filter(|_| !self.is_full) {
+            trying.count(this, ambient::now());
+        }
         if self.is_answered {
             service.backends[self.index()].state.load.end_answer();
         }

@@ -144,6 +144,8 @@ impl Exchange<'_> {
                 });
             }
         }
+        // What follows is the client's time, not the backend's.
+        self.request.count_try();
         Poll::Pending
     }
 

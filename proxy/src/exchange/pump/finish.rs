@@ -21,6 +21,7 @@ impl Exchange<'_> {
     pub(in crate::exchange) fn handle_unwanted(&mut self) {
         if self.is_read_to_its_end() {
             self.settle();
+            self.request.count_try();
         } else if let Some(place) = &mut self.place {
             place.report();
         }
@@ -103,6 +104,8 @@ impl Exchange<'_> {
     pub(super) fn settle(&mut self) {
         let Some(mut place) = self.place.take() else { return };
         place.report();
+        // Counted with the end of the request, which is near, or when it is seen that it is not.
+        self.request.ended_try = place.guard.end_try();
         let Place { guard: _guard, upstream, .. } = place;
         let BackendEnd::Http1(Http1 { input, body, .. }) = &self.attempt.end else { return };
         let left = if let Body::Sized(left) = *body { left } else { 0 };
@@ -252,7 +255,8 @@ mod tests {
         let view = stage.rig.worker.view();
         let in_flight = || view.services[0].service.live.total.sum();
         let mut selection: Selection = view.services[0].service.backend_set.begin(ringway_ring::PickContext::default());
-        let guard = search::acquire_now(&view, 0, &mut selection, 0).unwrap();
+        let mut guard = search::acquire_now(&view, 0, &mut selection, 0).unwrap();
+        guard.begin_try(crate::ambient::now());
         let (mut exchange, _) = stage.exchange(attempt);
         assert!(respond(&mut exchange).is_pending());
         let body = "x".repeat(5_000);
@@ -268,6 +272,8 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         assert!(finishing.as_mut().poll(&mut context).is_pending(), "the client has not read");
         assert_eq!((in_flight(), retrying()), (0, 0));
+        let counted = || this.upstreams[0].counters.responses[2].get();
+        assert_eq!(counted(), 1, "what follows is the client's time, not the backend's");
         let mut got = String::new();
         let done = loop {
             got.push_str(&said(&client));
@@ -278,5 +284,6 @@ mod tests {
         got.push_str(&said(&client));
         assert_eq!(done, (200, None, Next::Request));
         assert!(got.ends_with(&body));
+        assert_eq!(counted(), 1);
     }
 }

@@ -168,7 +168,7 @@ impl Exchange<'_> {
 
     /// The response can be forwarded: this is the reservation on the backend, and what is reported to the passive detector.
     pub(in crate::exchange) fn take_place(&mut self, mut guard: InFlight, upstream: &Rc<Upstream>, outcome: Outcome) {
-        guard.handle_response();
+        guard.handle_response(self.status);
         self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
     }
 

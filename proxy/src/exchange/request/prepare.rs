@@ -111,6 +111,7 @@ pub(crate) fn prepare(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
+        ended_try: None,
         failover: Failover::default(),
         retries: Retries::default(),
         report: Report {

@@ -39,7 +39,7 @@ pub(super) struct Started {
 }
 
 /// Forwards the backend's datagrams to the client, until the flow ends.
-pub(super) async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
+pub(super) async fn answer(front: Rc<Front>, flow: Rc<Flow>, mut started: Started) {
     let reason = pass_answers(&flow, &front, &started).await;
     front.flows.borrow_mut().remove(&flow);
     let this = &started.view.services[started.service];
@@ -52,7 +52,9 @@ pub(super) async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
         started.guard.report(ringway_health::Outcome::Success);
     }
     // A flow that was refused has not been served.
-    this.counters.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
+    let class = if flow.refused.get() { 0 } else { SESSION };
+    this.counters.requests[class].increment();
+    started.guard.handle_class(class);
     this.counters.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
 }

@@ -4,11 +4,14 @@ mod access;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
+mod live;
 mod metrics;
+mod page;
 mod peak_share;
 pub(crate) mod plan;
 mod reply;
 mod serve;
 mod status;
 
+pub(crate) use live::Live;
 pub(crate) use serve::{Socket, serve};

@@ -9,5 +9,7 @@ pub mod catalogue;
 pub mod counters;
 pub mod logs;
 mod render;
+mod sums;
 
 pub use render::{Metrics, Sample};
+pub use sums::Sums;

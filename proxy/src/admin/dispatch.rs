@@ -3,13 +3,17 @@
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::Subject;
 use super::foreign::reject_foreign;
+use super::live::Live;
+use super::page::{self, File};
 use super::reply::{Reply, error, json_value, text};
-use super::{explain, metrics, status};
+use super::{explain, metrics, reply, status};
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// What there is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,9 @@ enum Resource {
     Healthz,
     Readyz,
     Explain,
+    Live,
+    Events,
+    Page(&'static File),
     Reload,
     Whoami,
 }
@@ -28,6 +35,8 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
     ("/explain", Resource::Explain, READ),
+    ("/live", Resource::Live, &[Method::GET]),
+    ("/events", Resource::Events, READ),
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
@@ -39,7 +48,7 @@ impl Resource {
     /// What asking for it by this method takes.
     fn level(self, method: &Method) -> Level {
         match self {
-            Self::Healthz | Self::Readyz | Self::Whoami => Level::Open,
+            Self::Healthz | Self::Readyz | Self::Whoami | Self::Page(_) => Level::Open,
             Self::Reload => Level::Reload,
             _ if READ.contains(method) => Level::Read,
             _ => Level::Operate,
@@ -48,7 +57,7 @@ impl Resource {
 }
 
 /// Answers a request.
-pub(super) async fn respond<B>(control: &ControlHandle, peer: &Peer, request: Request<B>) -> Reply
+pub(super) async fn respond<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
 {
@@ -57,7 +66,8 @@ where
         return rejected;
     }
     let path = request.uri().path();
-    let found = PATHS.iter().find(|(known, ..)| *known == path);
+    let found = PATHS.iter().find(|(known, ..)| *known == path).copied();
+    let found = found.or_else(|| page::file(path).map(|file| (file.path, Resource::Page(file), READ)));
     let level = found.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
     let caller = Caller::of(control, peer, request.headers());
     if level > Level::Open
@@ -79,9 +89,38 @@ where
         Resource::Readyz if control.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
+        Resource::Live => look(live, peer, &request),
+        Resource::Events => events(control),
+        Resource::Page(file) => page::serve(file),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
     }
+}
+
+/// Begins a stream of what is shown live, for as long as who asks may read.
+fn look<B>(live: &Arc<Live>, peer: &Peer, request: &Request<B>) -> Reply {
+    let query = request.uri().query().unwrap_or_default();
+    let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
+    let service = service.map(|name| String::from_utf8_lossy(&unescape(name)).into_owned());
+    let (peer, fields) = (peer.clone(), request.headers().clone());
+    let still_may = move |control: &ControlHandle| {
+        Caller::of(control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok())
+    };
+    match live.look(service, Box::new(still_may)) {
+        Some(stream) => reply::stream(stream),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "too many look at this proxy already: close a page"),
+    }
+}
+
+/// What has happened lately, oldest first.
+fn events(control: &ControlHandle) -> Reply {
+    let entries = control.journal().entries();
+    let numbered = entries.into_iter().map(|(number, entry)| {
+        let mut entry = Value::clone(&entry);
+        entry["number"] = number.into();
+        entry
+    });
+    json_value(StatusCode::OK, &json!({ "events": numbered.collect::<Vec<_>>() }))
 }
 
 fn wrong_method(methods: &[Method]) -> Reply {
@@ -151,7 +190,6 @@ mod tests {
     use crate::apply::source::Source;
     use crate::apply::testing;
     use http_body_util::Full;
-    use std::sync::Arc;
 
     #[tokio::test]
     async fn each_path_has_its_methods_and_a_page_of_another_origin_none_that_change() {
@@ -160,12 +198,13 @@ mod tests {
                     services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
         control.apply(testing::config(file)).unwrap();
         let control = ControlHandle::new(Arc::new(control));
+        let live = Live::new(control.clone());
         let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            respond(&control, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+            respond(&control, &live, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");
         for (method, path, fields, expected) in [

@@ -64,8 +64,8 @@ impl Control {
             admin,
             denials: Mutex::default(),
             topology: OnceLock::new(),
+            registry: Registry::new(Arc::clone(&shared.journal)),
             shared,
-            registry: Registry::default(),
             commands,
             changing: Mutex::new(()),
             state: Mutex::new(State {

@@ -8,6 +8,7 @@ use crate::dispatcher::Fullness;
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
+use crate::snapshot::journal::Journal;
 use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::{Metrics, Sample};
 use std::collections::HashMap;
@@ -77,6 +78,16 @@ impl ControlHandle {
 
     pub(crate) fn last_reload(&self) -> LastReload {
         self.0.state().last_reload.clone()
+    }
+
+    /// What has happened lately.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.0.shared.journal
+    }
+
+    /// Connections of clients that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.shared.occupancy.connections.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Bound addresses by listener name.

@@ -2,6 +2,7 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
+use crate::snapshot::journal::Happening;
 use ringway_config::Diff;
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
@@ -29,9 +30,32 @@ impl Control {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
         }
+        self.keep(&outcome);
         let newest = LastReload::new(&outcome);
         self.state().last_reload.handle(&newest);
         (outcome, newest)
+    }
+
+    /// Keeps the outcome in the journal, unless nothing has changed.
+    fn keep(&self, outcome: &Result<Applied, ReloadError>) {
+        let result = ReloadResult::of(outcome);
+        let (text, changes, moved) = match outcome {
+            Ok(applied) if applied.diff.is_empty() => return,
+            Ok(Applied { generation, diff, moved }) => {
+                let revision = self.topology.get().map(|topology| topology().revision);
+                let revision = revision.map(|revision| format!(", revision {revision} of the topology"));
+                let restart = diff.needs_restart.iter().map(|line| format!("{line} (needs a restart)"));
+                let moved = moved.iter().filter(|(_, movement)| movement.moved > 0.0);
+                (
+                    format!("generation {generation}{}", revision.unwrap_or_default()),
+                    diff.changes.iter().cloned().chain(restart).collect(),
+                    moved.map(|(service, movement)| (service.clone(), movement.moved * 100.0)).collect(),
+                )
+            }
+            Err(error) => (error.to_string(), Vec::new(), Vec::new()),
+        };
+        let to = result.name();
+        self.shared.journal.note(&Happening { kind: "reload", to, text, changes, moved, ..Happening::default() });
     }
 
     /// Puts a configuration into force: all of it, or nothing.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod adaptive;
+mod admin;
 mod balance;
 mod cli;
 mod clients;

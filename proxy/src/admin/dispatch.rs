@@ -68,7 +68,9 @@ where
     let path = request.uri().path();
     let found = PATHS.iter().find(|(known, ..)| *known == path).copied();
     let found = found.or_else(|| page::file(path).map(|file| (file.path, Resource::Page(file), READ)));
-    let level = found.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
+    // What is not there, or not by this method, is told to whoever may read.
+    let asked = found.filter(|(.., methods)| methods.contains(request.method()));
+    let level = asked.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
     let caller = Caller::of(control, peer, request.headers());
     if level > Level::Open
         && let Err(denial) = caller.as_ref().map_err(|denial| *denial).and_then(|caller| caller.needs(level))

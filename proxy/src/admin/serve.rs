@@ -112,3 +112,29 @@ where
     // What goes wrong on an admin connection is its client's to see.
     let _ = connection.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::source::Source;
+    use crate::apply::testing;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_to_say_what_they_want_is_waited_for_ten_seconds() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let control = ControlHandle::new(Arc::new(control));
+        for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
+            let (mut client, served) = tokio::io::duplex(1024);
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+            let (began, connection) = (tokio::time::Instant::now(), serve_connection(control.clone(), served, peer));
+            client.write_all(sent).await.unwrap();
+            connection.await;
+            let waited = began.elapsed();
+            assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
+            let mut said = Vec::new();
+            client.read_to_end(&mut said).await.unwrap();
+            assert!(!said.starts_with(b"HTTP/1.1 200"));
+        }
+    }
+}

@@ -1,14 +1,59 @@
-//! `ringway explain`: prints where a key goes, from a file or as a running proxy sees it.
+//! `ringway explain`: prints where a key or a whole request goes, from a file or as a running proxy sees it.
 
+use crate::terminal;
 use anyhow::{Context, bail};
+use clap::Args;
+use hyper::Method;
 use ringway_config::plain::line;
-use serde_json::Value;
+use ringway_proxy::Described;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// What is to be explained, and by what.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "admin", required_unless_present = "admin")]
+    config: Option<PathBuf>,
+    /// The admin listener of a running proxy: loads, health and hot keys are taken into account.
+    #[arg(short, long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// The service.
+    #[arg(short, long, value_name = "NAME", required_unless_present = "request", conflicts_with = "request")]
+    service: Option<String>,
+    /// The key, as the request would have it; parts of a composite key are joined by `\0`.
+    #[arg(short, long, required_unless_present_any = ["request", "hash"], conflicts_with_all = ["request", "hash"])]
+    key: Option<String>,
+    /// The key's hash, 16 hex digits, as logs have it.
+    #[arg(long, value_name = "HEX", value_parser = hash, conflicts_with = "request")]
+    hash: Option<u64>,
+    /// A whole request, instead of a key: its method and target, `GET /x`.
+    #[arg(short, long, value_name = "LINE")]
+    request: Option<String>,
+    /// A field of the request, `host: a`; may be given again.
+    #[arg(short = 'H', long = "header", value_name = "FIELD", requires = "request")]
+    headers: Vec<String>,
+    /// The address that the request comes from; 127.0.0.1 if it is not given.
+    #[arg(long, value_name = "ADDRESS", requires = "request")]
+    from: Option<IpAddr>,
+    /// The listener that gets it, where several could.
+    #[arg(long, value_name = "NAME", requires = "request")]
+    listener: Option<String>,
+    /// The name that the client asks for in TLS.
+    #[arg(long, value_name = "NAME", requires = "request")]
+    sni: Option<String>,
+    /// A file with the request's body: its length counts.
+    #[arg(long, value_name = "FILE", requires = "request")]
+    body: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Backends that are printed at most: all that may be tried.
 const STEPS_MAX: usize = 16;
@@ -17,51 +62,135 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Prints the key's hash, its owner, and the walk that spill, skip and retry follow.
-pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let config = ringway_config::load_file(file)?.config;
-    let key = plain(key);
-    let explanation = ringway_proxy::explain(&config, service, key.as_bytes())?;
-    let owner = explanation.walk.first().map(String::as_str);
-    let mut out = crate::terminal::stdout().lock();
+/// Prints what is asked for.
+pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
+    let explanation = match (&arguments.request, arguments.admin, &arguments.config) {
+        (Some(request), admin, config) => {
+            let answer = of_request(&described(arguments, request)?, admin, config.as_deref())?;
+            return print(&answer, arguments.json, write_request);
+        }
+        (None, Some(admin), _) => of_key_live(admin, arguments)?,
+        (None, None, Some(file)) => of_key(file, arguments)?,
+        (None, None, None) => unreachable!("invariant: the command line asks for one of the two"),
+    };
+    print(&explanation, arguments.json, |out, answer| {
+        write_key(out, answer, arguments.key.as_deref().map(plain).as_deref())
+    })
+}
+
+fn print(
+    answer: &Value,
+    json: bool,
+    write: impl FnOnce(&mut dyn Write, &Value) -> std::io::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut out = terminal::stdout().lock();
     if json {
-        let answer = serde_json::json!({
-            "service": explanation.service,
-            "policy": explanation.policy,
-            "key": key,
-            "hash": format!("{:016x}", explanation.hash),
-            "owner": owner,
-            "walk": explanation.walk,
-            "ring_digest": format!("{:016x}", explanation.ring_digest),
-            "priority": explanation.priorities.json(),
-        });
-        writeln!(out, "{answer:#}")?;
+        writeln!(out, "{answer:#}")?
     } else {
-        writeln!(out, "service  {} ({})", explanation.service, explanation.policy)?;
-        writeln!(out, "key      {}", key.replace('\0', "\\0"))?;
-        writeln!(out, "hash     {:016x}", explanation.hash)?;
-        writeln!(out, "owner    {}", owner.unwrap_or("(nobody: every weight is 0)"))?;
-        writeln!(out, "then     {}", explanation.walk.get(1..).unwrap_or_default().join(", "))?;
-        writeln!(out, "priority {}", priorities(&explanation.priorities.json()))?;
+        write(&mut out, answer)?
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks a running proxy, and prints what it says.
-pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let path = format!("/explain?service={}&key={}", escape(service), escape(&plain(key)));
-    let answer = crate::run::control_runtime()?.block_on(get(admin, &path))?;
-    let mut out = crate::terminal::stdout().lock();
-    if json {
-        writeln!(out, "{answer:#}")?;
-        return Ok(ExitCode::SUCCESS);
+/// The request that the command line describes.
+fn described(arguments: &ExplainArguments, request: &str) -> anyhow::Result<Described> {
+    let mut described = Described::of_line(request)?;
+    for header in &arguments.headers {
+        let Some((name, value)) = header.split_once(':') else {
+            bail!("{header:?} is no field: write `name: value`");
+        };
+        described.headers.push((name.trim_end().to_owned(), value.trim().to_owned()));
     }
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
+    described.from = arguments.from.unwrap_or(described.from);
+    (described.listener, described.server_name) = (arguments.listener.clone(), arguments.sni.clone());
+    if let Some(file) = &arguments.body {
+        let length = std::fs::metadata(file).with_context(|| format!("read {}", file.display()))?;
+        described.body_bytes = length.len();
+    }
+    Ok(described)
+}
+
+fn of_request(described: &Described, admin: Option<SocketAddr>, config: Option<&Path>) -> anyhow::Result<Value> {
+    match (admin, config) {
+        (Some(admin), _) => {
+            let body = json!({
+                "method": described.method, "target": described.target, "headers": described.headers,
+                "from": described.from, "listener": described.listener.as_deref().unwrap_or_default(),
+                "server_name": described.server_name.as_deref().unwrap_or_default(), "body_bytes": described.body_bytes,
+            });
+            ask(admin, Method::POST, "/explain", body.to_string())
+        }
+        (None, Some(file)) => {
+            let config = ringway_config::load_file(file)?.config;
+            Ok(ringway_proxy::explain_request(&config, described)?)
+        }
+        (None, None) => unreachable!("invariant: the command line asks for one of the two"),
+    }
+}
+
+/// By the file: the key's hash, its owner, and the walk that spill, skip and retry follow.
+fn of_key(file: &Path, arguments: &ExplainArguments) -> anyhow::Result<Value> {
+    let config = ringway_config::load_file(file)?.config;
+    let service = arguments.service.as_deref().unwrap_or_default();
+    let explanation = match (arguments.hash, &arguments.key) {
+        (Some(hash), _) => ringway_proxy::explain_hash(&config, service, hash)?,
+        (None, key) => ringway_proxy::explain(&config, service, plain(key.as_deref().unwrap_or_default()).as_bytes())?,
+    };
+    let mut answer = explanation.json();
+    answer["key"] = json!(arguments.key.as_deref().map(plain));
+    Ok(answer)
+}
+
+/// As a running proxy sees it now.
+fn of_key_live(admin: SocketAddr, arguments: &ExplainArguments) -> anyhow::Result<Value> {
+    let subject = match (arguments.hash, &arguments.key) {
+        (Some(hash), _) => format!("hash={hash:016x}"),
+        (None, key) => format!("key={}", escape(&plain(key.as_deref().unwrap_or_default()))),
+    };
+    let service = escape(arguments.service.as_deref().unwrap_or_default());
+    ask(admin, Method::GET, &format!("/explain?service={service}&{subject}"), String::new())
+}
+
+/// A text of an answer, on one line.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), line)
+}
+
+/// A whole request: the way that it takes, then what its key comes to.
+fn write_request(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
+    for step in answer["steps"].as_array().into_iter().flatten() {
+        writeln!(out, "{}", text(step))?;
+    }
+    writeln!(out, "{}", text(&answer["verdict"]))?;
+    let explanation = &answer["explanation"];
+    if explanation.is_null() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    write_walk(out, explanation)
+}
+
+fn write_key(out: &mut dyn Write, answer: &Value, key: Option<&str>) -> std::io::Result<()> {
     writeln!(out, "service     {} ({})", text(&answer["service"]), text(&answer["policy"]))?;
-    writeln!(out, "key         {}", plain(key).replace('\0', "\\0"))?;
+    if let Some(key) = key {
+        writeln!(out, "key         {}", key.replace('\0', "\\0"))?;
+    }
     writeln!(out, "hash        {}", text(&answer["hash"]))?;
-    writeln!(out, "generation  {}", text(&answer["generation"]))?;
+    if answer["generation"].is_u64() {
+        writeln!(out, "generation  {}", answer["generation"])?;
+    }
     writeln!(out, "priority    {}", priorities(&answer["priority"]))?;
+    write_walk(out, answer)
+}
+
+/// Who takes the key, and who follows: of a running proxy with what speaks for and against each.
+fn write_walk(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
+    let name = |value: &Value| value.as_str().map_or_else(|| "(nobody: every weight is 0)".into(), line);
+    let steps = || answer["walk"].as_array().into_iter().flatten();
+    if steps().all(Value::is_string) {
+        writeln!(out, "owner       {}", name(&answer["owner"]))?;
+        return writeln!(out, "then        {}", steps().skip(1).map(text).collect::<Vec<_>>().join(", "));
+    }
     writeln!(out, "goes to     {}", answer["backend"].as_str().map_or_else(|| "nobody".into(), line))?;
     if answer["panic"] == true {
         writeln!(
@@ -70,7 +199,7 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
         )?;
     }
     // Those that would be tried, in that order, before those of which it says why they would not.
-    let mut steps: Vec<&Value> = answer["walk"].as_array().into_iter().flatten().collect();
+    let mut steps: Vec<&Value> = steps().collect();
     steps.sort_by_key(|step| step["turn"].as_u64().unwrap_or(u64::MAX));
     let tried = steps.iter().filter(|step| step["turn"].is_u64()).count();
     for (index, step) in steps.into_iter().take(STEPS_MAX).enumerate() {
@@ -92,7 +221,7 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
             writeln!(out, "  {:<20} {}", "", line(why))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The service's priority, then those that routes give to what they send here.
@@ -125,9 +254,17 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// The hash of a key, as logs have it.
+fn hash(text: &str) -> Result<u64, String> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash = u64::from_str_radix(text, 16).ok().filter(|_| digits);
+    hash.ok_or_else(|| "write the 16 hex digits that logs and `explain` show".to_owned())
+}
+
 /// JSON of an admin listener.
-async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
-    let (status, body) = ringway_control::http::get(admin, path, ANSWER_BYTES_MAX, PATIENCE).await?;
+fn ask(admin: SocketAddr, method: Method, path: &str, body: String) -> anyhow::Result<Value> {
+    let sent = ringway_control::http::send(admin, (method, path, body.into()), ANSWER_BYTES_MAX, PATIENCE);
+    let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
     let value: Value = serde_json::from_slice(&body).context("the answer is not JSON")?;
     if !status.is_success() {
         bail!("{admin} answers {status}: {}", value["error"].as_str().unwrap_or_default());

@@ -46,24 +46,9 @@ enum Command {
         #[arg(long)]
         no_files: bool,
     },
-    /// Say which backend a key belongs to, and which are next: by a file, or as a running proxy sees it, with the reasons.
-    Explain {
-        /// The configuration file.
-        #[arg(short, long, value_name = "FILE", conflicts_with = "admin", required_unless_present = "admin")]
-        config: Option<PathBuf>,
-        /// The admin listener of a running proxy: loads, health and hot keys are taken into account.
-        #[arg(short, long, value_name = "ADDRESS")]
-        admin: Option<SocketAddr>,
-        /// The service.
-        #[arg(short, long, value_name = "NAME")]
-        service: String,
-        /// The key, as the request would have it; parts of a composite key are joined by `\0`.
-        #[arg(short, long)]
-        key: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Say where a key or a whole request goes, and which backends are next: by a file, or as a running proxy sees it, with the
+    /// reasons.
+    Explain(explain::ExplainArguments),
     /// Say what share of each service's keys and of each route's requests a change would move, from whom to whom: exit 1
     /// past --max-move.
     Plan {
@@ -108,11 +93,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config } => run::run(&config),
         Command::Check { file, json, no_files } => check(&file, json, !no_files),
-        Command::Explain { config, admin, service, key, json } => match (config, admin) {
-            (_, Some(admin)) => explain::explain_live(admin, &service, &key, json),
-            (Some(config), None) => explain::explain(&config, &service, &key, json),
-            (None, None) => unreachable!("invariant: the command line asks for one of the two"),
-        },
+        Command::Explain(arguments) => explain::explain(&arguments),
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
         Command::Schema => schema(),

@@ -4,7 +4,7 @@ pub(crate) mod advice;
 mod call;
 mod problem;
 
-pub use self::call::{CallError, get};
+pub use self::call::{CallError, get, send};
 pub use self::problem::Problem;
 use crate::Code;
 use crate::transport::tls::{self, TlsError};

@@ -188,13 +188,17 @@ fn members_keep_their_promises_whatever_happens_to_them() {
 
 #[test]
 fn a_seed_is_played_twice_alike_and_another_otherwise() {
-    let play = |seed| Play::of(seed).hash().unwrap_or_else(|why| panic!("{why}"));
+    // One of each kind: a whole life is no more alike than this.
+    let steps = [Step::Leaps, Step::Halves, Step::Restore];
+    let names = steps.map(|step| format!("{step:?}")).join(",");
+    let play = |seed| Play { steps: steps.to_vec(), ..Play::of(seed) }.hash().unwrap_or_else(|why| panic!("{why}"));
     let first = play(1);
     // In a process of its own: other addresses, another state of the system's randomness.
     let here = std::env::current_exe().expect("a test runs");
     let again = std::process::Command::new(here)
         .args(["--exact", "simulation::members_keep_their_promises_whatever_happens_to_them", "--nocapture"])
         .env("RINGWAY_SIM_SEED", "1")
+        .env("RINGWAY_SIM_STEPS", names)
         .output()
         .expect("this program starts");
     let again = String::from_utf8_lossy(&again.stdout);

@@ -12,6 +12,7 @@ pub(crate) mod plan;
 mod reply;
 mod serve;
 mod status;
+mod words;
 
 pub(crate) use live::Live;
 pub(crate) use serve::{Socket, serve};

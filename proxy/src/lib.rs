@@ -30,7 +30,9 @@ mod snapshot;
 mod upstream;
 mod worker;
 
-pub use admin::explain::{ExplainError, Explanation, Priorities, explain};
+pub use admin::explain::{
+    Described, DescribedError, ExplainError, Explanation, Priorities, explain, explain_hash, explain_request,
+};
 pub use admin::plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
 pub use apply::files::{findings, verified};
 pub use apply::outcome::{Applied, ReloadError};

@@ -10,4 +10,4 @@ mod route_table;
 
 pub(crate) use name_table::NameTable;
 pub use route_table::RouteTable;
-pub(crate) use route_table::path_of;
+pub(crate) use route_table::{Unmet, path_of};

@@ -12,6 +12,7 @@ mod compression;
 mod drain;
 mod edge;
 mod edges_of_balancing;
+mod explain;
 mod faults;
 mod framing;
 mod h2_upstream;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 pub struct Effort {
     /// Interleaved rounds.
     pub rounds: usize,
+    /// Whether a round that is not counted comes first: it opens connections.
+    pub warms: bool,
     /// Seconds of each measurement.
     pub seconds: u64,
     /// Idle connections.
@@ -30,6 +32,11 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// Numbers of the rounds; that of number 0 is not counted.
+    fn played(&self) -> std::ops::RangeInclusive<usize> {
+        usize::from(!self.warms)..=self.rounds
+    }
+
     fn time(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
@@ -257,7 +264,7 @@ fn saturated(
         "/1m" => 1_048_576.0,
         _ => 128.0,
     };
-    for round in 0..=effort.rounds {
+    for round in effort.played() {
         for proxy in &proxies {
             // The first round is short and only opens connections.
             let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
@@ -346,7 +353,7 @@ fn covered(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
     while_doing(std::fs::write(&message, super::grpc::message()), "write a message")?;
     let message = message.display().to_string();
     let unary = ["-d", message.as_str(), "-H", "content-type: application/grpc", "-H", "te: trailers"];
-    for round in 0..=effort.rounds {
+    for round in effort.played() {
         for proxy in &proxies {
             let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
             let (seen, cpu_us) = measure(proxy, || match name {
@@ -412,7 +419,7 @@ fn many(effort: &Effort, directory: &Path) -> Result<Table> {
     let few = start(&setup(4), &Peer::ALL[..4], effort, directory, &mut table)?;
     let mut unused = Table::new("", &[]);
     let many = start(&setup(effort.many), &Peer::ALL[..4], effort, directory, &mut unused)?;
-    for round in 0..=effort.rounds {
+    for round in effort.played() {
         for large in &many {
             let Some(small) = few.iter().find(|small| small.peer == large.peer) else { continue };
             let mut errors = 0;
@@ -446,7 +453,7 @@ fn bound_cost(effort: &Effort, directory: &Path) -> Result<Table> {
     let peers = [Peer::Ringway, Peer::Haproxy, Peer::Envoy];
     let plain = start(&setup(Balance::RoundRobin), &peers, effort, directory, &mut table)?;
     let bound = start(&setup(Balance::HashBound), &peers, effort, directory, &mut table)?;
-    for round in 0..=effort.rounds {
+    for round in effort.played() {
         for (plain, bound) in plain.iter().zip(&bound) {
             let cost = |proxy: &Running| -> Result<f64> {
                 let load = || saturate(proxy.port, effort.load_core, "/", 64, false, effort.time(), directory);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -61,6 +61,38 @@ pub(super) async fn body(
     Limited::new(response.into_body(), bytes_max).collect().await.map(http_body_util::Collected::to_bytes)
 }
 
+/// One request in the clear, on a connection of its own. A body is JSON.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn send(
+    address: SocketAddr,
+    (method, path, body_sent): (Method, &str, Bytes),
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), CallError> {
+    let whole = async {
+        let stream = TcpStream::connect(address).await.map_err(|source| CallError::Connect { address, source })?;
+        let http = |source| CallError::Http { address, source };
+        let mut sender = begin(stream).await.map_err(http)?;
+        let bad = |source: Box<dyn std::error::Error + Send + Sync>| CallError::Body { address, source };
+        let has_body = !body_sent.is_empty();
+        let mut request = Request::new(Full::new(body_sent));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
+        let host = header::HeaderValue::from_str(&address.to_string()).map_err(|error| bad(error.into()))?;
+        request.headers_mut().insert(header::HOST, host);
+        if has_body {
+            let json = header::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
+        let response = sender.send_request(request).await.map_err(http)?;
+        let status = response.status();
+        Ok((status, body(response, bytes_max).await.map_err(bad)?))
+    };
+    tokio::time::timeout(timeout, whole).await.map_err(|_| CallError::Timeout(address))?
+}
+
 /// One GET in the clear, on a connection of its own.
 ///
 /// # Errors
@@ -71,18 +103,5 @@ pub async fn get(
     bytes_max: usize,
     timeout: Duration,
 ) -> Result<(StatusCode, Bytes), CallError> {
-    let whole = async {
-        let stream = TcpStream::connect(address).await.map_err(|source| CallError::Connect { address, source })?;
-        let http = |source| CallError::Http { address, source };
-        let mut sender = begin(stream).await.map_err(http)?;
-        let mut request = Request::new(Full::default());
-        let bad = |source: Box<dyn std::error::Error + Send + Sync>| CallError::Body { address, source };
-        *request.uri_mut() = path.parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
-        let host = header::HeaderValue::from_str(&address.to_string()).map_err(|error| bad(error.into()))?;
-        request.headers_mut().insert(header::HOST, host);
-        let response = sender.send_request(request).await.map_err(http)?;
-        let status = response.status();
-        Ok((status, body(response, bytes_max).await.map_err(bad)?))
-    };
-    tokio::time::timeout(timeout, whole).await.map_err(|_| CallError::Timeout(address))?
+    send(address, (Method::GET, path, Bytes::new()), bytes_max, timeout).await
 }

@@ -1,7 +1,7 @@
 //! Which path of the admin listener does what.
 
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
-use super::explain::Subject;
+use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
 use super::live::Live;
 use super::page::{self, File};
@@ -9,11 +9,13 @@ use super::reply::{Reply, error, json_value, text};
 use super::{explain, metrics, reply, status};
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What there is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ enum Resource {
 const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
-    ("/explain", Resource::Explain, READ),
+    ("/explain", Resource::Explain, &[Method::GET, Method::HEAD, Method::POST]),
     ("/live", Resource::Live, &[Method::GET]),
     ("/events", Resource::Events, READ),
     ("/healthz", Resource::Healthz, READ),
@@ -42,6 +44,10 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/reload", Resource::Reload, &[Method::POST]),
     ("/whoami", Resource::Whoami, READ),
 ];
+/// Longest body, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait for a body.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 const READ: &[Method] = &[Method::GET, Method::HEAD];
 
 impl Resource {
@@ -50,6 +56,8 @@ impl Resource {
         match self {
             Self::Healthz | Self::Readyz | Self::Whoami | Self::Page(_) => Level::Open,
             Self::Reload => Level::Reload,
+            // It is sent because it is long; nothing changes by it.
+            Self::Explain => Level::Read,
             _ if READ.contains(method) => Level::Read,
             _ => Level::Operate,
         }
@@ -60,6 +68,7 @@ impl Resource {
 pub(super) async fn respond<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);
@@ -90,6 +99,7 @@ where
         Resource::Healthz => text(StatusCode::OK, "text/plain", "ok\n"),
         Resource::Readyz if control.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n"),
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
+        Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Live => look(live, peer, &request),
         Resource::Events => events(control),
@@ -125,6 +135,7 @@ fn events(control: &ControlHandle) -> Reply {
     json_value(StatusCode::OK, &json!({ "events": numbered.collect::<Vec<_>>() }))
 }
 
+/// The method is not one of these.
 fn wrong_method(methods: &[Method]) -> Reply {
     let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {}", methods[0]));
@@ -166,6 +177,44 @@ fn explain_key(control: &ControlHandle, query: &str) -> Reply {
             error(StatusCode::NOT_FOUND, &format!("there is no service {name:?}; there are {}", names.join(", ")))
         }
     }
+}
+
+/// Where a whole request goes.
+async fn explain_request<B>(control: &ControlHandle, body: B) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let described = match read_json(body).await {
+        Ok(json) => Described::of_json(&json),
+        Err(reply) => return reply,
+    };
+    let addresses = control.addresses();
+    let explained = described
+        .and_then(|described| explain::live_request(&control.snapshot(), &addresses, control.overload(), &described));
+    match explained {
+        Ok(explained) => json_value(StatusCode::OK, &explained),
+        Err(problem) => error(StatusCode::UNPROCESSABLE_ENTITY, &problem.to_string()),
+    }
+}
+
+/// The body of a request, or why it is none that is looked at.
+async fn read_json<B>(body: B) -> Result<Value, Reply>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let bytes = match whole {
+        Err(_) => return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => {
+            return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 64 KiB"));
+        }
+        Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "the body was cut off")),
+        Ok(Ok(whole)) => whole.to_bytes(),
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|problem| error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {problem}")))
 }
 
 /// Percent-decoding, as of a form; what is no escape stands for itself.

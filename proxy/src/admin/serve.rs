@@ -127,7 +127,10 @@ mod tests {
         for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
             let (mut client, served) = tokio::io::duplex(1024);
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            let (began, connection) = (tokio::time::Instant::now(), serve_connection(control.clone(), served, peer));
+            let (began, connection) = (
+                tokio::time::Instant::now(),
+                serve_connection(control.clone(), Live::new(control.clone()), served, peer),
+            );
             client.write_all(sent).await.unwrap();
             connection.await;
             let waited = began.elapsed();

@@ -32,6 +32,7 @@ mod route;
 pub(crate) use copied::Copied;
 use kept::Kept;
 pub(crate) use prepare::prepare;
+pub(crate) use route::{Matched, match_route};
 
 /// Small bodies that came with their head are sent with it.
 const JOINED_BYTES_MAX: usize = 8 * 1024;

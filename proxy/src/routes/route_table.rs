@@ -2,7 +2,7 @@
 //! what else they ask for is tested of these alone.
 
 use super::prefix_forest::{Forwards, HostFromEnd, PrefixForest, host_key, small};
-use ringway_config::model::{HostMatch, PathMatch, Route};
+use ringway_config::model::{HeaderMatch, HostMatch, PathMatch, Route};
 use ringway_message::{Authority, RequestHead, default_port, is_below};
 use std::collections::BTreeMap;
 
@@ -85,17 +85,23 @@ impl RouteTable {
         self.index.as_ref().map_or(FEW, |index| index.tested)
     }
 
+    /// What a route asks for that a request does not have.
+    pub(crate) fn unmet(route: &Route, buffer: &[u8], head: &RequestHead, secure: bool) -> Vec<Unmet> {
+        let asked = Asked::new(buffer, head, secure);
+        let mut unmet = Vec::new();
+        unmet.extend((!asked.has_host(route)).then_some(Unmet::Host));
+        unmet.extend((!asked.has_path(route)).then_some(Unmet::Path));
+        unmet.extend((!asked.has_method(route)).then_some(Unmet::Method));
+        let missing = route.headers.iter().enumerate().filter(|(_, wanted)| !asked.has_field(wanted));
+        unmet.extend(missing.map(|(index, _)| Unmet::Header(index)));
+        unmet
+    }
+
     /// The index of the first route that matches, of the routes that the table was made of. `secure`: the client speaks `https`.
     #[inline]
     #[must_use]
     pub fn find(&self, routes: &[Route], buffer: &[u8], head: &RequestHead, secure: bool) -> Option<usize> {
-        let asked = Asked {
-            authority: Authority::new(head.authority.of(buffer)),
-            path: path_of(buffer, head),
-            buffer,
-            head,
-            secure,
-        };
+        let asked = Asked::new(buffer, head, secure);
         match &self.index {
             None => routes.iter().position(|route| asked.is_placed(route) && asked.meets(route)),
             Some(index) => index.find(routes, &asked),
@@ -119,12 +125,27 @@ struct Asked<'a> {
     secure: bool,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    #[inline]
+    fn new(buffer: &'a [u8], head: &'a RequestHead, secure: bool) -> Self {
+        let authority = Authority::new(head.authority.of(buffer));
+        Self { authority, path: path_of(buffer, head), buffer, head, secure }
+    }
+
     /// Whether the route takes its host and path.
     #[inline]
     fn is_placed(&self, route: &Route) -> bool {
+        self.has_host(route) && self.has_path(route)
+    }
+
+    #[inline]
+    fn has_host(&self, route: &Route) -> bool {
         route.host.as_ref().is_none_or(|wanted| host_matches(wanted, self.authority.host()))
-            && route.path.as_ref().is_none_or(|wanted| path_matches(wanted, self.path))
+    }
+
+    #[inline]
+    fn has_path(&self, route: &Route) -> bool {
+        route.path.as_ref().is_none_or(|wanted| path_matches(wanted, self.path))
     }
 
     /// Whether it has what the route asks for beside host and path.
@@ -133,20 +154,35 @@ impl Asked<'_> {
         if route.methods.is_empty() && route.headers.is_empty() {
             return true;
         }
-        let method = self.head.method_span.of(self.buffer);
-        (route.methods.is_empty() || route.methods.iter().any(|wanted| wanted.as_bytes() == method))
-            && route.headers.iter().all(|wanted| {
-                match (self.head.value_of(self.buffer, wanted.name.as_bytes()), &wanted.value) {
-                    // In whichever form it is written: an absolute target stands for the field.
-                    (Some(_), Some(value)) if wanted.name == "host" => {
-                        self.authority.is_same(Authority::new(value.as_bytes()), default_port(self.secure))
-                    }
-                    (Some(found), Some(value)) => found == value.as_bytes(),
-                    (Some(_), None) => true,
-                    (None, _) => false,
-                }
-            })
+        self.has_method(route) && route.headers.iter().all(|wanted| self.has_field(wanted))
     }
+
+    fn has_method(&self, route: &Route) -> bool {
+        let method = self.head.method_span.of(self.buffer);
+        route.methods.is_empty() || route.methods.iter().any(|wanted| wanted.as_bytes() == method)
+    }
+
+    fn has_field(&self, wanted: &HeaderMatch) -> bool {
+        match (self.head.value_of(self.buffer, wanted.name.as_bytes()), &wanted.value) {
+            // In whichever form it is written: an absolute target stands for the field.
+            (Some(_), Some(value)) if wanted.name == "host" => {
+                self.authority.is_same(Authority::new(value.as_bytes()), default_port(self.secure))
+            }
+            (Some(found), Some(value)) => found == value.as_bytes(),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}
+
+/// A condition of a route that a request does not meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmet {
+    Host,
+    Path,
+    Method,
+    /// The field with this index.
+    Header(usize),
 }
 
 fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {

@@ -58,7 +58,7 @@ pub(crate) enum ListenerTable {
 }
 
 impl ListenerTable {
-    pub(super) fn new(listener: &Listener) -> Self {
+    pub(crate) fn new(listener: &Listener) -> Self {
         match &listener.protocol {
             Protocol::Http(http) => Self::Http(RouteTable::new(&http.routes)),
             Protocol::Tcp(tcp) => Self::Tcp(NameTable::new(tcp.names.iter().map(|(name, _)| name))),

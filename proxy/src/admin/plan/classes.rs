@@ -197,26 +197,3 @@ fn may_meet(one: &Route, other: &Route) -> bool {
             (None, _) | (_, None) => true,
         }
 }
-
-/// A route's conditions, for people.
-pub(super) fn describe(route: &Route) -> String {
-    let mut words = Vec::new();
-    match &route.host {
-        Some(HostMatch::Exact(host)) => words.push(format!("host {host}")),
-        Some(HostMatch::Suffix(suffix)) => words.push(format!("host *{suffix}")),
-        None => {}
-    }
-    match &route.path {
-        Some(PathMatch::Exact(path)) => words.push(format!("path {path}")),
-        Some(PathMatch::Prefix(prefix)) => words.push(format!("path {prefix}*")),
-        None => {}
-    }
-    if !route.methods.is_empty() {
-        words.push(route.methods.join(" or "));
-    }
-    words.extend(route.headers.iter().map(|header| match &header.value {
-        Some(value) => format!("{}: {value}", header.name),
-        None => format!("with {}", header.name),
-    }));
-    if words.is_empty() { "any request".to_owned() } else { words.join(", ") }
-}

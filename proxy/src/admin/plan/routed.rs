@@ -1,8 +1,9 @@
 //! What a change moves of requests as they are routed: listener, route, split target, backend.
 
-use super::classes::{self, describe};
+use super::classes;
 use super::outcome::{PlanError, RoutePlan, ServicePlan};
 use super::services::takers;
+use crate::admin::words;
 use crate::routes::NameTable;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
@@ -189,12 +190,12 @@ fn of_listener(old: &Listener, new: Option<&Listener>, pairs: &mut Vec<Pair>) {
             for (before, after) in classes::pairs(&http.routes, &other.routes, old.tls.is_some()) {
                 let (before, after) = (before.map(|at| &http.routes[at]), after.map(|at| &other.routes[at]));
                 if let Some(route) = before {
-                    add(describe(route), Target::of(before), Target::of(after));
+                    add(words::route(route), Target::of(before), Target::of(after));
                 }
             }
         }
         (Protocol::Http(http), _) => {
-            http.routes.iter().for_each(|route| add(describe(route), Target::of(Some(route)), Target::Nobody));
+            http.routes.iter().for_each(|route| add(words::route(route), Target::of(Some(route)), Target::Nobody));
         }
         (Protocol::Tcp(tcp), new) => {
             let other = match new {

@@ -5,14 +5,14 @@ use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::client::Client;
 use crate::exchange::local_reply::Cause;
-use crate::routes::path_of;
+use crate::routes::{RouteTable, path_of};
 use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::forwarded::{self, Origin};
 use crate::routing::hash_key::KeyInput;
 use crate::routing::split::{Target, target_of};
 use crate::snapshot::Service;
-use crate::worker::View;
-use ringway_config::model::{Networks, UpstreamProtocol};
+use crate::worker::{Peer, View};
+use ringway_config::model::{HttpListener, Networks, UpstreamProtocol};
 use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -37,6 +37,46 @@ pub(super) struct Routed {
     pub(super) admitted: Admitted,
 }
 
+/// The route of a request.
+pub(crate) struct Matched {
+    pub(crate) origin: Origin,
+    pub(crate) route: usize,
+}
+
+/// The route of a request, and all that refuses or answers it whatever its service is; with the route, if one was found.
+pub(crate) fn match_route(
+    http: &HttpListener,
+    table: &RouteTable,
+    peer: &Peer,
+    buffer: &[u8],
+    head: &RequestHead,
+) -> Result<Matched, (Cause, Option<usize>)> {
+    let refuse = |error| (Cause::Error(error), None);
+    if head.method == Method::Connect {
+        return Err(refuse(ProxyError::ConnectRefused));
+    }
+    if head.expect_unknown {
+        return Err(refuse(ProxyError::Expectation));
+    }
+    // Routes that ignore the path cannot be fooled by it: such paths are the backend's business.
+    if table.looks_at_paths() && ringway_message::climbs(path_of(buffer, head)) {
+        return Err(refuse(ProxyError::PathTraversal));
+    }
+    let origin = forwarded::origin(&http.forwarded, peer, buffer, head);
+    let route = table.find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
+    let actions = http.routes[route].actions.as_deref();
+    if let Some(direct_response) =
+        actions.and_then(|actions| actions::direct_response(actions, origin.secure, buffer, head))
+    {
+        return Err((Cause::Answer(direct_response), Some(route)));
+    }
+    let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
+    if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
+        return Err((Cause::Error(ProxyError::BodyTooLarge), Some(route)));
+    }
+    Ok(Matched { origin, route })
+}
+
 /// Route, limits and key: every check that can refuse a request whose framing is valid. A refusal names the service, once one was
 /// chosen.
 pub(super) fn route_of(
@@ -49,29 +89,8 @@ pub(super) fn route_of(
     now: Instant,
 ) -> Result<Routed, Unrouted> {
     let (http, table) = (view.http(listener), view.routes(listener));
-    let refuse = |error| (error, None);
-    if head.method == Method::Connect {
-        return Err(refuse(ProxyError::ConnectRefused).into());
-    }
-    if head.expect_unknown {
-        return Err(refuse(ProxyError::Expectation).into());
-    }
-    // Routes that ignore the path cannot be fooled by it: such paths are the backend's business.
-    if table.looks_at_paths() && ringway_message::climbs(path_of(buffer, head)) {
-        return Err(refuse(ProxyError::PathTraversal).into());
-    }
-    let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
-    let route = table.find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
-    let actions = http.routes[route].actions.as_deref();
-    if let Some(direct_response) =
-        actions.and_then(|actions| actions::direct_response(actions, origin.secure, buffer, head))
-    {
-        return Err(Unrouted(Cause::Answer(direct_response), None));
-    }
-    let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
-    if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
-        return Err(refuse(ProxyError::BodyTooLarge).into());
-    }
+    let Matched { origin, route } =
+        match_route(http, table, &client.peer, buffer, head).map_err(|(cause, _)| Unrouted(cause, None))?;
     let server_name = client.peer.server_name.as_deref();
     let input = KeyInput {
         buffer,

@@ -1,0 +1,358 @@
+//! Where a whole request goes and why: its listener, its route, its split target and its key. Where the key leads is told by
+//! [`super::key`].
+
+use super::described::{Described, DescribedError};
+use super::nearest::nearest;
+use crate::admin::words;
+use crate::error::ProxyError;
+use crate::exchange::local_reply::Cause;
+use crate::exchange::request::{Matched, match_route};
+use crate::l4::tcp::service_of;
+use crate::routes::RouteTable;
+use crate::routing::affinity_cookie;
+use crate::routing::hash_key::{KeyInput, address_key, extract};
+use crate::routing::split::{Choice, fall};
+use crate::snapshot::ListenerTable;
+use crate::worker::Peer;
+use ringway_config::model::{
+    Actions, Config, HttpListener, KeySource, Listener, OnMissing, Protocol, Route, Service, TcpListener,
+};
+use ringway_http1::{Limits, ParseError, RequestHead, parse_request};
+use ringway_ring::hash_key;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// How a request would be routed, as far as its configuration says it.
+#[derive(Debug, Default)]
+pub(super) struct RequestExplanation {
+    listener: String,
+    client: String,
+    /// Its number from 1, and its conditions.
+    route: Option<(usize, String)>,
+    nearest: Option<String>,
+    /// Status and what is said of a response that no backend gives.
+    local_reply: Option<(u16, &'static str, String)>,
+    /// Its index.
+    pub(super) service: Option<usize>,
+    key: Option<String>,
+    /// The hash that places it.
+    pub(super) hash: Option<u64>,
+    /// The value of an affinity cookie that names its backend.
+    pub(super) held: Option<u64>,
+    steps: Vec<String>,
+}
+
+/// The listener's table, made for this once where no snapshot has one.
+enum Table<'t> {
+    Known(&'t ListenerTable),
+    Made(ListenerTable),
+}
+
+impl RequestExplanation {
+    /// `tables`: of a snapshot, in the order of its listeners. `bound`: where listeners are bound, by name.
+    pub(super) fn new(
+        config: &Config,
+        tables: Option<&[ListenerTable]>,
+        bound: &HashMap<String, SocketAddr>,
+        described: &Described,
+    ) -> Result<Self, DescribedError> {
+        let index = listener_of(config, bound, described)?;
+        let listener = &config.listeners[index];
+        let address = bound.get(&listener.name).unwrap_or(&listener.address);
+        let table = match tables {
+            Some(tables) => Table::Known(&tables[index]),
+            None => Table::Made(ListenerTable::new(listener)),
+        };
+        let table = match &table {
+            Table::Known(table) => table,
+            Table::Made(table) => table,
+        };
+        let mut this = Self { listener: listener.name.clone(), ..Self::default() };
+        let spoken = if listener.tls.is_some() { ", TLS" } else { "" };
+        this.steps.push(format!("listener {} ({address}{spoken})", listener.name));
+        match (&listener.protocol, table) {
+            (Protocol::Http(http), ListenerTable::Http(routes)) => {
+                this.http(config, (listener, http, routes), &address.to_string(), described)?;
+            }
+            (Protocol::Tcp(tcp), ListenerTable::Tcp(names)) => {
+                let service = service_of(tcp, names, described.server_name.as_deref());
+                this.session(config, service, tcp_refusal(tcp), described);
+            }
+            (Protocol::Udp(udp), _) => this.session(config, Some(udp.service), "", described),
+            _ => unreachable!("invariant: a table is made of its listener"),
+        }
+        Ok(this)
+    }
+
+    fn http(
+        &mut self,
+        config: &Config,
+        (listener, http, routes): (&Listener, &HttpListener, &RouteTable),
+        host: &str,
+        described: &Described,
+    ) -> Result<(), DescribedError> {
+        let buffer = described.head(host)?;
+        let mut peer = Peer::new(SocketAddr::new(described.from, 0));
+        peer.secure = listener.tls.is_some();
+        peer.server_name = described.server_name.as_ref().map(|name| name.to_ascii_lowercase());
+        self.client = peer.text.clone();
+        let head = match parse(http, &buffer) {
+            Ok(head) => head,
+            Err(error) => {
+                self.refuse(error);
+                return Ok(());
+            }
+        };
+        match match_route(http, routes, &peer, &buffer, &head) {
+            Ok(Matched { origin, route }) => {
+                self.note_route(&http.routes, route);
+                if origin.address != peer.ip() {
+                    self.client = origin.address.to_string();
+                    self.steps.push(format!("client {}, as the trusted hop {} says", origin.address, peer.ip()));
+                }
+                let input = KeyInput {
+                    buffer: &buffer,
+                    head: Some(&head),
+                    client: origin.address,
+                    secure: origin.secure,
+                    server_name: peer.server_name.as_deref(),
+                    connection_id: None,
+                };
+                self.target(config, &http.routes[route], &input, &head);
+            }
+            Err((cause, route)) => {
+                if let Some(route) = route {
+                    self.note_route(&http.routes, route);
+                }
+                if let Cause::Error(ProxyError::NoRoute) = cause {
+                    self.nearest = nearest(&http.routes, &buffer, &head, peer.secure);
+                    self.steps
+                        .extend(self.nearest.iter().map(|nearest| format!("no route matched; nearest: {nearest}")));
+                }
+                match cause {
+                    Cause::Error(error) => self.refuse(error),
+                    Cause::Answer(answer) => {
+                        let fields = words::text(&answer.fields);
+                        let said = format!("the route responds itself: {}", fields.trim_end().replace("\r\n", "; "));
+                        self.local_reply = Some((answer.status, "direct_response", said));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_route(&mut self, routes: &[Route], index: usize) {
+        let said = words::route(&routes[index]);
+        self.steps.push(format!("route {} of {} ({said})", index + 1, routes.len()));
+        self.route = Some((index + 1, said));
+    }
+
+    /// The service, and the key that counts there.
+    fn target(&mut self, config: &Config, route: &Route, input: &KeyInput<'_>, head: &RequestHead) {
+        let mut service = Some(route.service);
+        if let Some(split) = &route.split {
+            let mut key = Vec::new();
+            let index = match Choice::of(split, input, head, &mut key) {
+                Choice::Keyed(hash) => {
+                    self.steps.push(format!("split by the key {:?}", words::text(&key)));
+                    Some(fall(split, hash).unwrap_or(0))
+                }
+                Choice::Held(index) => {
+                    self.steps.push("split: a cookie holds the client in its target".to_owned());
+                    Some(index)
+                }
+                Choice::Chance => None,
+            };
+            service = index.map(|index| split.targets[index].service);
+            if index.is_none() {
+                let name = |service: usize| config.services[service].name.as_str();
+                let targets =
+                    split.targets.iter().map(|target| format!("{} ({})", name(target.service), target.weight));
+                let targets: Vec<String> = targets.collect();
+                self.steps.push(format!("split by chance among {}, by these weights", targets.join(", ")));
+            }
+        }
+        if let Some(actions) = route.actions.as_deref() {
+            self.note_actions(config, actions, input, head);
+        }
+        if let Some(service) = service {
+            self.note_service(config, service);
+            self.place(&config.services[service], input);
+        }
+    }
+
+    fn note_actions(&mut self, config: &Config, actions: &Actions, input: &KeyInput<'_>, head: &RequestHead) {
+        if let Some(rewrite) = &actions.rewrite {
+            let mut target = Vec::new();
+            crate::exchange::actions::write_target(rewrite, head.forward_target.of(input.buffer), &mut target);
+            self.steps.push(format!("the backend gets the target {}", words::text(&target)));
+        }
+        if let Some(mirror) = actions.mirror {
+            let service = &config.services[mirror.service].name;
+            self.steps.push(format!("service {service} gets a copy of {} % of such requests", mirror.percent));
+        }
+    }
+
+    /// A TCP session or a UDP flow.
+    fn session(&mut self, config: &Config, service: Option<usize>, refusal: &str, described: &Described) {
+        let client = described.from.to_canonical();
+        self.client = client.to_string();
+        match service {
+            None => self.local_reply = Some((0, "unknown_server_name", refusal.to_owned())),
+            Some(service) => {
+                self.note_service(config, service);
+                let name = described.server_name.as_ref().map(|name| name.to_ascii_lowercase());
+                self.place(&config.services[service], &KeyInput::of_address(client, name.as_deref(), None));
+            }
+        }
+    }
+
+    fn note_service(&mut self, config: &Config, service: usize) {
+        let of = &config.services[service];
+        self.service = Some(service);
+        self.steps.push(format!("service {} ({}), priority {}", of.name, of.policy.name(), of.priority.name()));
+        if let Some(limit) = &of.rate_limit {
+            let sources: Vec<String> = limit.key.iter().map(words::source).collect();
+            let key = if sources.is_empty() { "all requests".to_owned() } else { sources.join(", else ") };
+            self.steps.push(format!(
+                "its rate limit ({} at once, then one each {:?}; by {key}) is not asked here",
+                limit.burst, limit.interval
+            ));
+        }
+    }
+
+    /// The key, and what places a request without one.
+    fn place(&mut self, service: &Service, input: &KeyInput<'_>) {
+        let hashes = service.policy.hashes();
+        let seed = service.policy.seed();
+        if let (Some(cookie), Some(head)) = (&service.affinity_cookie, input.head) {
+            let value = affinity_cookie::find(cookie, input.buffer, head);
+            match value {
+                Some(value) if hashes => self.hash = Some(hash_key(&value.0.to_le_bytes(), seed)),
+                Some(value) => self.held = Some(value.0),
+                None => {}
+            }
+            let said = if value.is_some() { "is there, and decides" } else { "is not there: the client gets one" };
+            self.steps.push(format!("affinity cookie {} {said}", cookie.name));
+            return;
+        }
+        if !hashes {
+            self.steps.push("the policy asks for no key".to_owned());
+            return;
+        }
+        let mut bytes = Vec::new();
+        let found = service.hash_key.iter().find(|source| extract(std::slice::from_ref(source), input, &mut bytes));
+        if let Some(source) = found {
+            self.keep_key(&bytes, seed, &words::source(source));
+            return;
+        }
+        let sources: Vec<String> = service.hash_key.iter().map(|source: &KeySource| words::source(source)).collect();
+        let without = format!("no key: the request has none of {}", sources.join(", "));
+        match service.on_missing {
+            OnMissing::Reject => {
+                self.steps.push(without);
+                self.refuse(ProxyError::KeyMissing);
+            }
+            OnMissing::Random => self.steps.push(format!("{without}; any backend is drawn")),
+            OnMissing::RoundRobin => self.steps.push(format!("{without}; the next backend in turn")),
+            OnMissing::SourceIp => {
+                bytes.clear();
+                address_key(input.client, 32, 128, &mut bytes);
+                self.steps.push(without);
+                self.keep_key(&bytes, seed, "client address");
+            }
+        }
+    }
+
+    fn keep_key(&mut self, bytes: &[u8], seed: u64, source: &str) {
+        let (key, hash) = (words::text(bytes), hash_key(bytes, seed));
+        self.steps.push(format!("key {key:?} from {source}, hash {hash:016x}"));
+        (self.key, self.hash) = (Some(key), Some(hash));
+    }
+
+    fn refuse(&mut self, error: ProxyError) {
+        self.local_reply = Some((error.status(), error.reason(), error.to_string()));
+    }
+
+    /// The step that comes after all others so far.
+    pub(super) fn note(&mut self, step: String) {
+        self.steps.push(step);
+    }
+
+    /// Whether it gets as far as its service.
+    pub(super) fn is_refused(&self) -> bool {
+        self.local_reply.is_some()
+    }
+
+    /// All of it, with what its service makes of it: the verdict in words, the backend, and the explanation of its key.
+    pub(super) fn json(&self, config: &Config, verdict: &str, explanation: Value) -> Value {
+        let mut object = Map::new();
+        let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+        put("listener", json!(self.listener));
+        put("client", json!(self.client));
+        put("route", json!(self.route.as_ref().map(|(number, text)| json!({ "number": number, "conditions": text }))));
+        put("nearest", json!(self.nearest));
+        put("service", json!(self.service.map(|service| config.services[service].name.as_str())));
+        put("key", json!(self.key));
+        put("hash", json!(self.hash.map(|hash| format!("{hash:016x}"))));
+        match &self.local_reply {
+            Some((status, reason, text)) => {
+                let status = (*status > 0).then_some(*status);
+                put("status", json!(status));
+                put("reason", json!(reason));
+                let status = status.map_or_else(|| "closed".to_owned(), |status| status.to_string());
+                put("verdict", json!(format!("{status} {reason}: {text}")));
+            }
+            None => put("verdict", json!(verdict)),
+        }
+        put("steps", json!(self.steps));
+        put("explanation", explanation);
+        Value::Object(object)
+    }
+}
+
+fn parse(http: &HttpListener, buffer: &[u8]) -> Result<RequestHead, ProxyError> {
+    let limits = Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max };
+    let mut head = RequestHead::default();
+    match parse_request(buffer, &limits, &mut head) {
+        Ok(true) => Ok(head),
+        // Its last line is empty: it is not complete because it is longer than is looked at.
+        Ok(false) => Err(ProxyError::BadRequest(ParseError::HeadTooLarge)),
+        Err(error) => Err(ProxyError::BadRequest(error)),
+    }
+}
+
+fn tcp_refusal(tcp: &TcpListener) -> &'static str {
+    if tcp.names.is_empty() { "there is no service" } else { "no service has the name that the client asks for" }
+}
+
+/// The listener that gets it: the one that is named; else the only one that speaks HTTP, or the one at the port of its host.
+fn listener_of(
+    config: &Config,
+    bound: &HashMap<String, SocketAddr>,
+    described: &Described,
+) -> Result<usize, DescribedError> {
+    let names = |list: Vec<&Listener>| list.into_iter().map(|listener| listener.name.clone()).collect();
+    let position = |wanted: &Listener| config.listeners.iter().position(|listener| std::ptr::eq(listener, wanted));
+    let all: Vec<&Listener> = config.listeners.iter().collect();
+    if let Some(wanted) = &described.listener {
+        let found = config.listeners.iter().position(|listener| listener.name == *wanted);
+        return found.ok_or_else(|| DescribedError::NoListener { wanted: wanted.clone(), names: names(all) });
+    }
+    let speaks_http = |listener: &&Listener| matches!(listener.protocol, Protocol::Http(_));
+    let http: Vec<&Listener> = config.listeners.iter().filter(speaks_http).collect();
+    let port = |listener: &Listener| bound.get(&listener.name).unwrap_or(&listener.address).port();
+    let at_port = |wanted: u16| http.iter().copied().filter(|listener| port(listener) == wanted).collect::<Vec<_>>();
+    let candidates = match described.port().map(at_port) {
+        Some(at_port) if !at_port.is_empty() => at_port,
+        _ => http,
+    };
+    match candidates.as_slice() {
+        [only] => position(only).ok_or_else(|| DescribedError::SeveralListeners(names(all))),
+        [] if all.len() == 1 => Ok(0),
+        [] => Err(DescribedError::SeveralListeners(names(all))),
+        _ => Err(DescribedError::SeveralListeners(names(candidates))),
+    }
+}

@@ -241,7 +241,7 @@ fn plain(key: &str) -> String {
     key.replace("\\0", "\0")
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

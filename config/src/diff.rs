@@ -189,7 +189,20 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             }
         },
     );
-    let bare = |service: &Service| Service { backends: Vec::new(), ..service.clone() };
+    if old.spread != new.spread {
+        let keys = new.spread.iter().map(|spread| format!("{:016x} over {}", spread.hash, spread.owners));
+        let keys = keys.collect::<Vec<_>>().join(", ");
+        changes
+            .push(format!("service {name:?}: keys spread by hand: {}", if keys.is_empty() { "none" } else { &keys }));
+    }
+    // Where keys are spread by hand alone, none becomes hot by itself.
+    let by_itself = |service: &Service| service.hot_keys.filter(|hot| hot.enter.is_finite());
+    let bare = |service: &Service| Service {
+        backends: Vec::new(),
+        spread: Vec::new(),
+        hot_keys: by_itself(service),
+        ..service.clone()
+    };
     if bare(old) != bare(new) {
         changes.push(format!("service {name:?} changed"));
     }

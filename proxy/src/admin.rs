@@ -1,6 +1,7 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
 mod access;
+mod changes;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
@@ -11,6 +12,7 @@ mod peak_share;
 pub(crate) mod plan;
 mod reply;
 mod serve;
+mod shown;
 mod status;
 mod words;
 

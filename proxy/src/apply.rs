@@ -2,6 +2,7 @@
 
 mod access_log;
 pub(crate) mod bind;
+pub(crate) mod change;
 mod commit;
 pub(crate) mod control;
 mod drain;
@@ -12,6 +13,7 @@ mod listeners;
 mod movements;
 pub(crate) mod outcome;
 pub(crate) mod overload_driver;
+pub(crate) mod overrides;
 mod prepare;
 pub(crate) mod reload;
 pub(crate) mod source;

@@ -82,6 +82,7 @@ fn service_model(
         queue: model::Queue { length_max: queue.length_max.value.0 as u32, timeout: queue.timeout.value },
         affinity_cookie,
         hot_keys,
+        spread: Vec::new(),
         shed: balance.shed.as_ref().map(|at| ShedParams {
             target: at.value.target.value.0,
             share_max: f64::from(at.value.max.value.0) / 100.0,

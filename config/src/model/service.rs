@@ -7,6 +7,17 @@ use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyPar
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// A key that several backends serve for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread {
+    /// Its hash.
+    pub hash: u64,
+    /// How many backends.
+    pub owners: u16,
+    /// Until when.
+    pub until: std::time::Instant,
+}
+
 /// A group of backends with one balancing policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
@@ -30,6 +41,8 @@ pub struct Service {
     pub affinity_cookie: Option<AffinityCookie>,
     /// When keys are hot, or that none are.
     pub hot_keys: Option<HotParams>,
+    /// Keys that are spread over several backends for a time: no file says that, but an operator at run time.
+    pub spread: Vec<Spread>,
     /// Shedding, or none.
     pub shed: Option<ShedParams>,
     /// What is spoken with backends.

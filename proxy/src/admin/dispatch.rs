@@ -6,14 +6,16 @@ use super::foreign::reject_foreign;
 use super::live::Live;
 use super::page::{self, File};
 use super::reply::{Reply, error, json_value, text};
-use super::{explain, metrics, reply, status};
+use super::{changes, explain, metrics, shown, status};
+use crate::ambient;
+use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::ReloadError;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +32,12 @@ enum Resource {
     Page(&'static File),
     Reload,
     Whoami,
+    Backend,
+    HotKeys,
+    Overrides,
 }
 
-/// Every path, what is there, and the methods that it takes.
+/// Every path, what is there, and the methods that it takes. A name in braces stands for a segment of any name, percent-encoded.
 const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
@@ -43,6 +48,9 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/readyz", Resource::Readyz, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
     ("/whoami", Resource::Whoami, READ),
+    ("/services/{service}/backends/{backend}", Resource::Backend, &[Method::POST]),
+    ("/services/{service}/hot-keys", Resource::HotKeys, &[Method::POST]),
+    ("/overrides", Resource::Overrides, &[Method::GET, Method::HEAD, Method::DELETE]),
 ];
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -56,7 +64,7 @@ impl Resource {
         match self {
             Self::Healthz | Self::Readyz | Self::Whoami | Self::Page(_) => Level::Open,
             Self::Reload => Level::Reload,
-            // It is sent because it is long; nothing changes by it.
+            // A body says what is to be explained, and nothing changes.
             Self::Explain => Level::Read,
             _ if READ.contains(method) => Level::Read,
             _ => Level::Operate,
@@ -75,10 +83,10 @@ where
         return rejected;
     }
     let path = request.uri().path();
-    let found = PATHS.iter().find(|(known, ..)| *known == path).copied();
-    let found = found.or_else(|| page::file(path).map(|file| (file.path, Resource::Page(file), READ)));
+    let found = PATHS.iter().find_map(|(known, resource, methods)| Some((names(known, path)?, *resource, *methods)));
+    let found = found.or_else(|| page::file(path).map(|file| (Vec::new(), Resource::Page(file), READ)));
     // What is not there, or not by this method, is told to whoever may read.
-    let asked = found.filter(|(.., methods)| methods.contains(request.method()));
+    let asked = found.as_ref().filter(|(.., methods)| methods.contains(request.method()));
     let level = asked.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
     let caller = Caller::of(control, peer, request.headers());
     if level > Level::Open
@@ -87,11 +95,15 @@ where
         denial.note(control, peer);
         return denied(denial, request.method());
     }
-    let Some((_, resource, methods)) = found else {
+    let Some((names, resource, methods)) = found else {
         return error(StatusCode::NOT_FOUND, &paths());
     };
     if !methods.contains(request.method()) {
         return wrong_method(methods);
+    }
+    let changes = matches!(resource, Resource::Backend | Resource::HotKeys) || request.method() == Method::DELETE;
+    if let (true, Ok(caller)) = (changes, &caller) {
+        return change(control, caller, resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::page(control)),
@@ -101,41 +113,60 @@ where
         Resource::Readyz => text(StatusCode::OK, "text/plain", "ready\n"),
         Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
-        Resource::Live => look(live, peer, &request),
-        Resource::Events => events(control),
+        Resource::Live => shown::look(live, peer, &request),
+        Resource::Events => shown::events(control),
         Resource::Page(file) => page::serve(file),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
+        Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
+        // Those who change something are known by now.
+        Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
     }
 }
 
-/// Begins a stream of what is shown live, for as long as who asks may read.
-fn look<B>(live: &Arc<Live>, peer: &Peer, request: &Request<B>) -> Reply {
-    let query = request.uri().query().unwrap_or_default();
-    let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
-    let service = service.map(|name| String::from_utf8_lossy(&unescape(name)).into_owned());
-    let (peer, fields) = (peer.clone(), request.headers().clone());
-    let still_may = move |control: &ControlHandle| {
-        Caller::of(control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok())
+/// The segments of a path in place of names in braces; `None`: it is another path.
+fn names(known: &str, path: &str) -> Option<Vec<String>> {
+    let (mut known, mut asked, mut names) = (known.split('/'), path.split('/'), Vec::new());
+    loop {
+        match (known.next(), asked.next()) {
+            (None, None) => return Some(names),
+            (Some(name), Some(segment)) if name.starts_with('{') => {
+                let decoded: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+                names.push(String::from_utf8_lossy(&decoded).into_owned());
+            }
+            (Some(word), Some(segment)) if word == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Changes something that runs.
+async fn change<B>(
+    control: &ControlHandle,
+    caller: &Caller,
+    resource: Resource,
+    names: &[String],
+    request: Request<B>,
+) -> Reply
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() == Method::DELETE {
+        return changes::change(control, caller, Ok(Wish::Clear)).await;
+    }
+    let body = match read_json(request.into_body()).await {
+        Ok(body) => body,
+        Err(reply) => return reply,
     };
-    match live.look(service, Box::new(still_may)) {
-        Some(stream) => reply::stream(stream),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "too many look at this proxy already: close a page"),
-    }
+    let wish = match (resource, names) {
+        (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
+        (_, [service, ..]) => changes::of_key(control, service, &body),
+        _ => Err("there is no name in the path".to_owned()),
+    };
+    changes::change(control, caller, wish).await
 }
 
-/// What has happened lately, oldest first.
-fn events(control: &ControlHandle) -> Reply {
-    let entries = control.journal().entries();
-    let numbered = entries.into_iter().map(|(number, entry)| {
-        let mut entry = Value::clone(&entry);
-        entry["number"] = number.into();
-        entry
-    });
-    json_value(StatusCode::OK, &json!({ "events": numbered.collect::<Vec<_>>() }))
-}
-
-/// The method is not one of these.
 fn wrong_method(methods: &[Method]) -> Reply {
     let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {}", methods[0]));

@@ -1,8 +1,10 @@
 //! `/status`: what is in force and how it does, as JSON. Documented in docs/operations.md; fields are only ever added.
 
+use super::changes;
 use super::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
+use crate::apply::overrides::Overrides;
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::{Priority, Protocol};
 use ringway_health::ServiceHealth;
@@ -16,7 +18,9 @@ use std::time::Instant;
 pub(super) fn status(control: &ControlHandle) -> Value {
     let snapshot = control.snapshot();
     let now = ambient::now();
-    let services: Vec<Value> = snapshot.services.iter().map(|service| service_status(control, service, now)).collect();
+    let overrides = control.overrides();
+    let services = snapshot.services.iter().map(|service| service_status(control, service, &overrides, now));
+    let services: Vec<Value> = services.collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -67,11 +71,16 @@ fn certificates(snapshot: &Snapshot) -> Vec<Value> {
     certificates.collect()
 }
 
-fn service_status(control: &ControlHandle, service: &Service, now: Instant) -> Value {
+fn service_status(control: &ControlHandle, service: &Service, overrides: &Overrides, now: Instant) -> Value {
     let shares = service.backend_set.shares();
     let health = service.live.health();
     let backends: Vec<Value> = (0..service.backends.len())
-        .map(|index| backend_status(control, service, &health, index, shares[index], now))
+        .map(|index| {
+            let mut status = backend_status(control, service, &health, index, shares[index], now);
+            let key = (service.config.name.clone(), service.backends[index].config.id.clone());
+            status["override"] = overrides.backends.get(&key).map_or(Value::Null, changes::of_status);
+            status
+        })
         .collect();
     let (moved, moved_generation) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
     let (compared, would_move) = control.counters().shadow_counts(&service.config.name);

@@ -26,7 +26,7 @@ impl Control {
         drop(old);
         tracing::info!(generation, changes = %diff, "configuration applied");
         movements::log(&moved);
-        Applied { generation, diff, moved }
+        Applied { generation, diff, moved, overridden: Vec::new() }
     }
 
     /// Has the lock until the change is in force. What was in force before is only lent: it cannot be freed under the lock.

@@ -3,6 +3,7 @@
 use super::access_log::AccessWriter;
 use super::listeners::Listeners;
 use super::outcome::LastReload;
+use super::overrides::{Overlaid, Overrides};
 use super::source::Source;
 use super::topology::TopologySource;
 use crate::ambient;
@@ -34,6 +35,8 @@ pub(crate) struct Control {
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     /// Held while a configuration is read and put into force, as long as that takes.
     changing: Mutex<()>,
+    /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
+    over: Mutex<(Overrides, Overlaid)>,
     /// Held for moments: the status is asked for while a configuration is built.
     state: Mutex<State>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -68,6 +71,7 @@ impl Control {
             shared,
             commands,
             changing: Mutex::new(()),
+            over: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),
                 last_reload: LastReload::default(),
@@ -79,6 +83,10 @@ impl Control {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn over(&self) -> MutexGuard<'_, (Overrides, Overlaid)> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {

@@ -1,7 +1,9 @@
 //! What the admin listener may ask of the control side, and no more: to read what is in force, and to reload.
 
+use super::change::{ChangeError, Wish};
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError};
+use super::overrides::{Author, Overrides};
 use super::topology::TopologyStatus;
 use crate::ambient;
 use crate::dispatcher::Fullness;
@@ -113,6 +115,16 @@ impl ControlHandle {
         }
         *logged = Some(now);
         Some(std::mem::take(others))
+    }
+
+    /// Changes something at run time. Takes as long as a build does.
+    pub(crate) fn change_blocking(&self, wish: &Wish, author: &Author) -> Result<Applied, ChangeError> {
+        self.0.change(wish, author)
+    }
+
+    /// What has been changed at run time.
+    pub(crate) fn overrides(&self) -> Overrides {
+        self.0.over().0.clone()
     }
 
     /// Reads the source again and applies it. Takes as long as a build does.

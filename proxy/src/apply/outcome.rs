@@ -17,6 +17,8 @@ pub struct Applied {
     pub diff: Diff,
     /// What moved of each changed service's key space.
     pub moved: Vec<(String, Movement)>,
+    /// Fields that the file has otherwise, and what was changed at run time that stands instead.
+    pub overridden: Vec<String>,
 }
 
 /// Why a configuration is not applied. Nothing has changed.
@@ -92,6 +94,7 @@ impl LastReload {
                 json["generation"] = json!(applied.generation);
                 json["changes"] = json!(applied.diff.changes);
                 json["needs_restart"] = json!(applied.diff.needs_restart);
+                json["overridden"] = json!(applied.overridden);
                 json["moved"] = applied
                     .moved
                     .iter()
@@ -127,7 +130,12 @@ mod tests {
 
     fn applied(changes: &[&str]) -> Result<Applied, ReloadError> {
         let changes = changes.iter().map(|&change| change.into()).collect();
-        Ok(Applied { generation: 7, diff: Diff { changes, ..Diff::default() }, moved: Vec::new() })
+        Ok(Applied {
+            generation: 7,
+            diff: Diff { changes, ..Diff::default() },
+            moved: Vec::new(),
+            overridden: Vec::new(),
+        })
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
-use crate::snapshot::journal::Happening;
-use ringway_config::Diff;
+use crate::snapshot::journal::{Happening, percents};
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
 use std::sync::MutexGuard;
@@ -23,6 +22,11 @@ impl Control {
         self.source.report(outcome.as_ref().map(|_| self.current.load().ring_digests()));
         drop(changing);
         count(ReloadResult::of(&outcome));
+        for line in outcome.iter().flat_map(|applied| &applied.overridden) {
+            tracing::warn!(
+                "{line}: it was changed at run time, and stays so until the process ends or `ringway overrides --clear`"
+            );
+        }
         match &outcome {
             Ok(applied) if applied.diff.is_empty() => {
                 tracing::info!(generation = applied.generation, "configuration unchanged")
@@ -41,15 +45,14 @@ impl Control {
         let result = ReloadResult::of(outcome);
         let (text, changes, moved) = match outcome {
             Ok(applied) if applied.diff.is_empty() => return,
-            Ok(Applied { generation, diff, moved }) => {
+            Ok(Applied { generation, diff, moved, .. }) => {
                 let revision = self.topology.get().map(|topology| topology().revision);
                 let revision = revision.map(|revision| format!(", revision {revision} of the topology"));
                 let restart = diff.needs_restart.iter().map(|line| format!("{line} (needs a restart)"));
-                let moved = moved.iter().filter(|(_, movement)| movement.moved > 0.0);
                 (
                     format!("generation {generation}{}", revision.unwrap_or_default()),
                     diff.changes.iter().cloned().chain(restart).collect(),
-                    moved.map(|(service, movement)| (service.clone(), movement.moved * 100.0)).collect(),
+                    percents(moved),
                 )
             }
             Err(error) => (error.to_string(), Vec::new(), Vec::new()),
@@ -67,11 +70,9 @@ impl Control {
     }
 
     /// The lock is held before and after: a source reads nothing else meanwhile.
-    fn put(&self, config: Config, _changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
-        Ok(match self.prepare(config)? {
-            Some(change) => self.commit(change),
-            None => Applied { generation: self.current.load().generation, diff: Diff::default(), moved: Vec::new() },
-        })
+    fn put(&self, config: Config, changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
+        let overrides = self.over().0.clone();
+        self.put_over(config, overrides, changing)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The last things that have happened to this proxy: reloads, health, overload, changes at run time. For an operator who comes late.
 
 use crate::ambient;
+use ringway_ring::Movement;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +89,12 @@ impl Happening {
         }
         Value::Object(entry)
     }
+}
+
+/// What has moved of services' keys, in percent, where anything has.
+pub(crate) fn percents(moved: &[(String, Movement)]) -> Vec<(String, f64)> {
+    let moved = moved.iter().filter(|(_, movement)| movement.moved > 0.0);
+    moved.map(|(service, movement)| (service.clone(), movement.moved * 100.0)).collect()
 }
 
 fn cut(text: &str) -> String {

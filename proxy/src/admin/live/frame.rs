@@ -27,7 +27,13 @@ impl Frames {
             .retain(|name, (known, ..)| snapshot.service(name).is_some_and(|service| Arc::ptr_eq(service, known)));
         if let Some(service) = followed.and_then(|name| snapshot.service(name)) {
             let shares = self.shares(service);
-            let view = ServiceView { service, window, shares: &shares, unix_seconds: unix_seconds() };
+            let view = ServiceView {
+                service,
+                window,
+                shares: &shares,
+                overrides: &control.overrides(),
+                unix_seconds: unix_seconds(),
+            };
             frame.insert("service".into(), view.json());
         }
         Value::Object(frame)
@@ -73,7 +79,7 @@ fn proxy(control: &ControlHandle, snapshot: &Snapshot, window: &Window, at: f64)
     let overload = control.overload();
     let known = json!({
         "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
-        "started": (at - control.uptime().as_secs_f64()).round(),
+        "started": (at - control.uptime().as_secs_f64()).round() as i64,
         "generation": snapshot.generation, "draining": control.is_draining(), "workers": control.workers(),
         "connections": control.connections(), "overload": overload.stage().name(), "window_seconds": WINDOW.as_secs(),
         "last_reload": control.last_reload().json(),
@@ -92,7 +98,7 @@ fn proxy(control: &ControlHandle, snapshot: &Snapshot, window: &Window, at: f64)
         // An age grows each second; when it was is a fact.
         of_topology.remove("age_seconds");
         if let Some(age) = topology.age {
-            of_topology.insert("heard_at".into(), json!((at - age.as_secs_f64()).round()));
+            of_topology.insert("heard_at".into(), json!((at - age.as_secs_f64()).round() as i64));
         }
         proxy.insert("topology".into(), Value::Object(of_topology));
     }

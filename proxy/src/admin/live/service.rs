@@ -4,6 +4,7 @@ use super::numbers::{fields, put, rounded};
 use super::window::Window;
 use crate::admin::peak_share::peak_share;
 use crate::ambient;
+use crate::apply::overrides::Overrides;
 use crate::snapshot::Service;
 use ringway_health::{PanicMode, ServiceHealth};
 use ringway_ring::{FULL_SHARE, Slot};
@@ -17,6 +18,8 @@ pub(super) struct ServiceView<'a> {
     pub(super) window: &'a Window,
     /// Of the keys, in slot order.
     pub(super) shares: &'a [f64],
+    /// What has been changed at run time.
+    pub(super) overrides: &'a Overrides,
     /// Now.
     pub(super) unix_seconds: f64,
 }
@@ -64,9 +67,12 @@ impl ServiceView<'_> {
         if let Some(zone) = &backend.config.zone {
             shown.insert("zone".into(), json!(zone));
         }
+        if let Some(text) = overridden(self.overrides, &self.service.config.name, &backend.config.id) {
+            shown.insert("override".into(), json!(text));
+        }
         let Some(view) = view else { return shown };
         put(&mut shown, "ejections", f64::from(view.ejections));
-        let at = |ago: Duration| json!((self.unix_seconds - ago.as_secs_f64()).round());
+        let at = |ago: Duration| json!((self.unix_seconds - ago.as_secs_f64()).round() as i64);
         if let Some((kind, ago)) = view.last_change {
             shown.insert("since".into(), at(ago));
             shown.insert("reason".into(), json!(kind.to_string()));
@@ -74,7 +80,7 @@ impl ServiceView<'_> {
             shown.insert("reason".into(), json!(failure.to_string()));
         }
         if let Some(left) = view.ejected_for {
-            shown.insert("ejected_until".into(), json!((self.unix_seconds + left.as_secs_f64()).round()));
+            shown.insert("ejected_until".into(), json!((self.unix_seconds + left.as_secs_f64()).round() as i64));
         }
         shown
     }
@@ -110,6 +116,16 @@ fn arithmetic(members: &[(u32, bool)], weight: u64, healthy: u64, threshold: u32
         return format!("{up} of {} healthy = {percent} % < {threshold} %", members.len());
     }
     format!("{healthy} of {weight} in weight healthy = {percent} % < {threshold} %")
+}
+
+/// What has been changed of a backend at run time, and by whom.
+fn overridden(overrides: &Overrides, service: &str, backend: &str) -> Option<String> {
+    let of = overrides.backends.get(&(service.to_owned(), backend.to_owned()))?;
+    let drain = of.drain.as_ref().map(|set| format!("drain {} by {}", set.value, set.by));
+    let maintenance = of.maintenance.as_ref().map(|set| format!("maintenance {} by {}", set.value, set.by));
+    let weight = of.weight.as_ref().map(|set| format!("weight {} by {}", set.value, set.by));
+    let set: Vec<String> = [drain, maintenance, weight].into_iter().flatten().collect();
+    (!set.is_empty()).then(|| set.join(", "))
 }
 
 fn level_name(level: u8) -> String {

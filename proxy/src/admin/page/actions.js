@@ -85,7 +85,7 @@ export class Actions {
   weight(service, row) {
     return this.perform({ title: `Change the weight of ${row.id}?`, confirm: 'Change', lines: [
       `It is ${row.weight} now. Keys move to or from ${row.id} alone; those of other backends of ${service} stay.`, LASTS],
-      field: { label: 'Weight', value: row.weight, attributes: { inputmode: 'numeric', autocomplete: 'off' }, check: whole(0, 65535) } },
+      field: { label: 'Weight', value: row.weight, attributes: { inputmode: 'numeric', autocomplete: 'off' }, check: whole(0, 1600) } },
       'POST', this.path(service, row.id), (answer) => ({ weight: Number(answer) }));
   }
 

@@ -20,7 +20,7 @@ function candidates() {
   });
 }
 
-const routeText = (route) => (route === null || route === undefined ? 'none matched' : `number ${route.number}${route.name ? ` (${route.name})` : ''}`);
+const routeText = (route) => (route === null || route === undefined ? 'none matched' : [`number ${route.number}`, route.name ?? route.conditions].filter(Boolean).join(': '));
 const keyText = (key) => (typeof key === 'string' ? JSON.stringify(key).slice(1, -1) : key === null || key === undefined ? undefined : JSON.stringify(key));
 
 export class Explain {

@@ -91,7 +91,7 @@ function ofUrl({ method, url, headers, data, get }) {
 export function parseRequest(text) {
   const trimmed = text.trim();
   if (!trimmed) throw new Error('paste a request line, a request with its headers, or a curl command');
-  if (/^(\$\s+)?curl\s/.test(trimmed)) return curl(trimmed.replace(/^\$\s+/, ''));
+  if (/^(\$\s+)?curl(\s|$)/.test(trimmed)) return curl(trimmed.replace(/^\$\s+/, ''));
   const [head, ...rest] = trimmed.split(/\r?\n\r?\n/);
   const [line, ...fields] = head.split(/\r?\n/);
   const [, method, target] = /^(?:([A-Za-z-]+)\s+)?(\S+)(?:\s+HTTP\/[\d.]+)?$/i.exec(line.trim()) ?? [];

@@ -1,6 +1,6 @@
 //! Hot keys and shedding: loads are sampled often, and a step of both is taken a few times a second.
 
-use crate::snapshot::{Service, ServiceLive};
+use crate::snapshot::{HotTable, Service};
 use ringway_ring::{FULL_SHARE, HotParams, ShedController, ShedParams};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ impl LoadControl {
             self.step_shedding(service, &params);
         }
         if let Some(params) = hot {
-            step_hot_keys(&service.live, &params, service.backend_set.eligible_members());
+            step_hot_keys(service, &params, now);
         }
         Some(self.next_step)
     }
@@ -82,10 +82,16 @@ impl LoadControl {
     }
 }
 
-fn step_hot_keys(live: &ServiceLive, params: &HotParams, members: usize) {
+/// The keys that are hot, and those that an operator has spread.
+fn step_hot_keys(service: &Service, params: &HotParams, now: Instant) {
+    let live = &service.live;
     let mut keys = live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    if keys.update(params, members) {
-        let table = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
+    keys.update(params, service.backend_set.eligible_members());
+    let mut table: HotTable = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
+    drop(keys);
+    let spread = service.config.spread.iter().filter(|spread| spread.until > now);
+    table.extend(spread.map(|spread| (spread.hash, spread.owners)));
+    if *live.hot_table.load() != table {
         live.hot_table.store(Arc::new(table));
     }
 }

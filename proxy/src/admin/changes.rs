@@ -1,0 +1,143 @@
+//! What an operator changes while the proxy runs: backends, keys that are spread, and all of it back to the file.
+
+use super::access::Caller;
+use super::reply::{Reply, error, json_value};
+use crate::ambient;
+use crate::apply::change::{ChangeError, Wish};
+use crate::apply::handle::ControlHandle;
+use crate::apply::outcome::{Applied, ReloadError};
+use crate::apply::overrides::{Author, BackendChange, BackendOverride, Overrides, Set};
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What holds of every change that is made here.
+const NOTE: &str = "lasts until the process ends";
+
+/// Makes a change, and says what came of it.
+pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Result<Wish, String>) -> Reply {
+    let wish = match wish {
+        Ok(wish) => wish,
+        Err(problem) => return error(StatusCode::UNPROCESSABLE_ENTITY, &problem),
+    };
+    let author = Author { by: caller.by.clone(), at: ambient::time_of_day() };
+    let changing = control.clone();
+    let done = tokio::task::spawn_blocking(move || changing.change_blocking(&wish, &author)).await;
+    let outcome = match done {
+        Ok(outcome) => outcome,
+        Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "the change has ended before its time"),
+    };
+    match outcome {
+        Ok(applied) => json_value(StatusCode::OK, &made(&applied)),
+        Err(problem) => error(code(&problem), &problem.to_string()),
+    }
+}
+
+fn made(applied: &Applied) -> Value {
+    let moved = applied.moved.iter();
+    let moved: Vec<Value> =
+        moved.map(|(service, moved)| json!({ "service": service, "percent": moved.moved * 100.0 })).collect();
+    json!({
+        "generation": applied.generation, "changes": applied.diff.changes, "moved": moved,
+        "overridden": applied.overridden, "note": NOTE,
+    })
+}
+
+fn code(problem: &ChangeError) -> StatusCode {
+    match problem {
+        ChangeError::NoService { .. } | ChangeError::NoBackend { .. } => StatusCode::NOT_FOUND,
+        ChangeError::Fleet(_) | ChangeError::Refused(ReloadError::Draining | ReloadError::NoFile) => {
+            StatusCode::CONFLICT
+        }
+        ChangeError::Absurd(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ChangeError::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What is to become of a backend: `{ "drain": true, "weight": null }`.
+pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<Wish, String> {
+    let fields = fields(body, &["drain", "maintenance", "weight"])?;
+    let boolean = |name: &str| match fields.get(name) {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(Value::Bool(value)) => Ok(Some(Some(*value))),
+        Some(_) => Err(format!("`{name}` is true, false, or null (as in the file)")),
+    };
+    let weight = match fields.get("weight") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(value) => {
+            let weight = value.as_u64().and_then(|weight| u32::try_from(weight).ok());
+            Some(Some(weight.ok_or("`weight` is a whole number from 0 to 1600, or null (as in the file)")?))
+        }
+    };
+    let change = BackendChange { drain: boolean("drain")?, maintenance: boolean("maintenance")?, weight };
+    if change == BackendChange::default() {
+        return Err("write what is to change: `drain`, `maintenance`, `weight`".into());
+    }
+    Ok(Wish::Backend { service: service.to_owned(), backend: backend.to_owned(), change })
+}
+
+/// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`.
+pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Result<Wish, String> {
+    let fields = fields(body, &["key", "hash", "owners", "for_seconds"])?;
+    let seed = control.snapshot().service(service).map_or(0, |service| service.seed());
+    let hash = match (fields.get("key"), fields.get("hash")) {
+        (Some(Value::String(key)), None) => ringway_ring::hash_key(key.as_bytes(), seed),
+        (None, Some(Value::String(hex))) if hex.len() == 16 => {
+            u64::from_str_radix(hex, 16).map_err(|_| "`hash` is 16 hex digits".to_owned())?
+        }
+        _ => return Err("write `key`, or `hash` (16 hex digits)".into()),
+    };
+    let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+    let owners = number("owners").and_then(|owners| u16::try_from(owners).ok()).ok_or("`owners` is a whole number")?;
+    let seconds = number("for_seconds").ok_or("`for_seconds` is a whole number")?;
+    Ok(Wish::Spread { service: service.to_owned(), hash, owners, duration: Duration::from_secs(seconds) })
+}
+
+/// The fields of a body; those that nobody knows are none that are passed over.
+fn fields<'b>(body: &'b Value, known: &[&str]) -> Result<&'b Map<String, Value>, String> {
+    let fields = body.as_object().ok_or_else(|| format!("write an object with `{}`", known.join("`, `")))?;
+    match fields.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => Err(format!("there is no field {unknown:?}; there are `{}`", known.join("`, `"))),
+        None => Ok(fields),
+    }
+}
+
+/// All runtime changes in force.
+pub(super) fn overrides(overrides: &Overrides, now: Instant) -> Value {
+    let backends = overrides.backends.iter().flat_map(|((service, backend), of)| {
+        let drain = of.drain.as_ref().map(|set| entry("drain", set, json!(set.value)));
+        let maintenance = of.maintenance.as_ref().map(|set| entry("maintenance", set, json!(set.value)));
+        let weight = of.weight.as_ref().map(|set| entry("weight", set, json!(set.value)));
+        [drain, maintenance, weight].into_iter().flatten().map(move |mut entry| {
+            entry["service"] = json!(service);
+            entry["backend"] = json!(backend);
+            entry
+        })
+    });
+    let spreads = overrides.spreads.iter().map(|((service, hash), set)| {
+        let mut entry = entry("owners", set, json!(set.value.owners));
+        entry["service"] = json!(service);
+        entry["hash"] = json!(format!("{hash:016x}"));
+        entry["seconds_left"] = json!(set.value.until.saturating_duration_since(now).as_secs_f64());
+        entry
+    });
+    json!({ "overrides": backends.chain(spreads).collect::<Vec<_>>(), "note": NOTE })
+}
+
+/// What was changed of a backend, in the status.
+pub(super) fn of_status(of: &BackendOverride) -> Value {
+    json!({
+        "drain": of.drain.as_ref().map(|set| set.value), "maintenance": of.maintenance.as_ref().map(|set| set.value),
+        "weight": of.weight.as_ref().map(|set| set.value),
+    })
+}
+
+fn entry<T>(field: &str, set: &Set<T>, value: Value) -> Value {
+    json!({ "field": field, "value": value, "by": set.by, "unix_seconds": unix_seconds(set.at) })
+}
+
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -4,11 +4,15 @@ mod admin;
 mod control;
 mod demo;
 mod explain;
+mod live;
 mod operate;
 mod plan;
 mod run;
 mod save;
+mod status;
+mod table;
 mod terminal;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -52,6 +56,10 @@ enum Command {
     /// Say where a key or a whole request goes, and which backends are next: by a file, or as a running proxy sees it, with the
     /// reasons.
     Explain(explain::ExplainArguments),
+    /// Say how a running proxy does: its services, or the backends of one.
+    Status(status::StatusArguments),
+    /// The same, drawn anew each second; `q` ends it.
+    Top(top::TopArguments),
     /// Say what share of each service's keys and of each route's requests a change would move, from whom to whom: exit 1
     /// past --max-move.
     Plan {
@@ -107,6 +115,8 @@ fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Check { file, json, no_files } => check(&file, json, !no_files),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
         Command::Backend(arguments) => operate::backend(&arguments),

@@ -2,7 +2,9 @@
 //! much of it was written by others.
 
 use ringway_config::plain::Plain;
-use std::io::{self, IsTerminal, Write};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+use std::io::{self, IsTerminal, Read, Write};
+use tokio::sync::mpsc;
 
 /// Standard output.
 #[allow(clippy::disallowed_methods, reason = "this is where it is made fit for a terminal")]
@@ -26,4 +28,74 @@ pub(crate) fn write_as_written(text: &str) -> io::Result<()> {
 /// Logs: on a terminal, the subscriber escapes them itself, and colours them.
 pub(crate) fn install_logs() {
     ringway_telemetry::logs::install(stderr);
+}
+
+/// Whether somebody sits before standard output and standard input.
+#[allow(clippy::disallowed_methods, reason = "what it is is asked, nothing is written")]
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal() && io::stdin().is_terminal()
+}
+
+/// Columns and rows of standard output; of what is no terminal, what `COLUMNS` says, or else many.
+#[allow(clippy::disallowed_methods, reason = "how wide it is is asked, nothing is written")]
+pub(crate) fn size() -> (usize, usize) {
+    if let Ok(size) = termios::tcgetwinsize(io::stdout())
+        && size.ws_col > 0
+    {
+        return (usize::from(size.ws_col), usize::from(size.ws_row));
+    }
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    (columns.filter(|&columns| columns > 0).unwrap_or(200), usize::MAX)
+}
+
+/// Draws over what is there, as much as there is room for. The lines are fit for a terminal, each of them once more.
+#[allow(clippy::disallowed_methods, reason = "the escapes around the lines are our own")]
+pub(crate) fn draw_screen(text: &str, width: usize, height: usize) -> io::Result<()> {
+    let mut screen = String::from("\x1b[H");
+    for line in text.lines().take(height.saturating_sub(1)) {
+        screen.push_str(&crate::table::cut(&ringway_config::plain::line(line), width));
+        screen.push_str("\x1b[K\r\n");
+    }
+    screen.push_str("\x1b[J");
+    let mut out = io::stdout().lock();
+    out.write_all(screen.as_bytes())?;
+    out.flush()
+}
+
+/// Keys as they are pressed. The terminal is as before once it is dropped.
+pub(crate) struct Keys {
+    before: Termios,
+    pressed: mpsc::Receiver<u8>,
+}
+
+impl Keys {
+    /// Takes standard input, a terminal, for itself.
+    pub(crate) fn new() -> io::Result<Self> {
+        let before = termios::tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
+        termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        let (sender, pressed) = mpsc::channel(16);
+        // It ends with the process: a read of a terminal cannot be called off.
+        std::thread::Builder::new().name("keys".into()).spawn(move || {
+            for key in io::stdin().bytes() {
+                if key.is_err() || sender.blocking_send(key.unwrap_or_default()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { before, pressed })
+    }
+
+    /// The next key; `None`: there will be no more.
+    pub(crate) async fn next(&mut self) -> Option<u8> {
+        self.pressed.recv().await
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no more.
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
 }

@@ -141,6 +141,8 @@ pub struct MemberView {
     pub share: u16,
     /// Failures of live traffic in a row.
     pub consecutive_failures: u32,
+    /// Ejections in a row: a time of peace forgets them.
+    pub ejections: u32,
     /// What is left of its ejection.
     pub ejected_for: Option<Duration>,
     /// Percent of its weight that its checks and its agent ask for.
@@ -386,6 +388,7 @@ impl MemberState {
             state,
             share: self.share,
             consecutive_failures: self.failures.max(self.local_failures),
+            ejections: self.ejections,
             percent: self.percent(),
             last_change: self.last_change.map(|(kind, at)| (kind, now.saturating_duration_since(at))),
             ejected_for: self.ejected_until.map(|until| until.saturating_duration_since(now)),

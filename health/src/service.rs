@@ -2,6 +2,7 @@
 
 use crate::due::Due;
 use crate::event::{Event, EventKind};
+use crate::levels::LevelHealth;
 use crate::member::{MemberKey, MemberRef, MemberState};
 use crate::params::Params;
 use crate::recurring::Recurring;
@@ -55,6 +56,8 @@ pub struct ServiceHealth {
     random: u64,
     started: bool,
     panic: bool,
+    /// Levels of which too little is healthy.
+    lacking: Vec<LevelHealth>,
     /// Shares of the levels, most preferred first.
     levels: Vec<(u8, f64)>,
     events: VecDeque<Event>,
@@ -77,6 +80,7 @@ impl ServiceHealth {
             random: seed,
             started: false,
             panic: false,
+            lacking: Vec::new(),
             levels: Vec::new(),
             events: VecDeque::new(),
             changed: true,

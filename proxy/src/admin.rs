@@ -5,14 +5,18 @@ mod changes;
 mod dispatch;
 pub(crate) mod explain;
 mod foreign;
+mod live;
 mod metrics;
+mod page;
 mod peak_share;
 pub(crate) mod plan;
 mod query;
 mod reply;
 mod serve;
 mod sessions;
+mod shown;
 mod status;
 mod words;
 
+pub(crate) use live::Live;
 pub(crate) use serve::{Socket, serve};

@@ -84,12 +84,14 @@ impl Proxy {
         reload::declare_metrics();
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));
         tokio::spawn(overload_driver::drive(control.shared()));
+        let operators = ControlHandle::new(Arc::clone(&control));
+        let live = admin::Live::new(operators.clone());
         if let Some(socket) = admin {
-            tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), admin::Socket::Tcp(socket)));
+            tokio::spawn(admin::serve(operators.clone(), Arc::clone(&live), admin::Socket::Tcp(socket)));
         }
         let mut file = None;
         if let Some((socket, of_socket)) = local {
-            tokio::spawn(admin::serve(ControlHandle::new(Arc::clone(&control)), admin::Socket::Unix(socket)));
+            tokio::spawn(admin::serve(operators, live, admin::Socket::Unix(socket)));
             file = Some(of_socket);
         }
         Ok(Self { control, crew, socket: file })
@@ -175,6 +177,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         instance: RandomState::new().hash_one(1_u8),
         overload: Arc::new(OverloadState::new(workers, ambient::now())),
         shortage: Shortage::new(Arc::clone(&metrics.counters)),
+        journal: Arc::default(),
         per_ip: PerIp::default(),
         workers,
         occupancy: Arc::new(Occupancy::new(workers)),

@@ -11,6 +11,7 @@ pub(crate) mod connection_life;
 pub(crate) mod connection_slot;
 pub(crate) mod connections;
 pub(crate) mod health_events;
+pub(crate) mod journal;
 pub(crate) mod rate_limiter;
 mod registry;
 mod service;

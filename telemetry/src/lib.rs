@@ -14,6 +14,8 @@ pub mod listener;
 pub mod logs;
 pub mod process;
 mod render;
+mod sums;
 pub mod traces;
 
 pub use render::{Metrics, OfBackends};
+pub use sums::Sums;

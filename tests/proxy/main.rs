@@ -26,6 +26,7 @@ mod main_job;
 mod metrics;
 mod operator;
 mod overload;
+mod page;
 mod plan;
 mod policies;
 mod preconnect;

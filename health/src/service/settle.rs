@@ -28,12 +28,10 @@ impl ServiceHealth {
         // A level of no weight is none that lacks any.
         let panics = |level: &LevelHealth| level.healthy * 100 < threshold * level.weight;
         // Several levels that together can carry everything need no panic; one stands for itself.
-        let in_panic: Vec<u8> = if levels.len() > 1 && suffices {
-            Vec::new()
-        } else {
-            levels.iter().filter(|level| panics(level)).map(|level| level.level).collect()
-        };
-        let panic = !in_panic.is_empty();
+        let lacking = levels.iter().filter(|level| panics(level) && (levels.len() == 1 || !suffices));
+        self.lacking.clear();
+        self.lacking.extend(lacking.copied());
+        let panic = !self.lacking.is_empty();
         if panic != self.panic {
             self.panic = panic;
             let kind = if panic { EventKind::PanicBegan } else { EventKind::PanicEnded };
@@ -47,7 +45,8 @@ impl ServiceHealth {
         let mut next_move = None;
         for (index, member) in self.members.iter_mut().enumerate() {
             // In panic the unhealthy take their keys back; the healthy keep their ramps, and what drains goes on draining.
-            let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
+            let in_panic = self.lacking.iter().any(|level| level.level == member.level);
+            let share = match (in_panic, self.params.panic_mode) {
                 (true, PanicMode::Fail) => 0,
                 (true, PanicMode::All) if !member.is_healthy() => member.share_if_healthy(now),
                 _ => member.own_share,

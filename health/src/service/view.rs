@@ -41,6 +41,11 @@ impl ServiceHealth {
         self.panic
     }
 
+    /// The levels that are in panic: each with its weight and how much of that is healthy.
+    pub fn lacking(&self) -> impl Iterator<Item = (u8, u64, u64)> {
+        self.lacking.iter().map(|level| (level.level, level.weight, level.healthy))
+    }
+
     /// Shares of the levels that have members, most preferred first, 0 to 1.
     #[must_use]
     pub fn level_shares(&self) -> &[(u8, f64)] {

@@ -3,9 +3,11 @@
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
+use super::live::Live;
+use super::page::{self, File};
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{changes, explain, metrics, sessions, status};
+use super::{changes, explain, metrics, sessions, shown, status};
 use crate::ambient;
 use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
@@ -15,6 +17,7 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What there is at a path.
@@ -25,6 +28,9 @@ enum Resource {
     Healthz,
     Readyz,
     Explain,
+    Live,
+    Events,
+    Page(&'static File),
     Reload,
     Sessions,
     Whoami,
@@ -39,6 +45,8 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/metrics", Resource::Metrics, READ),
     ("/status", Resource::Status, READ),
     ("/explain", Resource::Explain, &[Method::GET, Method::HEAD, Method::POST]),
+    ("/live", Resource::Live, &[Method::GET]),
+    ("/events", Resource::Events, READ),
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/sessions", Resource::Sessions, READ),
@@ -59,7 +67,7 @@ impl Resource {
     /// What asking for it by this method takes.
     fn level(self, method: &Method) -> Level {
         match self {
-            Self::Healthz | Self::Readyz | Self::Whoami => Level::Open,
+            Self::Healthz | Self::Readyz | Self::Whoami | Self::Page(_) => Level::Open,
             Self::Reload => Level::Reload,
             // A body says what is to be explained, and nothing changes.
             Self::Explain => Level::Read,
@@ -70,7 +78,7 @@ impl Resource {
 }
 
 /// Answers a request.
-pub(super) async fn respond<B>(control: &ControlHandle, peer: &Peer, request: Request<B>) -> Reply
+pub(super) async fn respond<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -80,7 +88,8 @@ where
         return rejected;
     }
     let path = request.uri().path();
-    let found = PATHS.iter().find_map(|(known, resource, methods)| Some((names(known, path)?, resource, methods)));
+    let found = PATHS.iter().find_map(|(known, resource, methods)| Some((names(known, path)?, *resource, *methods)));
+    let found = found.or_else(|| page::file(path).map(|file| (Vec::new(), Resource::Page(file), READ)));
     // What is not there, or not by this method, is told to whoever may read.
     let asked = found.as_ref().filter(|(.., methods)| methods.contains(request.method()));
     let level = asked.map_or(Level::Read, |(_, resource, _)| resource.level(request.method()));
@@ -99,7 +108,7 @@ where
     }
     let changes = matches!(resource, Resource::Backend | Resource::HotKeys) || request.method() == Method::DELETE;
     if let (true, Ok(caller)) = (changes, &caller) {
-        return change(control, caller, *resource, &names, request).await;
+        return change(control, caller, resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => metrics::respond(control, request.headers()).await,
@@ -110,6 +119,9 @@ where
         Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Sessions => sessions::sessions(control, request.uri().query().unwrap_or_default()).await,
+        Resource::Live => shown::look(live, peer, &request),
+        Resource::Events => shown::events(control),
+        Resource::Page(file) => page::serve(file),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
         Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
@@ -261,7 +273,6 @@ mod tests {
     use crate::apply::source::Source;
     use crate::apply::testing;
     use http_body_util::Full;
-    use std::sync::Arc;
 
     #[tokio::test]
     async fn each_path_has_its_methods_and_a_page_of_another_origin_none_that_change() {
@@ -270,12 +281,13 @@ mod tests {
                     services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
         control.apply(testing::config(file)).unwrap();
         let control = ControlHandle::new(Arc::new(control));
+        let live = Live::new(control.clone());
         let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            respond(&control, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+            respond(&control, &live, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");
         for (method, path, fields, expected) in [

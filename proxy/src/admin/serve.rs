@@ -1,6 +1,7 @@
 //! Connections of the admin listener and of its Unix socket.
 
 use super::access::{Denial, Peer};
+use super::live::Live;
 use super::{access, dispatch};
 use crate::apply::handle::ControlHandle;
 use crate::net::shortage::{Operation, is_of_one_connection};
@@ -46,18 +47,18 @@ impl Socket {
 }
 
 /// Serves one of the admin listener's sockets for as long as the process lives.
-pub(crate) async fn serve(control: ControlHandle, socket: Socket) {
+pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socket) {
     access::declare_metrics();
     let permits = Arc::new(Semaphore::new(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match socket.accept().await {
             Ok(accepted) => {
-                let control = control.clone();
+                let (control, live) = (control.clone(), Arc::clone(&live));
                 drop(tokio::spawn(async move {
                     match accepted {
-                        Accepted::Tcp(stream, from) => serve_tcp(control, stream, from).await,
-                        Accepted::Unix(stream) => serve_local(control, stream).await,
+                        Accepted::Tcp(stream, from) => serve_tcp(control, live, stream, from).await,
+                        Accepted::Unix(stream) => serve_local(control, live, stream).await,
                     }
                     drop(permit);
                 }));
@@ -71,17 +72,17 @@ pub(crate) async fn serve(control: ControlHandle, socket: Socket) {
     }
 }
 
-async fn serve_tcp(control: ControlHandle, stream: TcpStream, from: SocketAddr) {
+async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, from: SocketAddr) {
     // As the version in force has it: a certificate that is replaced is shown to the next client.
     let tls = control.snapshot().admin.as_ref().and_then(|access| access.tls.clone());
     let Some(tls) = tls else {
-        return serve_connection(control, stream, Peer::Tcp { from, tls: false, names: Vec::new() }).await;
+        return serve_connection(control, live, stream, Peer::Tcp { from, tls: false, names: Vec::new() }).await;
     };
     match tokio::time::timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
             let names = chain.and_then(<[_]>::first).map(names_shown).unwrap_or_default();
-            serve_connection(control, stream, Peer::Tcp { from, tls: true, names }).await;
+            serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }).await;
         }
         Ok(Err(_)) | Err(_) => {
             Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Vec::new() });
@@ -89,19 +90,19 @@ async fn serve_tcp(control: ControlHandle, stream: TcpStream, from: SocketAddr) 
     }
 }
 
-async fn serve_local(control: ControlHandle, stream: UnixStream) {
+async fn serve_local(control: ControlHandle, live: Arc<Live>, stream: UnixStream) {
     let Ok(user) = stream.peer_cred().map(|who| who.uid()) else { return };
-    serve_connection(control, stream, Peer::Socket { user }).await;
+    serve_connection(control, live, stream, Peer::Socket { user }).await;
 }
 
-async fn serve_connection<S>(control: ControlHandle, stream: S, peer: Peer)
+async fn serve_connection<S>(control: ControlHandle, live: Arc<Live>, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Arc::new(peer);
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let (control, peer) = (control.clone(), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(dispatch::respond(&control, &peer, request).await) }
+        let (control, live, peer) = (control.clone(), Arc::clone(&live), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(dispatch::respond(&control, &live, &peer, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -126,7 +127,8 @@ mod tests {
         for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
             let (mut client, served) = tokio::io::duplex(1024);
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            let (began, connection) = (crate::ambient::now(), serve_connection(control.clone(), served, peer));
+            let served = serve_connection(control.clone(), Live::new(control.clone()), served, peer);
+            let (began, connection) = (crate::ambient::now(), served);
             client.write_all(sent).await.unwrap();
             connection.await;
             let waited = crate::ambient::since(began);

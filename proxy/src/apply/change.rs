@@ -4,6 +4,7 @@ use super::control::Control;
 use super::outcome::{Applied, ReloadError};
 use super::overrides::{Author, BackendChange, Overrides, backend_of, hashes, service_of};
 use crate::ambient;
+use crate::snapshot::journal::{Happening, percents};
 use ringway_config::Diff;
 use ringway_config::model::{Config, Service, Spread};
 use ringway_ring::HOT_OWNERS_MAX;
@@ -69,6 +70,21 @@ impl Control {
         let by = author.by.as_str();
         tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: it lasts until the process ends");
         self.watch_spreads();
+        let (service, backend) = match wish {
+            Wish::Backend { service, backend, .. } => (service.clone(), backend.clone()),
+            Wish::Spread { service, .. } => (service.clone(), String::new()),
+            Wish::Clear => Default::default(),
+        };
+        self.shared.journal.note(&Happening {
+            kind: "change",
+            to: "changed",
+            service,
+            backend,
+            text: wish.text(),
+            by: by.to_owned(),
+            changes: applied.diff.changes.clone(),
+            moved: percents(&applied.moved),
+        });
         Ok(applied)
     }
 

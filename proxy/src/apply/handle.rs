@@ -11,6 +11,7 @@ use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, Session
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
+use crate::snapshot::journal::Journal;
 use ringway_config::Effective;
 use ringway_telemetry::Metrics;
 use ringway_telemetry::counters::Registry as Counters;
@@ -87,6 +88,16 @@ impl ControlHandle {
 
     pub(crate) fn last_reload(&self) -> LastReload {
         self.0.state().last_reload.clone()
+    }
+
+    /// What has happened lately.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.0.shared.journal
+    }
+
+    /// Connections of clients that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.shared.occupancy.connections.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Bound addresses by listener name.

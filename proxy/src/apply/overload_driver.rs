@@ -5,6 +5,7 @@ use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
 use crate::overload::{BusyMeter, Change, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
+use crate::snapshot::journal::{Happening, Journal};
 use ringway_config::model::{Config, Overload};
 use ringway_telemetry::catalogue;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl Driver {
         let stage = self.room.stage().max(of_lag_alone(self.time.stage()));
         let shed = config.map_or_else(Shed::default, |config| Shed::of(usage, config));
         self.shared.overload.publish(stage, self.room.stage() >= Stage::StopKeepAlive, shed, usage);
-        change.into_iter().chain(of_lag).for_each(|change| tell(change, usage));
+        change.into_iter().chain(of_lag).for_each(|change| tell(change, usage, &self.shared.journal));
     }
 
     fn look_at_cgroup(&mut self) {
@@ -171,11 +172,13 @@ fn tell_of_worker(Turn { worker, is_stuck, silent }: Turn) {
     }
 }
 
-/// Counts a change, and logs it.
-fn tell(Change { from, to, by }: Change, usage: &Usage) {
+/// Counts a change, logs it and keeps it.
+fn tell(Change { from, to, by }: Change, usage: &Usage, journal: &Journal) {
     let (used, limit) = usage.of(by).unwrap_or_default();
     let (stage, before, resource, unit) = (to.name(), from.name(), by.name(), by.unit());
     let percent = (usage.pressure(by) * 100.0).round();
+    let text = format!("{used} of {limit} {unit} are used, {percent} %: {}", to.effect());
+    journal.note(&Happening { kind: "overload", to: stage, text, ..Happening::default() });
     if to > from {
         metrics::counter!(catalogue::OVERLOAD_ENTERED.name, "stage" => stage).increment(1);
         let effect = to.effect();

@@ -2,6 +2,7 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
+use crate::snapshot::journal::{Happening, percents};
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
 use std::sync::MutexGuard;
@@ -35,9 +36,31 @@ impl Control {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
         }
+        self.keep(&outcome);
         let newest = LastReload::new(&outcome);
         self.state().last_reload.handle(&newest);
         (outcome, newest)
+    }
+
+    /// Keeps the outcome in the journal, unless nothing has changed.
+    fn keep(&self, outcome: &Result<Applied, ReloadError>) {
+        let result = ReloadResult::of(outcome);
+        let (text, changes, moved) = match outcome {
+            Ok(applied) if applied.diff.is_empty() => return,
+            Ok(Applied { generation, diff, moved, .. }) => {
+                let revision = self.topology.get().map(|topology| topology().revision);
+                let revision = revision.map(|revision| format!(", revision {revision} of the topology"));
+                let restart = diff.needs_restart.iter().map(|line| format!("{line} (needs a restart)"));
+                (
+                    format!("generation {generation}{}", revision.unwrap_or_default()),
+                    diff.changes.iter().cloned().chain(restart).collect(),
+                    percents(moved),
+                )
+            }
+            Err(error) => (error.to_string(), Vec::new(), Vec::new()),
+        };
+        let to = result.name();
+        self.shared.journal.note(&Happening { kind: "reload", to, text, changes, moved, ..Happening::default() });
     }
 
     /// Puts a configuration into force: all of it, or nothing.

@@ -7,6 +7,7 @@ use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
 use crate::overload::OverloadState;
 use crate::snapshot::Current;
+use crate::snapshot::journal::Journal;
 use ringway_config::model::AccessLogOnly;
 use ringway_ring::Published;
 use ringway_telemetry::counters::Registry as Counters;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) overload: Arc<OverloadState>,
     /// Resources that this host is short of.
     pub(crate) shortage: Arc<Shortage>,
+    /// What has happened lately.
+    pub(crate) journal: Arc<Journal>,
     /// Client connections by address, where a listener limits them.
     pub(crate) per_ip: PerIp,
     /// Where access log lines go; changes with the configuration.

@@ -166,6 +166,7 @@ impl World {
             workers: setup.workers,
             occupancy: Arc::new(Occupancy::new(setup.workers)),
             commands: OnceLock::new(),
+            journal: Arc::default(),
             per_ip: PerIp::default(),
             access: Arc::default(),
             spans: Arc::default(),

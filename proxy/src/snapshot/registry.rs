@@ -4,6 +4,7 @@ use super::admin_access::{AdminAccess, AdminAccessError};
 use super::backend::Backend;
 use super::certificates;
 use super::connections;
+use super::journal::Journal;
 use super::service::{Service, ServiceLive, cookie_value, lock};
 use super::shadow::{self, Shadow, ShadowError};
 use super::version::{ListenerTable, Snapshot, identity_fields};
@@ -60,9 +61,15 @@ pub enum SnapshotError {
 pub struct Registry {
     services: Mutex<HashMap<Box<str>, Arc<ServiceLive>>>,
     tickets: Tickets,
+    journal: Arc<Journal>,
 }
 
 impl Registry {
+    /// One whose services' events are kept there.
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
     /// Builds the snapshot of a configuration. Changes nothing: new state belongs to the snapshot alone, and [`Registry::commit`]
     /// keeps it for the next one.
     ///
@@ -180,7 +187,7 @@ impl Registry {
         // Jitter differs between services and processes; it is no secret.
         let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ ambient::process_salt();
         let health = ServiceHealth::new(health_params(config), seed, now);
-        Arc::new(ServiceLive::new(&config.name, health, workers))
+        Arc::new(ServiceLive::new(&config.name, health, workers, Arc::clone(&self.journal)))
     }
 
     /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the

@@ -3,6 +3,7 @@
 use super::backend::{Backend, BackendState};
 use super::concurrency::LatencyMeter;
 use super::connections::Connections;
+use super::journal::Journal;
 use super::rate_limiter::RateLimiter;
 use crate::net::quic_ids;
 use crate::net::tls::ClientTls;
@@ -198,6 +199,8 @@ pub struct ServiceLive {
     pub name: Box<str>,
     /// Requests in flight, over all backends.
     pub total: Arc<Total>,
+    /// Where what happens to it is kept.
+    pub(super) journal: Arc<Journal>,
     /// The state machine that decides which backends may take traffic. Locked on failures and by the driver, never for a success
     /// that follows a success.
     health: Mutex<ServiceHealth>,
@@ -246,10 +249,11 @@ pub struct ServiceLive {
 pub(crate) type HotTable = HashMap<u64, u16>;
 
 impl ServiceLive {
-    pub(super) fn new(name: &str, health: ServiceHealth, workers: usize) -> Self {
+    pub(super) fn new(name: &str, health: ServiceHealth, workers: usize, journal: Arc<Journal>) -> Self {
         Self {
             name: name.into(),
             total: Arc::new(Total::new(workers)),
+            journal,
             health: Mutex::new(health),
             falls: AtomicU64::new(0),
             health_changed: Notify::new(),

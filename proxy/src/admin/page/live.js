@@ -1,0 +1,119 @@
+// The live view: a whole frame, then merge patches (RFC 7396), as server-sent events. Read with fetch(): an EventSource cannot send a token.
+
+const SILENCE_MS = 8000;
+const WAIT_MS = [500, 1000, 2000, 4000, 8000, 15000];
+const HISTORY = 120;
+
+export function merge(target, patch) {
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete target[name];
+    else if (typeof value === 'object' && !Array.isArray(value)) {
+      // Names are strangers': `__proto__` must be a field like any other.
+      const own = Object.hasOwn(target, name) ? target[name] : undefined;
+      const nested = own && typeof own === 'object' && !Array.isArray(own) ? own : {};
+      define(target, name, merge(nested, value));
+    } else define(target, name, value);
+  }
+  return target;
+}
+
+function define(target, name, value) {
+  if (name === '__proto__') Object.defineProperty(target, name, { value, writable: true, enumerable: true, configurable: true });
+  else target[name] = value;
+}
+
+// The parts of an event stream that have come whole; what has not stays.
+export function* events(state, text) {
+  state.rest += text;
+  for (;;) {
+    const end = state.rest.indexOf('\n\n');
+    if (end < 0) return;
+    const lines = state.rest.slice(0, end).split('\n');
+    state.rest = state.rest.slice(end + 2);
+    const field = (name) => lines.filter((line) => line.startsWith(`${name}: `)).map((line) => line.slice(name.length + 2)).join('\n');
+    if (field('data')) yield { event: field('event'), data: field('data') };
+  }
+}
+
+export class Live {
+  constructor({ headers, onFrame, onState }) {
+    Object.assign(this, { headers, onFrame, onState, frame: null, service: null, failures: 0, history: { proxy: [], service: [] } });
+    document.addEventListener('visibilitychange', () => (document.hidden ? this.stop() : this.start()));
+  }
+
+  // Follows one service beside the overview, or none.
+  follow(service) {
+    if (service === this.service && this.abort) return;
+    this.service = service;
+    this.history.service = [];
+    this.failures = 0;
+    this.start();
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    clearTimeout(this.silence);
+    this.abort?.abort();
+    this.abort = null;
+  }
+
+  start() {
+    this.stop();
+    if (document.hidden) return;
+    this.abort = new AbortController();
+    this.read(this.abort).catch((error) => this.broken(this.abort, error));
+  }
+
+  async read(abort) {
+    const query = this.service === null ? '' : `?service=${encodeURIComponent(this.service)}`;
+    const response = await fetch(`/live${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
+    if (response.status === 401 || response.status === 403) {
+      this.onState('denied');
+      return;
+    }
+    if (!response.ok) throw new Error((await response.json().catch(() => ({}))).error ?? `status ${response.status}`);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    const state = { rest: '' };
+    for (;;) {
+      this.awaitMore(abort);
+      const { done, value } = await reader.read();
+      if (done) throw new Error('the stream has ended');
+      if (this.abort !== abort) return;
+      for (const { event, data } of events(state, value)) this.take(event, JSON.parse(data));
+    }
+  }
+
+  awaitMore(abort) {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => {
+      abort.abort();
+      this.broken(abort, new Error('nothing has come for a while'));
+    }, SILENCE_MS);
+  }
+
+  take(event, data) {
+    if (event === 'frame') this.frame = data;
+    else if (event === 'change' && this.frame) merge(this.frame, data);
+    else return;
+    this.failures = 0;
+    this.remember(this.history.proxy, this.frame.proxy);
+    if (this.service !== null) this.remember(this.history.service, this.frame.services?.[this.service]);
+    this.onState('live');
+    this.onFrame(this.frame);
+  }
+
+  remember(history, numbers) {
+    if (!numbers) return;
+    history.push({ rate: numbers.requests_per_second ?? 0, errors: numbers.classes?.['5xx'] ?? 0, p50: numbers.p50_seconds ?? 0, p99: numbers.p99_seconds ?? 0 });
+    if (history.length > HISTORY) history.shift();
+  }
+
+  broken(abort, error) {
+    if (this.abort !== abort) return;
+    this.stop();
+    const wait = WAIT_MS[Math.min(this.failures, WAIT_MS.length - 1)];
+    this.failures += 1;
+    this.onState('broken', { wait, error: error.message });
+    this.timer = setTimeout(() => this.start(), wait);
+  }
+}

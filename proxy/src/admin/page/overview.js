@@ -1,0 +1,150 @@
+// Overview: how this proxy does, at a glance.
+
+import { ago, badge, bar, card, el, facts, link, number, percent, seconds, serviceHref, setAttribute, setText, span } from './dom.js';
+import { Tile } from './charts.js';
+import { Table } from './table.js';
+import { eventsTable, eventRows } from './changes.js';
+
+const DAY = 86400;
+
+export const rateTone = (percentage) => (percentage >= 5 ? 'bad' : percentage >= 1 ? 'warn' : null);
+
+export class Rates {
+  constructor() {
+    this.rate = new Tile('Requests / s', { spark: true });
+    this.errors = new Tile('5xx', { spark: true });
+    this.p50 = new Tile('p50', { spark: true });
+    this.p99 = new Tile('p99', { spark: true });
+    this.nodes = [this.rate, this.errors, this.p50, this.p99].map((tile) => tile.node);
+  }
+
+  update(numbers, history) {
+    const classes = numbers.classes ?? {};
+    const idle = !(numbers.requests_per_second > 0);
+    const of = (name) => history.map((one) => one[name]);
+    this.rate.update(number(numbers.requests_per_second ?? 0), { history: of('rate') });
+    this.errors.update(idle ? '–' : percent(classes['5xx'] ?? 0), { kind: rateTone(classes['5xx'] ?? 0), history: of('errors') });
+    this.p50.update(seconds(numbers.p50_seconds), { history: of('p50') });
+    this.p99.update(seconds(numbers.p99_seconds), { history: of('p99') });
+  }
+}
+
+export function certificateState(certificate, now) {
+  const days = Math.floor((certificate.not_after - now) / DAY);
+  if (certificate.state !== 'valid' && certificate.state !== undefined && days >= 0) return { days, text: certificate.state.replaceAll('_', ' '), kind: 'warn' };
+  if (days < 0) return { days, text: `expired ${-days} days ago`, kind: 'bad' };
+  return { days, text: `${days} days left`, kind: days < 7 ? 'bad' : days < 30 ? 'warn' : 'good' };
+}
+
+function servicesTable() {
+  const text = (read) => (cell, row) => setText(cell, read(row));
+  return new Table({
+    caption: 'Services', key: (row) => row.name, order: 'name', empty: 'No services.',
+    columns: [
+      { id: 'name', label: 'Service', sort: (row) => row.name, wide: true, draw: (cell, row) => link(cell, row.name, serviceHref(row.name)) },
+      { id: 'backends', label: 'Backends up', sort: (row) => row.up / row.backends,
+        draw: (cell, row) => bar(cell, row.up / row.backends, `${row.up} of ${row.backends}`, row.up === row.backends ? 'good' : row.up * 2 > row.backends ? 'warn' : 'bad') },
+      { id: 'state', label: 'State', draw: (cell, row) => badge(cell, ...serviceState(row)) },
+      { id: 'rate', label: 'Req / s', number: true, sort: (row) => row.requests_per_second ?? 0, draw: text((row) => number(row.requests_per_second ?? 0)) },
+      { id: 'errors', label: '5xx', number: true, sort: (row) => row.classes?.['5xx'] ?? 0, draw: text((row) => (row.requests_per_second > 0 ? percent(row.classes?.['5xx'] ?? 0) : '–')) },
+      { id: 'p50', label: 'p50', number: true, sort: (row) => row.p50_seconds, draw: text((row) => seconds(row.p50_seconds)) },
+      { id: 'p99', label: 'p99', number: true, sort: (row) => row.p99_seconds, draw: text((row) => seconds(row.p99_seconds)) },
+      { id: 'flight', label: 'In flight', number: true, sort: (row) => row.in_flight ?? 0, draw: text((row) => (row.waiting > 0 ? `${number(row.in_flight)} + ${number(row.waiting)} waiting` : number(row.in_flight ?? 0))) },
+      { id: 'digest', label: 'Ring', title: 'Digest of the ring: proxies that place alike have the same',
+        draw: (cell, row) => { setText(cell, row.ring_digest ?? row.policy); cell.classList.add('mono'); } },
+    ],
+  });
+}
+
+export function serviceState(row) {
+  if (row.panic) return ['panic', 'bad'];
+  if (row.waiting > 0) return ['full', 'warn'];
+  if (row.up === 0 && row.backends > 0) return ['none up', 'bad'];
+  return row.up < row.backends ? ['degraded', 'warn'] : ['fine', 'good'];
+}
+
+function listenersTable() {
+  return new Table({
+    caption: 'Listeners', key: (row) => row.name, empty: 'No listeners.',
+    columns: [
+      { id: 'name', label: 'Listener', wide: true, draw: (cell, row) => setText(cell, row.name) },
+      { id: 'address', label: 'Address', draw: (cell, row) => { setText(cell, row.address); cell.classList.add('mono'); } },
+      { id: 'protocol', label: 'Speaks', draw: (cell, row) => setText(cell, row.protocol) },
+      { id: 'connections', label: 'Connections', number: true, draw: (cell, row) => setText(cell, number(row.connections ?? 0)) },
+      { id: 'full', label: 'State', draw: (cell, row) => badge(cell, row.full ? 'full' : 'open', row.full ? 'bad' : 'good') },
+    ],
+  });
+}
+
+function certificatesTable() {
+  return new Table({
+    caption: 'Certificates', key: (row) => row.key, empty: 'No certificates.', order: 'days',
+    columns: [
+      { id: 'name', label: 'Certificate', wide: true, draw: (cell, row) => {
+        setText(cell, row.file?.split('/').at(-1) ?? row.name);
+        setAttribute(cell, 'title', row.file);
+      } },
+      { id: 'used', label: 'Used by', draw: (cell, row) => setText(cell, [row.used_by, row.name].filter(Boolean).join(' ')) },
+      { id: 'days', label: 'Valid', sort: (row) => row.not_after, draw: (cell, row) => badge(cell, row.text, row.kind) },
+    ],
+  });
+}
+
+export class Overview {
+  constructor() {
+    this.rates = new Rates();
+    this.connections = new Tile('Connections');
+    this.overload = new Tile('Overload');
+    this.facts = el('dl', { class: 'facts' });
+    this.warning = el('p', { class: 'notice', hidden: true });
+    [this.services, this.listeners, this.certificates, this.events] = [servicesTable(), listenersTable(), certificatesTable(), eventsTable()];
+    this.node = el('div', { class: 'view' }, this.warning,
+      el('div', { class: 'tiles' }, this.rates.nodes, this.connections.node, this.overload.node),
+      card('Services', this.services.node),
+      el('div', { class: 'columns' },
+        card('Recent events', this.events.node, el('p', { class: 'more' }, el('a', { href: '#/changes' }, 'All changes'))),
+        el('div', { class: 'stack' }, card('Proxy', this.facts), card('Certificates', this.certificates.node))),
+      card('Listeners', this.listeners.node));
+    this.title = 'Overview';
+  }
+
+  update({ frame, history }) {
+    const proxy = frame.proxy;
+    this.rates.update(proxy, history.proxy);
+    this.connections.update(number(proxy.connections ?? 0), { more: `${proxy.workers} workers` });
+    const refused = Object.entries(proxy.overload_refused ?? {}).map(([name, part]) => `${number(part * 100)} % of ${name} refused`).join(', ');
+    const calm = proxy.overload === 'normal' || proxy.overload === 'none';
+    this.overload.update(calm ? 'none' : proxy.overload.replaceAll('_', ' '), { more: refused || (calm ? 'nothing is refused' : ''), kind: calm ? null : 'warn' });
+    const named = (entries) => Object.entries(entries ?? {}).map(([name, row]) => ({ ...row, name }));
+    this.services.update(named(frame.services));
+    this.listeners.update(named(frame.listeners));
+    this.certificates.update(Object.entries(frame.certificates ?? {}).map(([key, row]) => ({ ...row, key, ...certificateState(row, frame.at) })));
+    this.events.update(eventRows(frame).slice(0, 8));
+    this.drawProxy(proxy, frame.at);
+  }
+
+  drawProxy(proxy, now) {
+    const topology = proxy.topology;
+    const reload = proxy.last_reload;
+    facts(this.facts, [
+      ['Version', proxy.version],
+      ['Generation', proxy.generation],
+      ['Up for', span(now - proxy.started)],
+      ['Last reload', reload?.result ? `${reload.result}, ${ago(reload.unix_seconds, now)}` : null],
+      ['Cluster', topology && `${topology.cluster}, as ${topology.proxy}`],
+      ['Topology', topology && `revision ${topology.revision} of epoch ${topology.epoch}, from ${topology.source}`],
+      ['Objects', topology?.digest && `digest ${topology.digest}`],
+      ['Heard of it', topology && ago(topology.heard_at, now)],
+      ['Follows', topology?.member],
+      ['Canary', topology?.canary && `rollout ${topology.canary}`],
+    ]);
+    const wrong = [
+      proxy.draining && 'This proxy is draining: it takes no new connections.',
+      reload?.result === 'refused' && `The last reload was refused: ${reload.error}`,
+      topology?.stuck && `The topology cannot be put into force: ${topology.stuck}`,
+      topology && !topology.member && `No member of the control plane is followed: ${topology.error ?? 'none answers'}. What was in force stays.`,
+    ].filter(Boolean);
+    this.warning.hidden = wrong.length === 0;
+    setText(this.warning, wrong.join(' '));
+  }
+}

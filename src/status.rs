@@ -1,0 +1,263 @@
+//! `ringway status`: how a running proxy does, as tables that fit the terminal; what `ringway top` draws again and again.
+
+use crate::live::Target;
+use crate::table::{Column, cut, table};
+use crate::terminal;
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use ringway_config::plain::line;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// What is asked of `ringway status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    target: Target,
+    /// Print the whole status as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// By what rows are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    /// What needs a look first.
+    State,
+    Name,
+    Requests,
+    Errors,
+    P99,
+    InFlight,
+}
+
+const SERVICES: [Column; 9] = [
+    Column { head: "service", is_number: false, rank: 0 },
+    Column { head: "up", is_number: true, rank: 0 },
+    Column { head: "state", is_number: false, rank: 1 },
+    Column { head: "req/s", is_number: true, rank: 2 },
+    Column { head: "5xx %", is_number: true, rank: 3 },
+    Column { head: "p50 ms", is_number: true, rank: 6 },
+    Column { head: "p99 ms", is_number: true, rank: 4 },
+    Column { head: "in flight", is_number: true, rank: 5 },
+    Column { head: "ring", is_number: false, rank: 7 },
+];
+
+const BACKENDS: [Column; 11] = [
+    Column { head: "backend", is_number: false, rank: 0 },
+    Column { head: "state", is_number: false, rank: 0 },
+    Column { head: "share %", is_number: true, rank: 5 },
+    Column { head: "accepts %", is_number: true, rank: 6 },
+    Column { head: "in flight", is_number: true, rank: 4 },
+    Column { head: "req/s", is_number: true, rank: 1 },
+    Column { head: "5xx %", is_number: true, rank: 2 },
+    Column { head: "p50 ms", is_number: true, rank: 7 },
+    Column { head: "p99 ms", is_number: true, rank: 3 },
+    Column { head: "address", is_number: false, rank: 9 },
+    Column { head: "why", is_number: false, rank: 8 },
+];
+
+/// Prints it once.
+pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
+    let target = &arguments.target;
+    let runtime = crate::run::control_runtime()?;
+    if arguments.json {
+        let status = runtime.block_on(target.json("/status"))?;
+        writeln!(terminal::stdout(), "{status:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let frame = runtime.block_on(settled(target))?;
+    let text = draw(&frame, target.service.as_deref(), Sort::State, terminal::size().0);
+    terminal::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The frame that has rates: those of the second since somebody looks.
+pub(crate) async fn settled(target: &Target) -> anyhow::Result<Value> {
+    let mut live = target.look().await?;
+    // The first is the frame, the second the first look at the counters, the third has what came between two.
+    for _ in 0..3 {
+        live.next().await?;
+    }
+    if let Some(service) = &target.service
+        && live.frame["service"].is_null()
+    {
+        bail!("there is no service {service:?}");
+    }
+    Ok(live.frame)
+}
+
+/// The tables.
+pub(crate) fn draw(frame: &Value, service: Option<&str>, sort: Sort, width: usize) -> String {
+    let mut text = head(frame, width);
+    if let Some(name) = service {
+        if let Some(panic) = frame["service"]["panic"]["text"].as_str() {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{}", cut(&format!("panic: {}", line(panic)), width));
+        }
+        let _ = writeln!(text, "\n{}", cut(&format!("service {}", line(name)), width));
+        text.push_str(&table(&BACKENDS, &rows(&frame["service"]["backends"], sort, backend), width));
+        return text;
+    }
+    text.push('\n');
+    text.push_str(&table(&SERVICES, &rows(&frame["services"], sort, of_service), width));
+    text
+}
+
+/// The proxy, in a few lines.
+fn head(frame: &Value, width: usize) -> String {
+    let proxy = &frame["proxy"];
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
+    let mut lines = vec![format!(
+        "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {} ms, p99 {} ms",
+        word(&proxy["version"]),
+        proxy["generation"],
+        proxy["connections"],
+        number(&proxy["requests_per_second"], 1.0),
+        number(&proxy["classes"]["5xx"], 1.0),
+        number(&proxy["p50_seconds"], 1e3),
+        number(&proxy["p99_seconds"], 1e3),
+    )];
+    if let Some(topology) = proxy["topology"].as_object() {
+        let of = |name: &str| topology.get(name).map_or_else(|| "-".into(), word);
+        lines.push(format!(
+            "topology: {} in {}, revision {} of epoch {}, follows {}",
+            of("proxy"),
+            of("cluster"),
+            of("revision"),
+            of("epoch"),
+            of("member")
+        ));
+    }
+    if proxy["overload"] != "normal" {
+        lines.push(format!("overload: {}", word(&proxy["overload"])));
+    }
+    if proxy["draining"] == true {
+        lines.push("draining: no new connections are taken".into());
+    }
+    if proxy["last_reload"]["result"] == "refused" {
+        lines.push(format!("the last reload was refused: {}", word(&proxy["last_reload"]["error"])));
+    }
+    let now = frame["at"].as_f64().unwrap_or_default();
+    for certificate in frame["certificates"].as_object().into_iter().flat_map(|all| all.values()) {
+        let days = ((certificate["not_after"].as_f64().unwrap_or_default() - now) / 86_400.0).floor();
+        if days < 30.0 {
+            lines.push(format!("certificate {}: {days} days left", word(&certificate["file"])));
+        }
+    }
+    lines.iter().map(|line| cut(line, width) + "\n").collect()
+}
+
+fn rows(entries: &Value, sort: Sort, row: fn(&str, &Value) -> Vec<String>) -> Vec<Vec<String>> {
+    let mut entries: Vec<(&String, &Value)> = entries.as_object().into_iter().flatten().collect();
+    let value = |entry: &Value| match sort {
+        Sort::State => worry(entry),
+        Sort::Name => 0.0,
+        Sort::Requests => entry["requests_per_second"].as_f64().unwrap_or_default(),
+        Sort::Errors => entry["classes"]["5xx"].as_f64().unwrap_or_default(),
+        Sort::P99 => entry["p99_seconds"].as_f64().unwrap_or_default(),
+        Sort::InFlight => entry["in_flight"].as_f64().unwrap_or_default(),
+    };
+    entries.sort_by(|(name, one), (other_name, other)| {
+        value(other).total_cmp(&value(one)).then_with(|| name.cmp(other_name))
+    });
+    entries.into_iter().map(|(name, entry)| row(name, entry)).collect()
+}
+
+/// How much a service or a backend needs a look.
+fn worry(entry: &Value) -> f64 {
+    match (entry["panic"] == true, entry["state"].as_str()) {
+        (true, _) => 4.0,
+        (_, Some("down" | "ejected")) => 3.0,
+        (_, Some("degraded")) => 2.0,
+        (_, Some("unknown" | "draining" | "drained")) => 1.0,
+        (_, None) if entry["up"] != entry["backends"] => 2.0,
+        _ => 0.0,
+    }
+}
+
+fn of_service(name: &str, entry: &Value) -> Vec<String> {
+    let state = match (entry["panic"] == true, entry["waiting"].as_f64()) {
+        (true, _) => "panic".to_owned(),
+        (_, Some(waiting)) => format!("{waiting} wait"),
+        _ if entry["up"] == entry["backends"] => "fine".into(),
+        _ => "degraded".into(),
+    };
+    vec![
+        name.to_owned(),
+        format!("{}/{}", entry["up"], entry["backends"]),
+        state,
+        number(&entry["requests_per_second"], 1.0),
+        number(&entry["classes"]["5xx"], 1.0),
+        milliseconds(&entry["p50_seconds"]),
+        milliseconds(&entry["p99_seconds"]),
+        number(&entry["in_flight"], 1.0),
+        entry["ring_digest"].as_str().or(entry["policy"].as_str()).unwrap_or_default().to_owned(),
+    ]
+}
+
+fn backend(id: &str, entry: &Value) -> Vec<String> {
+    let in_flight = number(&entry["in_flight"], 1.0);
+    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let up = entry["state"] == "up";
+    vec![
+        id.to_owned(),
+        text("state"),
+        number(&entry["share"], 100.0),
+        number(&entry["accept"], 100.0),
+        entry["cap"].as_u64().map_or_else(|| in_flight.clone(), |cap| format!("{in_flight}/{cap}")),
+        number(&entry["requests_per_second"], 1.0),
+        number(&entry["classes"]["5xx"], 1.0),
+        milliseconds(&entry["p50_seconds"]),
+        milliseconds(&entry["p99_seconds"]),
+        text("address"),
+        if up { String::new() } else { text("reason") },
+    ]
+}
+
+/// What is left out is nothing.
+fn number(value: &Value, times: f64) -> String {
+    let value = value.as_f64().unwrap_or_default() * times;
+    let rounded = (value * 1e6).round() / 1e6;
+    let rounded = if rounded >= 100.0 { rounded.round() } else { rounded };
+    rounded.to_string()
+}
+
+/// No duration is none, not 0.
+fn milliseconds(value: &Value) -> String {
+    if value.is_null() { "-".into() } else { number(value, 1e3) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_needs_a_look_stands_first_and_nothing_is_wider_than_the_terminal() {
+        let frame = json!({
+            "at": 1000.0,
+            "proxy": { "version": "1", "generation": 3, "connections": 7, "overload": "normal", "requests_per_second": 12.5 },
+            "certificates": { "c": { "file": "/etc/c.pem", "not_after": 1000 + 5 * 86_400 } },
+            "services": { "s": { "backends": 2, "up": 1, "policy": "ring" } },
+            "service": { "name": "s", "panic": { "text": "1 of 3 healthy = 33 % < 50 %: health is ignored" }, "backends": {
+                "a": { "state": "up", "requests_per_second": 12.5, "p50_seconds": 0.0042, "accept": 1, "share": 0.5 },
+                "b\u{1b}[31m": { "state": "ejected", "reason": "ejected for 30.0 s: 5 failures in a row", "accept": 0, "cap": 9 },
+            } },
+        });
+        let text = draw(&frame, Some("s"), Sort::State, 100);
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("backend")).skip(1).collect();
+        assert!(rows[0].starts_with("b") && rows[0].contains("ejected") && rows[1].starts_with("a"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(text.contains("certificate /etc/c.pem: 5 days left") && text.contains("panic: 1 of 3"), "{text}");
+        assert!(rows[1].contains("4.2"), "{text}");
+        for width in [30, 60, 80, 200] {
+            for service in [None, Some("s")] {
+                let text = draw(&frame, service, Sort::Requests, width);
+                assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            }
+        }
+    }
+}

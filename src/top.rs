@@ -1,0 +1,65 @@
+//! `ringway top`: the tables of `ringway status`, drawn anew each second, until `q`.
+
+use crate::live::Target;
+use crate::status::{Sort, draw, settled};
+use crate::terminal::{self, Keys};
+use clap::Args;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// What is asked of `ringway top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    target: Target,
+    /// By what rows are ordered; while it runs: s, n, r, e, l, f.
+    #[arg(long, value_enum, default_value_t = Sort::State)]
+    sort: Sort,
+    /// Print it once, as where standard output is no terminal.
+    #[arg(long)]
+    once: bool,
+}
+
+const HELP: &str = "q quit   order: s state  n name  r requests  e errors  l latency  f in flight";
+
+/// Draws until `q`, or once.
+pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
+    let (target, service) = (&arguments.target, arguments.target.service.as_deref());
+    let runtime = crate::run::control_runtime()?;
+    if arguments.once || !terminal::is_terminal() {
+        let frame = runtime.block_on(settled(target))?;
+        let text = draw(&frame, service, arguments.sort, terminal::size().0);
+        terminal::stdout().lock().write_all(text.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut keys = Keys::new()?;
+    let mut sort = arguments.sort;
+    runtime.block_on(async {
+        let mut live = target.look().await?;
+        live.next().await?;
+        loop {
+            let (width, height) = terminal::size();
+            let text = format!("{HELP}\n\n{}", draw(&live.frame, service, sort, width));
+            terminal::draw_screen(&text, width, height)?;
+            tokio::select! {
+                more = live.next() => more?,
+                key = keys.next() => match key {
+                    Some(b'q' | 3 | 4) | None => return Ok(ExitCode::SUCCESS),
+                    Some(key) => sort = ordered_by(key).unwrap_or(sort),
+                },
+            }
+        }
+    })
+}
+
+fn ordered_by(key: u8) -> Option<Sort> {
+    Some(match key {
+        b's' => Sort::State,
+        b'n' => Sort::Name,
+        b'r' => Sort::Requests,
+        b'e' => Sort::Errors,
+        b'l' => Sort::P99,
+        b'f' => Sort::InFlight,
+        _ => return None,
+    })
+}

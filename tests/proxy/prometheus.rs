@@ -24,6 +24,17 @@ fn alerts_are_raised_by_what_they_are_for_and_by_nothing_else() {
     succeeds("promtool", &["test", "rules", &packaging("prometheus/alerts_test.yaml")]);
 }
 
+/// Has promtool look at a page: names, kinds and helps as they are usual.
+fn lint(page: &[u8]) {
+    let mut lint = Command::new("promtool");
+    let lint = lint.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = lint.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(page).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.is_empty(), "{said}");
+}
+
 /// A Prometheus that scrapes these every second, and has the alerts.
 fn prometheus(directory: &std::path::Path, targets: &[(&str, SocketAddr)]) -> (Running, SocketAddr) {
     let mut config = format!(
@@ -92,12 +103,7 @@ fn prometheus_reads_both_forms_and_answers_what_dashboard_and_alerts_ask() {
     }
     let text = get(plain, "/metrics").unwrap();
     assert!(text.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let mut linted = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut linted = linted.stderr(Stdio::piped()).spawn().unwrap();
-    linted.stdin.take().unwrap().write_all(&text.body).unwrap();
-    let linted = linted.wait_with_output().unwrap();
-    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stderr));
-
+    lint(&text.body);
     let (_prometheus, prometheus) = prometheus(ringway.directory.path(), &[("open", ringway.admin), ("text", plain)]);
     let up = || query(prometheus, "up == 1").filter(|up| up.len() == 2);
     wait_for("both forms to be read", up);

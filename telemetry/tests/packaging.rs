@@ -61,7 +61,7 @@ fn ask(expression: &str, known: &BTreeMap<String, BTreeSet<&'static str>>) -> BT
         .filter(|name| name == "up" || name.starts_with("ringway_") || name.starts_with("process_"))
         .collect();
     assert!(!asked.is_empty(), "{expression} asks for nothing");
-    let mut labels = BTreeSet::<&str>::new();
+    let mut labels: BTreeSet<&str> = BTreeSet::new();
     for name in &asked {
         labels.extend(known.get(name).unwrap_or_else(|| panic!("there is no {name}: {expression}")));
     }

@@ -11,11 +11,14 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+/// Of a version of a service: its level shares, and the share of each backend.
+type Shares = (Arc<Service>, Vec<(u8, f64)>, Arc<[f64]>);
+
 /// Makes frames, and keeps what is dear to make and seldom changes.
 #[derive(Default)]
 pub(super) struct Frames {
     /// By service: the version and the shares of its levels that these are of.
-    shares: HashMap<String, (Arc<Service>, Vec<(u8, f64)>, Arc<[f64]>)>,
+    shares: HashMap<String, Shares>,
 }
 
 impl Frames {

@@ -78,7 +78,7 @@ impl Keys {
         let (sender, pressed) = mpsc::channel(16);
         // It ends with the process: a read of a terminal cannot be called off.
         std::thread::Builder::new().name("keys".into()).spawn(move || {
-            for key in io::stdin().bytes() {
+            for key in io::BufReader::with_capacity(1, io::stdin()).bytes() {
                 if key.is_err() || sender.blocking_send(key.unwrap_or_default()).is_err() {
                     return;
                 }

@@ -23,6 +23,7 @@ mod due;
 mod event;
 mod levels;
 mod member;
+mod member_view;
 mod params;
 mod recurring;
 mod schedule;
@@ -31,7 +32,8 @@ mod statistics;
 
 pub use agent::{AgentMode, AgentParams, AgentReport};
 pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
-pub use member::{MemberKey, MemberRef, MemberView};
+pub use member::{MemberKey, MemberRef};
+pub use member_view::MemberView;
 pub use params::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
     SlowStartParams, SuccessRateParams,

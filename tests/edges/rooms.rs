@@ -78,10 +78,13 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["main.rs"],
             &["control"],
-            &["demo", "explain", "operate"],
+            &["demo", "explain", "operate", "top"],
+            &["status"],
+            &["live"],
             &["admin", "save"],
             &["run", "plan"],
             &["terminal"],
+            &["table"],
         ],
     ),
 ];

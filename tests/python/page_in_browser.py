@@ -55,6 +55,7 @@ class Page:
         while not (seen := await self.see(script)):
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"{what}: not seen in\n{await self.see('document.body.innerText')}")
+            # Looked at again and again, until it is there.
             await asyncio.sleep(0.05)
         return seen
 

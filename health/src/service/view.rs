@@ -1,7 +1,7 @@
 //! What is known of backends, for those that ask: the proxy and its status.
 
 use super::ServiceHealth;
-use crate::member::MemberView;
+use crate::member_view::MemberView;
 use std::time::Instant;
 
 /// Every state that a backend may be in, as [`MemberView::state`] names them.

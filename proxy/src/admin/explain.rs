@@ -2,6 +2,7 @@
 
 mod described;
 mod key;
+mod listener;
 mod nearest;
 mod request;
 mod verdict;

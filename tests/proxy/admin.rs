@@ -255,8 +255,8 @@ fn what_is_sent_to_harm_is_refused_whoever_sends_it() {
                 .to_owned(),
             "HTTP/1.1 40",
         ),
-        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(100_000)), "HTTP/1.1 4"),
-        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(100_000)), "HTTP/1.1 4"),
+        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(1_000_000)), "HTTP/1.1 4"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(1_000_000)), "HTTP/1.1 431"),
         ("\u{0}\u{1}\u{2}\r\n\r\n".to_owned(), "HTTP/1.1 400"),
     ] {
         let said = raw(ringway.admin, bytes.as_bytes());

@@ -271,4 +271,29 @@ mod tests {
             assert_eq!(wish(&fields, now), told.map(Duration::from_secs), "{text}");
         }
     }
+
+    #[test]
+    fn a_token_whose_file_hangs_delays_its_request_for_no_longer_than_that_may_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut line = Line::new(Collector {
+            host: "127.0.0.1".into(),
+            port: 1,
+            authority: "127.0.0.1:1".into(),
+            path: "/".into(),
+            tls: None,
+            headers: Vec::new(),
+            token_file: Some(fifo.clone()),
+            gzip: false,
+            timeout: Duration::from_millis(20),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..3 {
+            assert!(matches!(runtime.block_on(line.post(Bytes::new())), Err(PostError::Timeout(_))));
+        }
+        // The one that reads is still there.
+        std::fs::write(&fifo, "secret").unwrap();
+        assert_eq!(runtime.block_on(line.token()).unwrap().as_deref(), Some("secret"));
+    }
 }

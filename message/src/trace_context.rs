@@ -86,17 +86,35 @@ impl TraceParent {
     }
 }
 
-/// Whether a request's `tracestate` may be passed on: its fields, taken together, have at most 32 members, each a key and a value
-/// (3.3.1). Otherwise all of it is to go.
+/// Whether a request's `tracestate` may be passed on: its fields, taken together, have at most 32 members, each nothing, or a key and a
+/// value (3.3.1). Otherwise all of it is to go.
 #[must_use]
 pub fn is_trace_state(bytes: &[u8], head: &RequestHead) -> bool {
-    let fields = head.fields.iter().filter(|field| field.name.of(bytes).eq_ignore_ascii_case(b"tracestate"));
-    let members = fields.flat_map(|field| field.value.of(bytes).split(|byte| *byte == b','));
     let mut count = 0;
-    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()).all(|member| {
+    members(bytes, head).all(|member| {
         count += 1;
-        count <= MEMBERS_MAX && is_member(member)
+        count <= MEMBERS_MAX && (member.is_empty() || is_member(member))
     })
+}
+
+/// A request's `tracestate` in one line: as many of its first members as have so many bytes.
+#[must_use]
+pub fn trace_state(bytes: &[u8], head: &RequestHead, bytes_max: usize) -> Vec<u8> {
+    let mut state = Vec::new();
+    for member in members(bytes, head).filter(|member| !member.is_empty()) {
+        let separator: &[u8] = if state.is_empty() { b"" } else { b"," };
+        if state.len() + separator.len() + member.len() > bytes_max {
+            break;
+        }
+        state.extend_from_slice(separator);
+        state.extend_from_slice(member);
+    }
+    state
+}
+
+fn members<'b>(bytes: &'b [u8], head: &RequestHead) -> impl Iterator<Item = &'b [u8]> {
+    let fields = head.fields.iter().filter(|field| field.name.of(bytes).eq_ignore_ascii_case(b"tracestate"));
+    fields.flat_map(|field| field.value.of(bytes).split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// A key and a value (3.3.2): a key begins with a letter or a digit, and may name a tenant before `@`.
@@ -215,6 +233,10 @@ mod tests {
             (vec![many(32)], true),
             (vec![many(33)], false),
             (vec![many(32), "foo=1".into()], false),
+            (vec![",".repeat(31)], true),
+            (vec![",".repeat(32)], false),
+            (vec![many(30), String::new(), String::new()], true),
+            (vec![many(30), ", ,".into()], false),
             (vec![long(256)], true),
             (vec![long(257)], false),
             (vec!["foo".into()], false),
@@ -227,6 +249,16 @@ mod tests {
             let fields: Vec<_> = values.iter().map(|value| ("tracestate", value.as_str())).collect();
             let (bytes, head) = head(&fields);
             assert_eq!(is_trace_state(&bytes, &head), is_good, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_shortened_between_two_members() {
+        let (bytes, head) = head(&[("tracestate", "a=1 ,,b=2"), ("a", "b"), ("TraceState", " c=3")]);
+        for (bytes_max, state) in
+            [(2, ""), (3, "a=1"), (6, "a=1"), (7, "a=1,b=2"), (11, "a=1,b=2,c=3"), (512, "a=1,b=2,c=3")]
+        {
+            assert_eq!(trace_state(&bytes, &head, bytes_max), state.as_bytes(), "{bytes_max}");
         }
     }
 

@@ -21,5 +21,5 @@ pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
 pub(crate) use per_ip::{PerIp, Place};
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
 pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
-pub(crate) use shared::{AccessSink, Shared, SpanSink};
+pub(crate) use shared::{AccessSink, Shared};
 pub(crate) use tasks::wake_after_sockets;

@@ -244,7 +244,7 @@ pub struct Registry {
     /// Lines that the access log's writers have lost, beside those that workers could not hand over.
     unwritten_lines: AtomicU64,
     /// Spans by what became of them.
-    pub spans: crate::traces::SpanCounts,
+    pub spans: Arc<crate::traces::SpanCounts>,
     /// Panics outside workers.
     panics: AtomicU64,
 }

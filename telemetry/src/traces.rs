@@ -7,19 +7,19 @@ mod batch;
 mod collector;
 mod counts;
 mod export;
+mod queue;
 mod span;
 
-pub use batch::{Batch, SpanBatch};
+pub use batch::{Sink, SpanBatch};
 pub use collector::Collector;
 pub use counts::{Outcome, SpanCounts};
 use export::Export;
 pub use span::{Attributes, Kind, Span};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-/// Batches that may wait for the exporter: 8 MiB of spans.
-const BATCHES_MAX: usize = 128;
 /// How long an exporter that is to end may still deliver what it has.
 const END: Duration = Duration::from_secs(3);
 
@@ -42,21 +42,31 @@ impl Exporter {
     }
 }
 
-/// Starts an exporter. `resource`: attributes of this process; `report` is told what becomes of spans. It ends when all senders have been
+/// Starts an exporter. `resource`: attributes of this process; `counts` is told what becomes of spans. It ends when all sinks have been
 /// dropped, or a few seconds after its handle has.
 ///
 /// # Errors
-/// There can be no thread.
+/// There can be no thread, or it can wait for nothing.
 pub fn start(
     collector: Collector,
     resource: &[(String, String)],
-    report: impl Fn(Outcome, u64) + Send + 'static,
-) -> std::io::Result<(mpsc::Sender<Batch>, Exporter)> {
-    let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+    counts: Arc<SpanCounts>,
+) -> std::io::Result<(Sink, Exporter)> {
+    let (sender, receiver) = queue::queue();
     let (end, ends) = oneshot::channel::<()>();
-    let mut export = Export::new(receiver, collector, resource, report);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sink = Sink::new(sender, Arc::clone(&counts));
+    let mut export = Export::new(receiver, collector, resource, counts);
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("traces".into()).spawn(move || {
+        // Built here: a runtime that is dropped within another one, because there is no thread for it, would be a panic.
+        let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let (runtime, result) = match built {
+            Ok(runtime) => (Some(runtime), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        // Whoever starts it waits for this word.
+        let _ = tell.send(result);
+        let Some(runtime) = runtime else { return };
         runtime.block_on(async {
             let late = async {
                 // Its sender says nothing: it is dropped.
@@ -69,8 +79,9 @@ pub fn start(
             }
             export.give_up();
         });
-        // A name that is still being looked up is not waited for.
+        // A name that is still being looked up, or a file that is still being read, is not waited for.
         runtime.shutdown_background();
     })?;
-    Ok((sender, Exporter { thread, end }))
+    told.recv().map_err(std::io::Error::other)??;
+    Ok((sink, Exporter { thread, end }))
 }

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENT: &str = "00f067aa0ba902b7";
@@ -249,7 +250,8 @@ fn a_new_trace_begins_where_there_is_none_that_is_valid_and_a_flag_is_followed_w
     };
     for invalid in ["", "traceparent: 00-x\r\n", &format!("traceparent: 00-{TRACE}-{CLIENT}-01\r\n").repeat(2)] {
         let (told, text) = ask(&format!("{invalid}tracestate: a=1\r\n"));
-        assert!(told.len() == 55 && told.ends_with("-01") && !told.contains(TRACE), "{invalid}: {told}");
+        // Sampled, and its id is random.
+        assert!(told.len() == 55 && told.ends_with("-03") && !told.contains(TRACE), "{invalid}: {told}");
         assert!(!text.contains("a=1"), "the state of another trace: {text}");
     }
     let unsampled = format!("traceparent: 00-{TRACE}-{CLIENT}-00\r\n");
@@ -270,6 +272,113 @@ fn a_new_trace_begins_where_there_is_none_that_is_valid_and_a_flag_is_followed_w
     // Without the section it is a field like any other.
     ringway.reconfigure(&config(listen, "", "", "balance: {}", &[("a", backend.address)]));
     assert_eq!(field(&ask(&sampled).1, "traceparent"), Some(&sampled[13..sampled.len() - 2]));
+}
+
+/// A sampler that goes by an id that the client has chosen would take all of these.
+#[test]
+fn a_client_that_is_not_trusted_does_not_choose_to_be_recorded() {
+    let backend = mirror();
+    let top = tracing(free_address(), ", sample: 1%").replace("trust: all", "trust: trusted");
+    let (_ringway, listen) = proxy(&top, "", "balance: {}", &[("a", backend.address)]);
+    let chosen = format!("traceparent: 00-{}-{CLIENT}-01\r\n", "f".repeat(32));
+    let recorded = (0..100).filter(|_| {
+        let text = get_with(listen, "/v1", &chosen).unwrap().text();
+        let told = field(&text, "traceparent").unwrap();
+        assert!(told.contains(&"f".repeat(32)), "{told}");
+        told.ends_with("-01")
+    });
+    let recorded = recorded.count();
+    assert!(recorded < 50, "{recorded} of 100");
+}
+
+#[test]
+fn a_span_has_no_more_of_a_long_state_than_512_bytes_and_the_backend_has_all_of_it() {
+    let Some(collector) = Collector::start() else { return };
+    let backend = mirror();
+    let (_ringway, listen) = proxy(&tracing(collector.address, ""), "", "balance: {}", &[("a", backend.address)]);
+    let members: Vec<String> = (0..5).map(|index| format!("k{index}={}", "v".repeat(197))).collect();
+    let state = members.join(",");
+    let fields = format!("traceparent: 00-{TRACE}-{CLIENT}-01\r\ntracestate: {state}\r\n");
+    let told = get_with(listen, "/v1", &fields).unwrap().text();
+    assert_eq!(field(&told, "tracestate"), Some(&*state));
+    for span in collector.spans(2) {
+        assert_eq!(text(&span, "state"), members[..2].join(","));
+    }
+}
+
+#[test]
+fn a_recorded_request_is_an_exemplar_of_its_bucket() {
+    let (Some(collector), Some(())) = (Collector::start(), require("curl")) else { return };
+    let backend = mirror();
+    let (ringway, listen) = proxy(&tracing(collector.address, ""), "", "balance: {}", &[("a", backend.address)]);
+    let metrics =
+        || curl_body(&["-H", "accept: application/openmetrics-text", &format!("http://{}/metrics", ringway.admin)]);
+    let unsampled = format!("traceparent: 00-{TRACE}-{CLIENT}-00\r\n");
+    assert_eq!(get_with(listen, "/v1", &unsampled).unwrap().status, 200);
+    assert!(!metrics().contains("trace_id="), "only those that are recorded: {}", metrics());
+    assert_eq!(get(listen, "/v1").unwrap().status, 200);
+    let id = text(&collector.spans(2)[0], "trace").to_owned();
+    let metrics = metrics();
+    let exemplars: Vec<&str> = metrics.lines().filter(|line| line.contains("# {trace_id=")).collect();
+    assert!(exemplars.len() == 1 && exemplars[0].contains(&format!("# {{trace_id=\"{id}\"}} ")), "{exemplars:?}");
+    assert!(exemplars[0].starts_with("ringway_request_duration_seconds_bucket{"), "{exemplars:?}");
+}
+
+#[test]
+fn a_backend_that_is_full_is_no_try_and_a_pause_before_the_next_is_in_none() {
+    let Some(collector) = Collector::start() else { return };
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let held = Arc::clone(&gate);
+    let full = scripted(move |_| {
+        drop(held.lock());
+        response("200 OK", "", "full")
+    });
+    let busy = scripted(|_| response("503 Busy", "", "busy"));
+    let good = mirror();
+    let service = "balance: { policy: first }\n    retry: { attempts: 1, backoff: 400ms, on: [ gateway ] }";
+    let backends = [("full", full.address), ("busy", busy.address), ("good", good.address)];
+    let listen = free_address();
+    let text = config(listen, &tracing(collector.address, ""), "", service, &backends);
+    let _ringway = Ringway::start(&text.replace("{ id: full,", "{ id: full, connections_max: 1,"));
+    let first = std::thread::spawn(move || get(listen, "/v1").unwrap().status);
+    wait_for("the first to be there", || (full.requests().len() == 1).then_some(()));
+    assert_eq!(get(listen, "/v1").unwrap().status, 200);
+    let spans = collector.spans(3);
+    let tries = of_kind(&spans, CLIENT_SIDE);
+    let told: Vec<_> = tries
+        .iter()
+        .map(|span| {
+            let resend = span["attributes"]["http.request.resend_count"].as_u64();
+            (attribute(span, "ringway.backend"), attribute(span, "error.type"), resend)
+        })
+        .collect();
+    assert_eq!(told, [("busy", "503", None), ("good", "", Some(1))]);
+    // A pause is at least half of what is configured.
+    let end = tries[0]["start"].as_u64().unwrap() + tries[0]["nanos"].as_u64().unwrap();
+    let pause = tries[1]["start"].as_u64().unwrap().saturating_sub(end);
+    assert!(pause >= 200_000_000, "{pause} {tries:?}");
+    drop(closed);
+    assert_eq!(first.join().unwrap(), 200);
+}
+
+/// What a collector's requests carry changes with a reload, but not with what is recorded.
+#[test]
+fn spans_of_an_exporter_that_is_turned_off_are_delivered_and_one_that_delivers_in_the_same_way_stays() {
+    let Some(collector) = Collector::start() else { return };
+    let backend = mirror();
+    let listen = free_address();
+    let with = |top: &str| config(listen, top, "", "balance: {}", &[("a", backend.address)]);
+    let ringway = Ringway::start(&with(&tracing(collector.address, "")));
+    assert_eq!(get(listen, "/v1").unwrap().status, 200);
+    ringway.reconfigure(&with(&tracing(collector.address, ", query: true")));
+    let queried = get(listen, "/v1?a=b").unwrap();
+    assert_eq!(queried.status, 200);
+    ringway.reconfigure(&with(""));
+    let spans = collector.spans(4);
+    let queries: Vec<_> = of_kind(&spans, SERVER).iter().map(|span| attribute(span, "url.query")).collect();
+    assert_eq!(queries, ["", "a=b"]);
+    wait_for("all of them", || (ringway.metric("ringway_trace_spans_total{result=\"exported\"}") == 4.0).then_some(()));
 }
 
 #[test]
@@ -383,7 +492,7 @@ fn a_collector_that_hangs_or_talks_nonsense_is_tried_again_and_traffic_goes_on()
         let posts = || collector.ask("/spans")["posts"].as_u64().unwrap();
         let before = posts();
         serve();
-        wait_for("another try", || (posts() > before).then_some(()));
+        wait_for("another try", || (posts() > before + 1).then_some(()));
         serve();
     }
     collector.turn("good");

@@ -26,8 +26,8 @@ section! {
     TracingSection, "tracing" {
         /// Where spans go: a URL of `http` or `https`. Without a path it is `/v1/traces`.
         required endpoint: String,
-        /// How many of the requests are traced that nobody in front has decided about. It is drawn by the trace's id, so that all proxies
-        /// decide the same.
+        /// How many of the requests are traced that nobody in front has decided about. Of traces that begin here it is drawn by the trace's
+        /// id, so that all proxies behind decide the same; where the client has chosen the id and is not trusted, by chance.
         default("100%") sample: Share,
         /// Whose decision (the flag `sampled` of `traceparent`) is followed: that of clients in `forwarded.trusted`, everybody's, or
         /// nobody's. The ids of traces are everybody's in any case.

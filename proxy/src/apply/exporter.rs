@@ -1,17 +1,16 @@
 //! The exporter of spans: started before a change is in force, ended behind it.
 
 use super::outcome::ReloadError;
-use crate::dispatcher::SpanSink;
 use crate::net::tls::{self, TlsError};
-use ringway_config::model::{Tracing, UpstreamTls};
+use ringway_config::model::{Tracing, Trust, UpstreamTls};
 use ringway_telemetry::counters::Registry as Counters;
-use ringway_telemetry::traces::{self, Collector, Exporter};
+use ringway_telemetry::traces::{self, Collector, Exporter, Sink};
 use std::sync::Arc;
 
 /// An exporter that takes the place of the one before, or none.
 #[derive(Default)]
 pub(super) struct NewExporter {
-    pub(super) sink: Option<SpanSink>,
+    pub(super) sink: Option<Sink>,
     pub(super) exporter: Option<Exporter>,
 }
 
@@ -36,11 +35,15 @@ pub(super) fn start(section: Option<&Tracing>, counters: &Arc<Counters>) -> Resu
     };
     let name = ("service.name".to_owned(), section.service_name.clone());
     let resource: Vec<_> = std::iter::once(name).chain(section.attributes.iter().cloned()).collect();
-    let counters = Arc::clone(counters);
     let (sink, exporter) =
-        traces::start(collector, &resource, move |outcome, spans| counters.spans.add(outcome, spans))
-            .map_err(ReloadError::Exporter)?;
+        traces::start(collector, &resource, Arc::clone(&counters.spans)).map_err(ReloadError::Exporter)?;
     Ok(NewExporter { sink: Some(sink), exporter: Some(exporter) })
+}
+
+/// Whether the exporter of one section does for the other: they may differ in what requests are recorded, and what of them.
+pub(super) fn is_same(old: Option<&Tracing>, new: Option<&Tracing>) -> bool {
+    let used = |section: &Tracing| Tracing { sample: 0.0, trust: Trust::None, query: false, ..section.clone() };
+    old.map(used) == new.map(used)
 }
 
 type Tls = (Arc<rustls::ClientConfig>, rustls::pki_types::ServerName<'static>);
@@ -56,6 +59,31 @@ fn tls_to(host: &str, section: Option<&UpstreamTls>) -> Result<Tls, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exporter_stays_as_long_as_it_delivers_in_the_same_way() {
+        let section = |more: &str| {
+            let text = format!(
+                "tracing: {{ endpoint: \"http://127.0.0.1:1\"{more} }}\n\
+                 listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            );
+            super::super::testing::config(&text).tracing
+        };
+        let old = section("");
+        for (more, same) in [
+            (", sample: 1%, trust: all, query: true", true),
+            (", timeout: 3s", false),
+            (", gzip: true", false),
+            (", service_name: other", false),
+            (", token_file: /t", false),
+            (", headers: [ { name: a, value: b } ]", false),
+            (", attributes: [ { name: a, value: b } ]", false),
+        ] {
+            assert_eq!(is_same(old.as_ref(), section(more).as_ref()), same, "{more}");
+        }
+        assert!(!is_same(old.as_ref(), None) && !is_same(None, old.as_ref()) && is_same(None, None));
+    }
 
     #[test]
     fn a_collector_whose_authorities_cannot_be_read_is_refused_and_an_exporter_that_is_not_used_ends() {

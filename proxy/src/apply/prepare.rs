@@ -69,7 +69,7 @@ impl Control {
         };
         let section = new.config.tracing.as_ref();
         // Its certificates are read when it starts.
-        let is_same = old.config.tracing.as_ref() == section
+        let is_same = exporter::is_same(old.config.tracing.as_ref(), section)
             && (same_files || section.is_none_or(|section| section.tls.is_none()));
         let exporter =
             if is_first || !is_same { Some(exporter::start(section, &self.metrics.counters)?) } else { None };

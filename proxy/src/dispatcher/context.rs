@@ -3,7 +3,7 @@
 use super::bulk::BulkQueue;
 use super::command::Command;
 use super::ids::Ids;
-use super::shared::{AccessSink, Shared, SpanSink};
+use super::shared::{AccessSink, Shared};
 use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
@@ -13,7 +13,7 @@ use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::counters::WorkerCounters;
-use ringway_telemetry::traces::{Outcome, SpanBatch};
+use ringway_telemetry::traces::{Outcome, Sink, SpanBatch};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(crate) struct Dispatcher {
     access: RefCell<Option<(usize, AccessLog)>>,
     sinks: RefCell<Reader<Option<AccessSink>>>,
     spans: RefCell<Option<(usize, SpanBatch)>>,
-    span_sinks: RefCell<Reader<Option<SpanSink>>>,
+    span_sinks: RefCell<Reader<Option<Sink>>>,
     /// Buffers and windows of all connections of HTTP/2.
     pub(crate) http2_memory: Rc<Memory>,
     /// Copies of requests under way.
@@ -145,32 +145,30 @@ impl Dispatcher {
         self.sinks.borrow_mut().read().is_some()
     }
 
-    /// Spans for the exporter, if there is one.
-    pub(crate) fn spans(&self, write: impl FnOnce(&mut SpanBatch) -> u64) {
+    /// Spans for the exporter, so many of them. Where there is none any more they are lost.
+    pub(crate) fn spans(&self, count: u64, write: impl FnOnce(&mut SpanBatch)) {
         let mut sinks = self.span_sinks.borrow_mut();
         let in_force = sinks.read();
         let mut spans = self.spans.borrow_mut();
         let Some(sink) = in_force.as_ref() else {
             *spans = None;
+            self.shared.counters.spans.add(Outcome::Dropped, count);
             return;
         };
         let identity = Arc::as_ptr(in_force) as usize;
         if spans.as_ref().is_none_or(|(current, _)| *current != identity) {
-            if let Some((_, old)) = spans.as_mut() {
-                self.shared.counters.spans.add(Outcome::Dropped, old.flush());
-            }
             *spans = Some((identity, SpanBatch::new(sink.clone())));
         }
         if let Some((_, batch)) = spans.as_mut() {
-            self.shared.counters.spans.add(Outcome::Dropped, write(batch));
+            write(batch);
         }
     }
 
-    /// Once a tick: passes spans to the exporter.
+    /// Passes spans to the exporter.
     pub(crate) fn flush_spans(&self) {
         let mut spans = self.spans.borrow_mut();
         let Some((current, batch)) = spans.as_mut() else { return };
-        self.shared.counters.spans.add(Outcome::Dropped, batch.flush());
+        batch.flush();
         // A worker holds no handle of an exporter that another has taken the place of: it ends when the last is dropped.
         if Arc::as_ptr(self.span_sinks.borrow_mut().read()) as usize != *current {
             *spans = None;

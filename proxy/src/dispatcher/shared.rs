@@ -11,6 +11,7 @@ use crate::snapshot::journal::Journal;
 use ringway_config::model::AccessLogOnly;
 use ringway_ring::Published;
 use ringway_telemetry::counters::Registry as Counters;
+use ringway_telemetry::traces;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -44,11 +45,8 @@ pub(crate) struct Shared {
     /// Where access log lines go; changes with the configuration.
     pub(crate) access: Arc<Published<Option<AccessSink>>>,
     /// Where spans go; changes with the configuration.
-    pub(crate) spans: Arc<Published<Option<SpanSink>>>,
+    pub(crate) spans: Arc<Published<Option<traces::Sink>>>,
 }
-
-/// An exporter of spans.
-pub(crate) type SpanSink = mpsc::Sender<ringway_telemetry::traces::Batch>;
 
 /// An access log's form and its writer.
 pub(crate) struct AccessSink {

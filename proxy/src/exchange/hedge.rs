@@ -183,7 +183,10 @@ impl Hedge {
                     Poll::Ready(Ok(answered)) => Second::Answered(answered),
                     Poll::Ready(Err((full, error))) => {
                         if let Some(trace) = &mut exchange.request.trace {
-                            trace.end_hedge(0, Some(error.reason()));
+                            match full {
+                                Some(_) => trace.take_back_hedge(),
+                                None => trace.end_hedge(0, Some(error.reason())),
+                            }
                         }
                         // The backend got nothing of the request: a retry may find room there.
                         let selection = &mut exchange.request.selection;

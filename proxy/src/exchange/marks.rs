@@ -104,13 +104,14 @@ impl<'b> Marks<'b> {
     }
 }
 
-/// The client's trace goes on, unless it has none that is valid. Whether it is recorded is the client's decision where its word is taken,
-/// else it is drawn.
+/// The client's trace goes on, unless it has none that is valid. Whether it is recorded is the client's decision where its word is taken.
+/// Else it is drawn: by the id of a trace that begins here, and by chance for one whose id the client may have chosen so that it is drawn.
 fn place(tracing: &model::Tracing, trusted: bool, dispatcher: &Dispatcher, bytes: &[u8], head: &RequestHead) -> Place {
     let told = TraceParent::of(bytes, head);
     let trace_id = told.map_or_else(|| dispatcher.ids.long(), |told| told.trace_id);
-    let sampled = match told.filter(|_| tracing.trust.takes(trusted)) {
-        Some(told) => told.sampled,
+    let sampled = match told {
+        Some(told) if tracing.trust.takes(trusted) => told.sampled,
+        Some(_) => tracing.samples(&dispatcher.ids.long()),
         None => tracing.samples(&trace_id),
     };
     Place {
@@ -118,7 +119,7 @@ fn place(tracing: &model::Tracing, trusted: bool, dispatcher: &Dispatcher, bytes
             trace_id,
             span_id: dispatcher.ids.short(),
             sampled,
-            random: told.is_some_and(|told| told.random),
+            random: told.is_none_or(|told| told.random),
         },
         parent: told.map(|told| told.span_id),
         has_state: told.is_some() && is_trace_state(bytes, head),

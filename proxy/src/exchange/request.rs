@@ -195,6 +195,9 @@ impl Request {
     pub(super) fn count_try(&mut self) {
         if let Some(ended) = self.ended_try.take() {
             ended.count(&self.view.services[self.service], ambient::now());
+            if let Some(trace) = &mut self.trace {
+                trace.end_try();
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use crate::routes::path_of;
 use crate::routing::forwarded::Origin;
 use crate::worker::{View, Worker};
 use ringway_config::model::{PathMatch, Tracing};
-use ringway_message::{Authority, Method, RequestHead, Span as Bytes, TraceParent, Version, default_port};
+use ringway_message::{Authority, Method, RequestHead, Span as Bytes, TraceParent, Version, default_port, trace_state};
 use ringway_telemetry::traces::{Attributes, Kind, Span};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// Spans below that of the request; more tries are not recorded.
 const PARTS_MAX: usize = 64;
+/// What spans have of `tracestate`; backends get all of it. Whoever passes it on passes on as much at least (W3C, 3.3.1.5).
+const STATE_BYTES_MAX: usize = 512;
 
 /// What is recorded of a request.
 pub(crate) struct Trace {
@@ -74,15 +76,7 @@ impl Trace {
     pub(crate) fn begin(place: Place, tracing: &Tracing, beginning: &Beginning<'_>) -> Box<Self> {
         let Beginning { bytes, head, route, started, .. } = *beginning;
         let since = ambient::since(started).as_nanos() as u64;
-        let mut state = Vec::new();
-        if place.has_state {
-            for value in head.values_of(bytes, b"tracestate").filter(|value| !value.is_empty()) {
-                if !state.is_empty() {
-                    state.push(b',');
-                }
-                state.extend_from_slice(value);
-            }
-        }
+        let state = if place.has_state { trace_state(bytes, head, STATE_BYTES_MAX) } else { Vec::new() };
         Box::new(Self {
             place,
             state: state.into(),
@@ -171,6 +165,25 @@ impl Trace {
         self.end_part(current, 0, Some(reason));
     }
 
+    /// The current try, or the second one, was none: its backend has no room, and got nothing of the request.
+    pub(super) fn take_back_try(&mut self) {
+        let current = self.current.take();
+        self.take_back(current);
+    }
+
+    pub(super) fn take_back_hedge(&mut self) {
+        let hedge = self.hedge.take();
+        self.take_back(hedge);
+    }
+
+    fn take_back(&mut self, index: Option<usize>) {
+        self.tries = self.tries.saturating_sub(1);
+        // Nothing has begun behind it.
+        if index.is_some_and(|index| index + 1 == self.parts.len()) {
+            self.parts.pop();
+        }
+    }
+
     /// The current try is over, as far as it has come.
     pub(super) fn end_try(&mut self) {
         let current = self.current.take();
@@ -217,16 +230,15 @@ impl Trace {
         if is_error {
             self.attributes.text("error.type", error_type(status, reason, &mut itoa::Buffer::new()).as_bytes());
         }
-        worker.spans(|batch| {
-            let mut lost = 0;
+        worker.spans(self.parts.len() as u64 + 1, |batch| {
             for part in &self.parts {
                 let attributes =
                     part.attempt.as_ref().map(|attempt| attempt.attributes(self.method)).unwrap_or_default();
-                lost += batch.add(&self.span(part, ended, &attributes));
+                batch.add(&self.span(part, ended, &attributes));
             }
             let parent = self.place.parent.map(|parent| (parent, true));
             let separator = if self.route.is_empty() { "" } else { " " };
-            lost + batch.add(&Span {
+            batch.add(&Span {
                 trace_id: self.id(),
                 span_id: self.place.own.span_id,
                 parent,
@@ -237,7 +249,7 @@ impl Trace {
                 end_nanos: self.nanos(ended),
                 attributes: &self.attributes,
                 is_error,
-            })
+            });
         });
     }
 

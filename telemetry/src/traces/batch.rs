@@ -1,72 +1,79 @@
 //! A worker's end: spans are gathered, and handed over batch by batch.
 
+use super::counts::{Outcome, SpanCounts};
+use super::queue::{Batch, Sender};
 use super::span::Span;
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
+use std::sync::Arc;
 
-/// A batch is handed over when it is this long, in bytes, or when the worker's timer ticks.
+/// A batch is handed over when it is this long, in bytes, or when its worker's time has come.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Spans, one behind the other.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// As in `ScopeSpans.spans`.
-    pub(super) bytes: Vec<u8>,
-    /// How many they are.
-    pub(super) spans: u64,
+/// Where a worker's spans go, and where those are counted that are lost on the way.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    sender: Sender,
+    counts: Arc<SpanCounts>,
 }
 
-/// A worker's end of an exporter.
+impl Sink {
+    pub(super) fn new(sender: Sender, counts: Arc<SpanCounts>) -> Self {
+        Self { sender, counts }
+    }
+}
+
+/// A worker's end of an exporter. Dropped, it hands over what it has.
 #[derive(Debug)]
 pub struct SpanBatch {
-    sender: Sender<Batch>,
+    sink: Sink,
     batch: Batch,
 }
 
 impl SpanBatch {
     /// A worker's end.
     #[must_use]
-    pub fn new(sender: Sender<Batch>) -> Self {
-        Self { sender, batch: Batch::default() }
+    pub fn new(sink: Sink) -> Self {
+        Self { sink, batch: Batch::default() }
     }
 
-    /// Adds a span. Gives how many spans were lost by it: 0 or a whole batch.
-    pub fn add(&mut self, span: &Span<'_>) -> u64 {
-        if self.batch.bytes.capacity() == 0 {
-            self.batch.bytes.reserve(BATCH_BYTES + 8 * 1024);
-        }
+    /// Adds a span.
+    pub fn add(&mut self, span: &Span<'_>) {
         span.write(&mut self.batch.bytes);
         self.batch.spans += 1;
-        if self.batch.bytes.len() >= BATCH_BYTES { self.flush() } else { 0 }
+        if self.batch.bytes.len() >= BATCH_BYTES {
+            self.flush();
+        }
     }
 
-    /// Hands over what has been gathered. Gives how many spans were lost, because the exporter cannot keep up, or has gone.
-    pub fn flush(&mut self) -> u64 {
+    /// Hands over what has been gathered. What the exporter has no room for is lost.
+    pub fn flush(&mut self) {
         if self.batch.spans == 0 {
-            return 0;
+            return;
         }
-        match self.sender.try_send(std::mem::take(&mut self.batch)) {
-            Ok(()) => 0,
-            Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) => {
-                let Batch { mut bytes, spans } = batch;
-                bytes.clear();
-                self.batch.bytes = bytes;
-                spans
-            }
+        let mut batch = std::mem::take(&mut self.batch);
+        // What waits is counted by its length.
+        batch.bytes.shrink_to_fit();
+        if let Err(mut lost) = self.sink.sender.send(batch) {
+            self.sink.counts.add(Outcome::Dropped, lost.spans);
+            lost.bytes.clear();
+            self.batch.bytes = lost.bytes;
         }
+    }
+}
+
+impl Drop for SpanBatch {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::queue::{WAITING_BYTES_MAX, queue};
     use super::super::span::{Attributes, Kind};
     use super::*;
 
-    #[test]
-    fn an_exporter_that_cannot_keep_up_loses_whole_batches_and_is_told_how_many_spans() {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
-        let mut batch = SpanBatch::new(sender);
-        let span = Span {
+    fn span(attributes: &Attributes) -> Span<'_> {
+        Span {
             trace_id: [1; 16],
             span_id: [2; 8],
             parent: None,
@@ -75,13 +82,57 @@ mod tests {
             kind: Kind::Server,
             start_nanos: 1,
             end_nanos: 2,
-            attributes: &Attributes::default(),
+            attributes,
             is_error: false,
+        }
+    }
+
+    /// The collector is silent: nothing is received.
+    #[test]
+    fn many_small_batches_wait_up_to_the_bound_and_exactly_those_beyond_it_are_counted_as_dropped() {
+        let (sender, mut receiver) = queue();
+        let counts = Arc::<SpanCounts>::default();
+        let dropped = || counts.all().find(|(outcome, _)| *outcome == Outcome::Dropped).map(|(_, spans)| spans);
+        let attributes = Attributes::default();
+        let mut one = Vec::new();
+        span(&attributes).write(&mut one);
+        let room = (WAITING_BYTES_MAX / (2 * one.len())) as u64;
+        let sink = Sink::new(sender, Arc::clone(&counts));
+        let mut workers = [SpanBatch::new(sink.clone()), SpanBatch::new(sink)];
+        let mut hand_over = |batches: u64| {
+            for number in 0..batches {
+                let worker = &mut workers[number as usize % 2];
+                worker.flush();
+                worker.add(&span(&attributes));
+                worker.add(&span(&attributes));
+                worker.flush();
+            }
         };
-        assert_eq!((batch.flush(), batch.add(&span), batch.flush()), (0, 0, 0));
-        assert_eq!((batch.add(&span), batch.add(&span), batch.flush(), batch.flush()), (0, 0, 2, 0));
-        assert_eq!(receiver.try_recv().unwrap().spans, 1);
-        drop(receiver);
-        assert_eq!((batch.add(&span), batch.flush()), (0, 1));
+        hand_over(room);
+        assert_eq!(dropped(), Some(0));
+        hand_over(7);
+        assert_eq!(dropped(), Some(14));
+        let waiting = std::iter::from_fn(|| receiver.try_recv()).map(|batch| batch.spans).sum::<u64>();
+        assert_eq!(waiting, 2 * room);
+        hand_over(1);
+        assert_eq!((dropped(), receiver.try_recv().map(|batch| batch.spans)), (Some(14), Some(2)));
+    }
+
+    #[test]
+    fn what_a_worker_has_when_it_lets_go_is_handed_over_or_counted() {
+        let (sender, mut receiver) = queue();
+        let counts = Arc::<SpanCounts>::default();
+        let attributes = Attributes::default();
+        let sink = Sink::new(sender, Arc::clone(&counts));
+        for is_gone in [false, true] {
+            if is_gone {
+                receiver.close();
+            }
+            let mut batch = SpanBatch::new(sink.clone());
+            batch.add(&span(&attributes));
+            drop(batch);
+            assert_eq!(receiver.try_recv().is_some(), !is_gone);
+        }
+        assert!(counts.all().any(|counted| counted == (Outcome::Dropped, 1)));
     }
 }

@@ -14,15 +14,20 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_rustls::TlsConnector;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 /// A response is a message of a few bytes.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// No token is longer.
+const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where spans go, and how.
 #[derive(Debug, Clone)]
@@ -103,11 +108,13 @@ pub(super) struct Taken {
 pub(super) struct Line {
     collector: Collector,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// The token's file is being read.
+    reading: Option<JoinHandle<std::io::Result<String>>>,
 }
 
 impl Line {
     pub(super) fn new(collector: Collector) -> Self {
-        Self { collector, sender: None }
+        Self { collector, sender: None, reading: None }
     }
 
     pub(super) fn collector(&self) -> &Collector {
@@ -128,11 +135,11 @@ impl Line {
 
     /// A request on the connection that was kept, or, if the collector has closed that meanwhile, on a fresh one.
     async fn exchange(
-        &self,
+        &mut self,
         kept: Option<SendRequest<Full<Bytes>>>,
         body: Bytes,
     ) -> Result<(Result<Taken, PostError>, SendRequest<Full<Bytes>>), PostError> {
-        let request = self.request(body)?;
+        let request = self.request(body).await?;
         if let Some(mut sender) = kept
             && sender.ready().await.is_ok()
             && let Ok(response) = sender.send_request(request.clone()).await
@@ -157,8 +164,23 @@ impl Line {
         }
     }
 
-    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, PostError> {
-        let Collector { authority, path, headers, token_file, gzip, .. } = &self.collector;
+    /// The bearer token. Its file is read beside the exporter's thread, and by one reader at a time: a file that hangs keeps up its own
+    /// requests, for no longer than their time.
+    async fn token(&mut self) -> Result<Option<String>, PostError> {
+        let Some(path) = &self.collector.token_file else { return Ok(None) };
+        let reading = self.reading.get_or_insert_with(|| {
+            let path = path.clone();
+            spawn_blocking(move || read_token(&path))
+        });
+        let read = reading.await;
+        self.reading = None;
+        let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        read.map(Some).map_err(|source| PostError::Token { path: path.clone(), source })
+    }
+
+    async fn request(&mut self, body: Bytes) -> Result<Request<Full<Bytes>>, PostError> {
+        let token = self.token().await?;
+        let Collector { authority, path, headers, gzip, .. } = &self.collector;
         let mut request = Request::post(path.as_str())
             .header(HOST, authority.as_str())
             .header(CONTENT_TYPE, PROTOBUF)
@@ -166,9 +188,7 @@ impl Line {
         if *gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
-        if let Some(path) = token_file {
-            let token =
-                std::fs::read_to_string(path).map_err(|source| PostError::Token { path: path.clone(), source })?;
+        if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
         }
         for (name, value) in headers {
@@ -176,6 +196,12 @@ impl Line {
         }
         request.body(Full::new(body)).map_err(PostError::Field)
     }
+}
+
+fn read_token(path: &Path) -> std::io::Result<String> {
+    let mut token = String::new();
+    File::open(path)?.take(TOKEN_BYTES_MAX).read_to_string(&mut token)?;
+    Ok(token)
 }
 
 async fn begin<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, PostError>
@@ -244,5 +270,30 @@ mod tests {
             fields.insert(RETRY_AFTER, HeaderValue::from_static(text));
             assert_eq!(wish(&fields, now), told.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn a_token_whose_file_hangs_delays_its_request_for_no_longer_than_that_may_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut line = Line::new(Collector {
+            host: "127.0.0.1".into(),
+            port: 1,
+            authority: "127.0.0.1:1".into(),
+            path: "/".into(),
+            tls: None,
+            headers: Vec::new(),
+            token_file: Some(fifo.clone()),
+            gzip: false,
+            timeout: Duration::from_millis(20),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..3 {
+            assert!(matches!(runtime.block_on(line.post(Bytes::new())), Err(PostError::Timeout(_))));
+        }
+        // The one that reads is still there.
+        std::fs::write(&fifo, "secret").unwrap();
+        assert_eq!(runtime.block_on(line.token()).unwrap().as_deref(), Some("secret"));
     }
 }

@@ -1,8 +1,8 @@
 //! The exporter: gathers what workers hand over, and has the collector take it, or counts it as lost.
 
-use super::batch::Batch;
 use super::collector::{Collector, Line, PostError};
-use super::counts::Outcome;
+use super::counts::{Outcome, SpanCounts};
+use super::queue::{Batch, Receiver};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -11,8 +11,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A request has spans of this time, or so many bytes of them.
@@ -35,11 +35,11 @@ enum Mood {
 }
 
 /// The exporter's end.
-pub(super) struct Export<R> {
-    receiver: Receiver<Batch>,
+pub(super) struct Export {
+    receiver: Receiver,
     line: Line,
     envelope: Envelope,
-    report: R,
+    counts: Arc<SpanCounts>,
     mood: Mood,
     /// Spans that are being delivered.
     in_hand: u64,
@@ -47,16 +47,16 @@ pub(super) struct Export<R> {
     lost: u64,
 }
 
-impl<R: Fn(Outcome, u64)> Export<R> {
+impl Export {
     pub(super) fn new(
-        receiver: Receiver<Batch>,
+        receiver: Receiver,
         collector: Collector,
         resource: &[(String, String)],
-        report: R,
+        counts: Arc<SpanCounts>,
     ) -> Self {
         let line = Line::new(collector);
         let envelope = Envelope::new(resource);
-        Self { receiver, line, envelope, report, mood: Mood::Taking, in_hand: 0, lost: 0 }
+        Self { receiver, line, envelope, counts, mood: Mood::Taking, in_hand: 0, lost: 0 }
     }
 
     /// Until nobody hands over any more.
@@ -71,7 +71,7 @@ impl<R: Fn(Outcome, u64)> Export<R> {
     pub(super) fn give_up(&mut self) {
         self.receiver.close();
         let mut left = std::mem::take(&mut self.in_hand);
-        while let Ok(batch) = self.receiver.try_recv() {
+        while let Some(batch) = self.receiver.try_recv() {
             left += batch.spans;
         }
         if left > 0 {
@@ -135,9 +135,7 @@ impl<R: Fn(Outcome, u64)> Export<R> {
         if outcome != Outcome::Exported {
             self.lost += spans;
         }
-        if spans > 0 {
-            (self.report)(outcome, spans);
-        }
+        self.counts.add(outcome, spans);
     }
 
     /// Says how the collector is, if it was otherwise before.

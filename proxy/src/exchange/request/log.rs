@@ -79,7 +79,10 @@ impl Request {
     /// The current try has failed.
     pub(in crate::exchange) fn fail_try(&mut self, error: &TryError) {
         if let Some(trace) = &mut self.trace {
-            trace.fail_try(error.reason());
+            match error {
+                TryError::Upstream(ProxyError::ConnectionLimit) => trace.take_back_try(),
+                _ => trace.fail_try(error.reason()),
+            }
         }
     }
 

@@ -55,7 +55,7 @@ class Page:
         while not (seen := await self.see(script)):
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"{what}: not seen in\n{await self.see('document.body.innerText')}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # Between two looks.
         return seen
 
     async def go(self, where):

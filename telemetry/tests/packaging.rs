@@ -86,11 +86,32 @@ fn ask(expression: &str, known: &BTreeMap<String, BTreeSet<&'static str>>) -> BT
     asked
 }
 
-fn alerts() -> Vec<(&'static str, &'static str)> {
-    let lines: Vec<&str> = ALERTS.lines().map(str::trim).collect();
-    let names = lines.iter().filter_map(|line| line.strip_prefix("- alert: "));
-    let expressions = lines.iter().filter_map(|line| line.strip_prefix("expr: "));
-    names.zip(expressions).collect()
+/// Labels that what an expression finds has: those of its first metric, or of the first grouping if that is around it.
+fn left_by<'e>(expression: &'e str, known: &BTreeMap<String, BTreeSet<&'static str>>) -> BTreeSet<&'e str> {
+    let (first, _) = names(expression).into_iter().find(|(name, _)| known.contains_key(name)).unwrap();
+    match expression[..expression.find(&first).unwrap()].split_once("by (") {
+        Some((_, grouping)) => grouping.split(')').next().unwrap().split(", ").collect(),
+        None => known[&first].clone(),
+    }
+}
+
+/// Every label that a text of an alert names is one that the alert has.
+fn explain(expression: &str, texts: &str, known: &BTreeMap<String, BTreeSet<&'static str>>) {
+    let left = left_by(expression, known);
+    for named in texts.split("$labels.").skip(1) {
+        let label = named.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+        assert!(left.contains(label), "$labels.{label} is always empty: {expression}");
+    }
+}
+
+/// Name, expression and what follows of each.
+fn alerts() -> Vec<(&'static str, &'static str, &'static str)> {
+    let each = ALERTS.split("- alert: ").skip(1).map(|alert| {
+        let (name, rest) = alert.split_once('\n').unwrap();
+        let (expression, texts) = rest.trim_start().strip_prefix("expr: ").unwrap().split_once('\n').unwrap();
+        (name, expression, texts)
+    });
+    each.collect()
 }
 
 #[test]
@@ -99,8 +120,9 @@ fn alerts_ask_for_what_there_is_and_each_is_tried() {
     let alerts = alerts();
     assert!(alerts.len() > 20, "{alerts:?}");
     assert_eq!(alerts.len(), ALERTS.matches("expr:").count());
-    for (name, expression) in alerts {
+    for (name, expression, texts) in alerts {
         ask(expression, &known);
+        explain(expression, texts, &known);
         assert!(ALERTS_TEST.contains(&format!("alertname: {name}\n")), "{name} is not tried");
     }
 }
@@ -138,6 +160,12 @@ fn the_dashboard_asks_for_what_there_is_and_explains_it_by_labels_that_are_left(
 #[should_panic(expected = "ringway_hot_keys has no label backend")]
 fn a_label_that_a_metric_has_not_is_found() {
     ask("sum by (service) (ringway_hot_keys{service=\"s\",backend=~\"ringway_none\"})", &series());
+}
+
+#[test]
+#[should_panic(expected = "$labels.instance is always empty")]
+fn a_label_that_a_grouping_has_taken_away_is_found() {
+    explain("sum by (service) (ringway_hot_keys)", "'{{ $labels.service }} of {{ $labels.instance }}'", &series());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use crate::common::peers::{Certificates, config, curl_body, service};
 use crate::common::*;
+use crate::edges_of_balancing::limits::{Gate, gated};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -44,25 +45,44 @@ fn each_try_counts_once_with_the_class_of_its_response_and_its_duration() {
     for backend in ["a", "b", "c"] {
         assert_eq!(duration(&ringway, backend, "count"), classes(backend).iter().sum::<f64>());
     }
-    let slow = duration(&ringway, "c", "sum");
-    assert!(slow >= 0.3, "{slow}: only its own tries have been slow");
-    assert!(duration(&ringway, "b", "sum") < slow);
+    assert!(duration(&ringway, "c", "sum") >= 0.3);
 }
 
 #[test]
 fn the_loser_of_a_hedge_has_no_class_and_its_backend_is_seen_to_be_slow() {
-    let slow = scripted(|_| {
-        takes(Duration::from_millis(1_500));
-        response("200 OK", "", "late")
-    });
-    let fast = Backend::echo("fast");
+    let gate = Gate::default();
+    let (slow, fast) = (gated("late", &gate), Backend::echo("fast"));
     let listen = free_address();
     let service = "balance: { policy: first }\nhedge: { after: 100ms, budget: 100 }";
     let ringway = Ringway::start(&simple(listen, service, &[("a", slow.address), ("b", fast.address)]));
-    assert_eq!(get(listen, "/").unwrap().text(), "fast");
+    assert_eq!(get(listen, "/held").unwrap().text(), "fast");
     wait_for("both tries to be counted", || (responses(&ringway, "a", "none") == 1.0).then_some(()));
     assert_eq!(responses(&ringway, "b", "2xx"), 1.0);
     assert!(duration(&ringway, "a", "sum") >= 0.1, "it has taken at least as long as it was waited for");
+    gate.open();
+}
+
+#[test]
+fn a_copy_that_finds_its_backend_at_its_limit_of_connections_has_tried_nothing() {
+    let gate = Gate::default();
+    let (live, copy) = (Backend::echo("live"), gated("copy", &gate));
+    let listen = free_address();
+    let listeners = format!(
+        "  - {{ name: web, address: \"{listen}\", routes: [ {{ service: live, mirror: {{ service: s }} }} ] }}\n"
+    );
+    let services = service("live", "", &[("l", live.address)])
+        + &service("s", "", &[("c", copy.address)]).replace("id: c,", "id: c, connections_max: 1,");
+    let ringway = Ringway::start(&config(&listeners, &services));
+    assert_eq!(get(listen, "/held").unwrap().text(), "live");
+    wait_for("the first copy", || (copy.requests().len() == 1).then_some(()));
+    for _ in 0..2 {
+        assert_eq!(get(listen, "/").unwrap().text(), "live");
+    }
+    let in_flight = || ringway.metric("ringway_backend_in_flight{service=\"s\",backend=\"c\"}");
+    wait_for("the other copies to be given up", || (in_flight() == 1.0).then_some(()));
+    gate.open();
+    wait_for("the first copy's end", || (responses(&ringway, "c", "2xx") == 1.0).then_some(()));
+    assert_eq!((responses(&ringway, "c", "none"), duration(&ringway, "c", "count")), (0.0, 1.0));
 }
 
 #[test]
@@ -198,7 +218,7 @@ fn workers_are_seen_to_be_busy_and_the_process_to_take_its_part_of_the_host() {
     let listen = free_address();
     let ringway = Ringway::start(&simple(listen, "", &targets(&fleet)).replace("workers: 2", "workers: 1"));
     let busy = || ringway.metric("ringway_worker_busy_ratio{worker=\"0\"}");
-    wait_for("rest", || (busy() < 0.05).then_some(()));
+    wait_for("rest", || (busy() < 0.1).then_some(()));
     let before = ringway.metric("process_cpu_seconds_total ");
     let mut load = Running(
         std::process::Command::new("wrk")
@@ -211,7 +231,7 @@ fn workers_are_seen_to_be_busy_and_the_process_to_take_its_part_of_the_host() {
     wait_for("processor time", || (ringway.metric("process_cpu_seconds_total ") > before).then_some(()));
     assert!(ringway.metric("process_open_fds ") > 20.0);
     let _ = load.0.kill();
-    wait_for("rest again", || (busy() < 0.05).then_some(()));
+    wait_for("rest again", || (busy() < 0.1).then_some(()));
     assert!(ringway.metric("process_resident_memory_bytes ") > 1e6);
     assert!(ringway.metric("process_max_fds ") > ringway.metric("process_open_fds "));
     let version = format!("ringway_build_info{{version=\"{}\",revision=\"", env!("CARGO_PKG_VERSION"));

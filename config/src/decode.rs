@@ -13,7 +13,8 @@ mod words;
 pub use duration::{duration_text, parse_duration};
 pub(crate) use fields::SectionReader;
 use fields::list_example;
-pub(crate) use scalars::{Bytes, Factor, Int, Limit, Number, Percent, SECRET, Secret, Share};
+pub(crate) use scalars::BLANK;
+pub(crate) use scalars::{Bytes, Factor, Int, Limit, Number, Percent, SECRET, Secret, Share, URL, Url};
 pub(crate) use shape::{Decode, Field, Movable, Shape};
 pub(crate) use words::word;
 

@@ -221,6 +221,7 @@ fn limits(backend: &crate::model::Backend) -> [u32; 4] {
         address: _,
         weight: _,
         drain: _,
+        drain_written: _,
         maintenance: _,
         requests_max,
         connections_max,

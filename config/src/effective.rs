@@ -2,21 +2,22 @@
 //! secrets. What the schema says of a field decides about both, so that no new field is forgotten.
 
 use crate::decode::{Decode, Field, Shape};
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostics, Place};
 use crate::env::{self, Lookup};
 use crate::findings::Findings;
 use crate::fleet::{self, FleetConfig};
 use crate::node::{self, Node, Value};
 use crate::plain::is_unseen;
-use crate::schema::{Root, SECRET};
+use crate::schema::{BLANK, Root, SECRET, URL};
 use serde_json::{Map, json};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// What stands in the place of a secret.
-const BLANK: &str = "(secret)";
-/// Parts of the names of HTTP fields whose values are nobody's business.
-const SECRET_FIELDS: &[&str] = &["authorization", "cookie", "token", "secret", "api-key", "apikey", "password"];
+/// Words that may stand before a variable in a field's value.
+const SCHEMES: &[&str] = &["Bearer ", "Basic ", "Token "];
+/// Changes of fields on the way to the client, who sees them anyway.
+const SEEN: &str = "response_headers";
 
 /// The texts that a configuration was read from.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,8 @@ enum Out {
     /// A number or a word of the schema's: as it is.
     Bare(String),
     Text(String),
+    /// A text with variables, as the file has it.
+    Variable(String),
     List(Vec<Self>),
     Map(Vec<(String, Self)>),
 }
@@ -72,13 +75,34 @@ impl Origin {
     pub fn effective(&self, environment: Lookup<'_>, patches: &[BackendPatch]) -> Result<Effective, Diagnostics> {
         let mut root = node::parse(&self.text).map_err(|finding| Diagnostics(vec![*finding]))?;
         let mut findings = Findings::default();
+        let mut written = HashMap::new();
+        variables(&root, &mut written);
         env::substitute(&mut root, environment, &mut findings);
         if let Some(fleet) = &self.fleet {
             fleet::merge(&mut root, fleet, &mut findings);
         }
         patches.iter().for_each(|patch| put(&mut root, patch));
-        Ok(Effective { root: Filler { hides: true }.fill(&root, &Root::shape()) })
+        Ok(Effective { root: Filler { hides: true, written: &written }.fill(&root, &Root::shape()) })
     }
+}
+
+/// The texts that have variables, by where they stand: what a variable brings may be nobody's business, and is another elsewhere.
+fn variables(node: &Node, found: &mut HashMap<Place, String>) {
+    match &node.value {
+        Value::Text(text) if text.split("$${").any(|part| part.contains("${")) => {
+            found.insert(node.place, text.clone());
+        }
+        Value::List(items) => items.iter().for_each(|item| variables(item, found)),
+        Value::Map(entries) => entries.iter().for_each(|entry| variables(&entry.2, found)),
+        _ => {}
+    }
+}
+
+/// Whether there is nothing beside a variable's name that could be a secret.
+fn is_only_a_variable(text: &str) -> bool {
+    let text = SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
 }
 
 /// Puts a value into a backend's mapping.
@@ -99,12 +123,15 @@ fn named<'n>(list: Option<&'n mut Node>, field: &str, name: &str) -> Option<&'n 
 }
 
 /// Fills in what is not written.
-struct Filler {
+#[derive(Clone, Copy)]
+struct Filler<'w> {
     /// Whether secrets are blank.
     hides: bool,
+    /// Texts with variables.
+    written: &'w HashMap<Place, String>,
 }
 
-impl Filler {
+impl Filler<'_> {
     /// A value as it is by its shape.
     fn fill(&self, node: &Node, shape: &Shape) -> Out {
         match (shape, &node.value) {
@@ -112,18 +139,28 @@ impl Filler {
             (Shape::List(item), Value::List(items)) => {
                 Out::List(items.iter().map(|node| self.fill(node, item)).collect())
             }
-            (Shape::Text { kind, .. }, _) if *kind == SECRET && self.hides => Out::Text(BLANK.to_owned()),
-            (shape, _) => node.text().map_or(Out::Null, |text| scalar(text, shape)),
+            (shape, _) => node.text().map_or(Out::Null, |text| self.single(node.place, text, shape)),
+        }
+    }
+
+    fn single(&self, place: Place, text: &str, shape: &Shape) -> Out {
+        let kind = if let Shape::Text { kind, .. } = shape { *kind } else { "" };
+        match (self.written.get(&place), kind) {
+            (Some(written), SECRET) if is_only_a_variable(written) => Out::Variable(written.clone()),
+            (_, SECRET) if self.hides => Out::Text(BLANK.to_owned()),
+            // A default that stands beside a variable could be one with a query.
+            (Some(written), URL) if written.contains(['?', ':']) && !is_only_a_variable(written) && self.hides => {
+                Out::Text(without_query(text))
+            }
+            (Some(written), _) => Out::Variable(written.clone()),
+            (None, URL) if self.hides => Out::Text(without_query(text)),
+            (None, _) => scalar(text, shape),
         }
     }
 
     fn section(&self, node: &Node, fields: &[Field]) -> Out {
-        let has = |name: &str| fields.iter().any(|field| field.name == name);
-        let name = node.entry("name").and_then(Node::text);
-        let hides = self.hides && has("name") && has("value") && name.is_some_and(is_secret_field);
         let value = |field: &Field| match node.entry(field.name).filter(|node| node.value != Value::Null) {
-            Some(_) if hides && field.name == "value" => Some(Out::Text(BLANK.to_owned())),
-            Some(node) => Some(self.fill(node, &field.shape)),
+            Some(node) => Some(Self { hides: self.hides && field.name != SEEN, ..*self }.fill(node, &field.shape)),
             None => self.absent(node, field),
         };
         Out::Map(fields.iter().filter_map(|field| Some((field.name.to_owned(), value(field)?))).collect())
@@ -143,9 +180,8 @@ impl Filler {
     }
 }
 
-fn is_secret_field(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_FIELDS.iter().any(|part| name.contains(part))
+fn without_query(text: &str) -> String {
+    text.split_once('?').map_or_else(|| text.to_owned(), |(path, _)| format!("{path}?{BLANK}"))
 }
 
 fn scalar(text: &str, shape: &Shape) -> Out {
@@ -178,7 +214,7 @@ fn json_of(out: &Out) -> serde_json::Value {
     match out {
         Out::Null => serde_json::Value::Null,
         Out::Bare(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-        Out::Text(text) => json!(text),
+        Out::Text(text) | Out::Variable(text) => json!(text),
         Out::List(items) => items.iter().map(json_of).collect(),
         Out::Map(entries) => {
             let entries = entries.iter().map(|(name, value)| (name.clone(), json_of(value)));
@@ -235,14 +271,15 @@ fn flat(out: &mut String, value: &Out) {
         Out::Bare(text) => out.push_str(text),
         Out::List(_) => out.push_str("[]"),
         Out::Map(_) => out.push_str("{}"),
-        Out::Text(text) => quote(out, text),
+        Out::Text(text) => quote(out, &text.replace("${", "$${")),
+        Out::Variable(text) => quote(out, text),
     }
 }
 
-/// In double quotes, of which everything is seen; what would be a variable stands for itself.
+/// In double quotes, of which everything is seen.
 fn quote(out: &mut String, text: &str) {
     out.push('"');
-    for character in text.replace("${", "$${").chars() {
+    for character in text.chars() {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             unseen if is_unseen(unseen) => {
@@ -287,7 +324,7 @@ mod tests {
     fn revealed(text: &str) -> String {
         let mut root = node::parse(text).unwrap();
         env::substitute(&mut root, &|_| None, &mut Findings::default());
-        Effective { root: Filler { hides: false }.fill(&root, &Root::shape()) }.yaml()
+        Effective { root: Filler { hides: false, written: &HashMap::new() }.fill(&root, &Root::shape()) }.yaml()
     }
 
     #[test]
@@ -304,16 +341,91 @@ mod tests {
     fn secrets_are_blank_and_texts_of_any_kind_come_through() {
         let hostile = "a\u{1b}\"\\ ${X} $${Y} \u{2028}ä: #";
         let service = "name: s, balance: { seed: topsecret, affinity_cookie: { name: c, secret: 0123456789abcdef } }, \
-                       health: { http: { headers: [ { name: Authorization, value: topsecret }, { name: x-a, value: seen } ] } }";
+                       health: { http: { headers: [ { name: Authorization, value: topsecret }, { name: x-a, value: topsecret } ] } }";
         let text = SMALL.replace("name: s, health: { tcp: {} }", service);
         let text = written(&text);
-        assert!(!text.contains("topsecret") && !text.contains("0123456789abcdef") && text.contains("seen"), "{text}");
+        assert!(!text.contains("topsecret") && !text.contains("0123456789abcdef"), "{text}");
         let mut quoted = String::new();
-        quote(&mut quoted, hostile);
+        flat(&mut quoted, &Out::Text(hostile.to_owned()));
         let variable = |name: &str| Some(format!("variable {name}"));
         let mut node = node::parse(&format!("k: {quoted}\n")).unwrap();
         env::substitute(&mut node, &variable, &mut Findings::default());
         assert_eq!(node.entry("k").and_then(Node::text), Some(hostile), "{quoted}");
+    }
+
+    /// Secrets in every place that may hold one; `@` stands for them.
+    const PLACES: &str = r#"
+listeners:
+  - name: l
+    address: "127.0.0.1:1"
+    routes:
+      - match: { headers: [ { name: x-plain, value: "@" } ] }
+        service: s
+        request_headers: { set: [ { name: x-signature, value: "@" } ], add: [ { name: x-more, value: "@" } ] }
+        response_headers: { set: [ { name: x-frame-options, value: DENY } ] }
+      - { redirect: { path: "/else?key=@" } }
+services:
+  - name: s
+    balance: { seed: "@", affinity_cookie: { name: c, secret: "@" } }
+    health:
+      http: { path: "/health?key=@", headers: [ { name: Authorization, value: "@" }, { name: x-hub, value: "@" } ] }
+      agent: { port: 7, send: "@" }
+    backends: [ { id: a, address: "127.0.0.1:9" } ]
+tracing: { endpoint: "http://127.0.0.1:4318/v1/traces?key=@", headers: [ { name: x-honey, value: "@" } ] }
+"#;
+
+    #[test]
+    fn no_place_that_may_hold_a_secret_shows_it_or_is_read_back_as_another() {
+        let plain = PLACES.replace('@', "topsecret-topsecret");
+        config(&plain);
+        let text = written(&plain);
+        let json = Origin::new(&plain).effective(&|_| None, &[]).unwrap().json().to_string();
+        assert!(!text.contains("topsecret") && !json.contains("topsecret"), "{text}");
+        assert!(text.contains("DENY") && text.contains("/health?"), "{text}");
+        let found = load_str("t", &text, &|_| None).unwrap_err();
+        assert_eq!(
+            found.0.iter().map(|finding| finding.code).collect::<Vec<_>>(),
+            vec!["blanked_secret"; 12],
+            "{found}"
+        );
+        // One of them is enough.
+        for one in ["balance: { seed: \"@\"", "name: Authorization, value: \"@\"", "name: c, secret: \"@\""] {
+            let text = PLACES.replace(one, &one.replace('@', BLANK)).replace('@', "topsecret-topsecret");
+            assert_eq!(load_str("t", &text, &|_| None).unwrap_err().0[0].code, "blanked_secret", "{one}");
+        }
+        let example = written(EXAMPLE);
+        assert!(!example.contains("0123456789abcdef") && example.contains(BLANK), "{example}");
+    }
+
+    #[test]
+    fn what_comes_of_variables_is_written_as_they_are_and_reads_back_as_the_same() {
+        let environment = |name: &str| match name {
+            "KEY" => Some("topsecret-topsecret".to_owned()),
+            "PORT" => Some("9".to_owned()),
+            _ => None,
+        };
+        let text = PLACES
+            .replace("=@", "")
+            .replace('@', "${KEY}")
+            .replace("Authorization, value: \"", "Authorization, value: \"Bearer ");
+        let text = text
+            .replace("?key", "")
+            .replace("127.0.0.1:9", "127.0.0.1:${PORT}")
+            .replace("port: 7", "port: \"${PORT}\"");
+        let again = Origin::new(&text).effective(&environment, &[]).unwrap().yaml();
+        assert!(
+            !again.contains("topsecret") && again.contains("\"Bearer ${KEY}\"") && !again.contains(BLANK),
+            "{again}"
+        );
+        let load =
+            |text: &str| load_str("t", text, &environment).unwrap_or_else(|found| panic!("{found}\n{text}")).config;
+        assert_eq!(format!("{:#?}", load(&again)), format!("{:#?}", load(&text)));
+        // A default, or what stands beside a variable, may be the secret itself.
+        for secret in ["${KEY:-hidden}", "hidden${KEY}", "$${hidden}"] {
+            let text = PLACES.replace('@', secret);
+            let again = Origin::new(&text).effective(&environment, &[]).unwrap().yaml();
+            assert!(!again.contains("hidden") && !again.contains("topsecret"), "{again}");
+        }
     }
 
     #[test]

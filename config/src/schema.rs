@@ -24,7 +24,7 @@ pub(crate) use {
     admin::*, balance::*, control::*, health::*, listener::*, overload::*, route::*, service::*, tracing::*,
 };
 
-pub(crate) use crate::decode::SECRET;
+pub(crate) use crate::decode::{BLANK, SECRET, URL, Url};
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;

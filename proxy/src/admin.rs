@@ -8,6 +8,7 @@ mod foreign;
 mod live;
 mod metrics;
 mod page;
+mod patient;
 mod peak_share;
 pub(crate) mod plan;
 mod query;

@@ -47,7 +47,7 @@ fn redirect(at: &At<Box<schema::RedirectSection>>, findings: &mut Findings) -> m
         );
     }
     if section.scheme.is_none() && section.host.is_none() && section.port.is_none() && section.path.is_none() {
-        findings.error(
+        findings.absent(
             at.place,
             "empty_redirect",
             "the redirection leads to where it comes from",

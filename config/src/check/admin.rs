@@ -152,5 +152,10 @@ fn mode(at: &At<String>, findings: &mut Findings) -> Option<u32> {
             "write three octal digits, for example `0600` or `0660`",
         );
     }
+    // To connect to a socket is to write to it.
+    if mode.is_some_and(|mode| mode & 0o002 != 0) {
+        let message = format!("`{}` lets every user of this host change what runs", at.value);
+        findings.warning(at.place, "open_socket", message, "write `0660`, and give the operators the file's group");
+    }
     mode
 }

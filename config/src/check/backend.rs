@@ -126,6 +126,7 @@ fn backend(
         })?,
         weight: backend.weight.value.0 as u32,
         drain: backend.drain.value || backend.maintenance.value,
+        drain_written: backend.drain.value,
         maintenance: backend.maintenance.value,
         requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),

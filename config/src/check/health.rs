@@ -199,7 +199,7 @@ fn agent(section: &schema::AgentSection, checks: &schema::HealthSection, finding
         address: section.address.as_ref().and_then(|at| ip_address(at, findings)),
         interval: interval.value,
         timeout: timeout.value,
-        send: section.send.as_ref().map_or_else(String::new, |at| at.value.clone()),
+        send: section.send.as_ref().map_or_else(String::new, |at| at.value.0.clone()),
     }
 }
 

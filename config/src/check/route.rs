@@ -129,7 +129,7 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
         .into_iter()
         .map(|header| model::HeaderMatch {
             name: header_name(&header.value.name, findings),
-            value: header.value.value.as_ref().map(|value| value.value.clone()),
+            value: header.value.value.as_ref().map(|value| value.value.0.clone()),
         })
         .collect();
     let actions = actions::actions(section, path.as_ref(), services, findings);

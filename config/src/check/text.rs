@@ -96,24 +96,26 @@ pub(super) fn lifetime(at: &At<Duration>, what: &str, findings: &mut Findings) {
     }
 }
 
-pub(super) fn path_text(at: &At<String>, findings: &mut Findings) -> Option<String> {
-    let good = at.value.starts_with('/') && at.value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+pub(super) fn path_text(at: &At<impl AsRef<str>>, findings: &mut Findings) -> Option<String> {
+    let path = at.value.as_ref();
+    let good = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !good {
         findings.error(
             at.place,
             "bad_path",
-            format!("`{}` is not a path", at.value),
+            format!("`{path}` is not a path"),
             "a path begins with `/`; spaces are written `%20`",
         );
         return None;
     }
-    Some(at.value.clone())
+    Some(path.to_owned())
 }
 
 /// A text that is compared as it is, and looks as if more were meant.
-pub(super) fn literal(at: &At<String>, help: String, findings: &mut Findings) {
-    if at.value.contains('*') {
-        let message = format!("the `*` in `{}` stands for itself: this is no pattern", at.value);
+pub(super) fn literal(at: &At<impl AsRef<str>>, help: String, findings: &mut Findings) {
+    let text = at.value.as_ref();
+    if text.contains('*') {
+        let message = format!("the `*` in `{text}` stands for itself: this is no pattern");
         findings.warning(at.place, "literal_wildcard", message, help);
     }
 }
@@ -175,11 +177,12 @@ pub(super) fn editable_name(at: &At<String>, findings: &mut Findings) -> String 
     name
 }
 
-pub(super) fn header_value(at: &At<String>, findings: &mut Findings) -> String {
-    if at.value.chars().any(|c| c.is_control()) {
+pub(super) fn header_value(at: &At<impl AsRef<str>>, findings: &mut Findings) -> String {
+    let value = at.value.as_ref();
+    if value.chars().any(|c| c.is_control()) {
         findings.error(at.place, "bad_header", "a field's value has no control characters", "write it in one line");
     }
-    at.value.clone()
+    value.to_owned()
 }
 
 #[cfg(test)]

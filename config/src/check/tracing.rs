@@ -144,13 +144,13 @@ pub(super) fn tracing(section: &schema::TracingSection, findings: &mut Findings)
     })
 }
 
-fn endpoint(at: &At<String>, findings: &mut Findings) -> Option<TraceEndpoint> {
-    let endpoint = TraceEndpoint::parse(&at.value);
+fn endpoint(at: &At<schema::Url>, findings: &mut Findings) -> Option<TraceEndpoint> {
+    let endpoint = TraceEndpoint::parse(at.value.as_ref());
     if endpoint.is_none() {
         findings.error(
             at.place,
             "bad_endpoint",
-            format!("`{}` is not the URL of a collector", at.value),
+            format!("`{}` is not the URL of a collector", at.value.as_ref()),
             "write for example `http://127.0.0.1:4318/v1/traces`",
         );
     }

@@ -195,13 +195,39 @@ impl Decode for String {
 /// The kind of a text that nobody is shown.
 pub(crate) const SECRET: &str = "secret";
 
+/// What stands in the place of a text that nobody is shown.
+pub(crate) const BLANK: &str = "(secret)";
+
 /// A text that is never shown again: see `effective`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl AsRef<str> for Secret {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that was written out without its secret is not taken for the one with it.
+fn unless_blanked(node: &Node, is_blanked: impl Fn(&str) -> bool, findings: &mut Findings) -> Option<String> {
+    let text = String::decode(node, findings)?;
+    if is_blanked(&text) {
+        let message = format!("`{BLANK}` stands here in the place of a secret that was not written out");
+        findings.error(node.place, "blanked_secret", message, "write what belongs here, or `${NAME}`");
+        return None;
+    }
+    Some(text)
+}
 
 impl Decode for Secret {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
-        String::decode(node, findings).map(Self)
+        unless_blanked(node, |text| text.trim() == BLANK, findings).map(Self)
     }
 
     fn shape() -> Shape {
@@ -214,6 +240,31 @@ impl std::ops::Deref for Secret {
 
     fn deref(&self) -> &String {
         &self.0
+    }
+}
+
+/// The kind of a text whose query nobody is shown.
+pub(crate) const URL: &str = "URL or path";
+
+/// A path, or a URL, whose query is never shown again: it may hold a key.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Url(pub(crate) String);
+
+impl AsRef<str> for Url {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Decode for Url {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let is_blanked =
+            |text: &str| text.trim().strip_suffix(BLANK).is_some_and(|rest| rest.is_empty() || rest.ends_with('?'));
+        unless_blanked(node, is_blanked, findings).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: URL, pattern: None }
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Backend {
     pub weight: u32,
     /// Takes no new keys; what it has ends in peace.
     pub drain: bool,
+    /// What `drain` itself says, where `maintenance` drains as well: what somebody changes of one leaves the other.
+    pub drain_written: bool,
     /// Drained, and keeps nobody whom a cookie has bound to it.
     pub maintenance: bool,
     /// Most requests (TCP: sessions) at once; `u32::MAX` is no limit.

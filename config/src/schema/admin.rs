@@ -63,7 +63,7 @@ section! {
 section! {
     /// The role of a client certificate.
     AdminClientSection, "a client" {
-        /// DNS name or common name of the certificate.
+        /// DNS name or URI of the certificate, or its common name where it has no alternative names.
         required name: String,
         /// What it may do.
         required role: AdminRoleName,

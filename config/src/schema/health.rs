@@ -55,7 +55,7 @@ section! {
     /// A request whose response must have an expected status.
     HttpCheckSection, "health.http" {
         /// Path and query.
-        default("/") path: String,
+        default("/") path: Url,
         /// Method.
         default("GET") method: String,
         /// What is spoken: `http1` or `h2` (over TLS offered by ALPN, else by prior knowledge). Absent is the service's
@@ -120,7 +120,7 @@ section! {
         /// How long a response may take; absent is the checks' `timeout`.
         optional timeout: Duration,
         /// Text that is sent to it first.
-        optional send: String,
+        optional send: Secret,
     }
 }
 
@@ -130,7 +130,7 @@ section! {
         /// The field's name.
         required name: String,
         /// Its value.
-        required value: String,
+        required value: Secret,
     }
 }
 

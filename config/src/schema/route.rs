@@ -74,7 +74,7 @@ section! {
         /// Port; absent with another scheme is that scheme's own.
         optional port: Int<1, 65535>,
         /// Path and query.
-        optional path: String,
+        optional path: Url,
     }
 }
 
@@ -108,7 +108,7 @@ section! {
         /// Its name.
         required name: String,
         /// Its value.
-        required value: String,
+        required value: Secret,
     }
 }
 
@@ -188,6 +188,6 @@ section! {
         /// The field's name.
         required name: String,
         /// Its value; absent is any.
-        optional value: String,
+        optional value: Secret,
     }
 }

@@ -25,7 +25,7 @@ section! {
     /// delivered is dropped and counted (`ringway_trace_spans_total`): traffic never waits for a collector.
     TracingSection, "tracing" {
         /// Where spans go: a URL of `http` or `https`. Without a path it is `/v1/traces`.
-        required endpoint: String,
+        required endpoint: Url,
         /// How many of the requests are traced that nobody in front has decided about. Of traces that begin here it is drawn by the trace's
         /// id, so that all proxies behind decide the same; where the client has chosen the id and is not trusted, by chance.
         default("100%") sample: Share,

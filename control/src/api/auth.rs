@@ -185,7 +185,30 @@ pub(crate) fn names(certificate: &rustls::pki_types::CertificateDer<'_>) -> Vec<
             }
         }
     }
+    // Where there are alternative names, of whatever kind, the common name is none (RFC 6125, section 6.4.4).
+    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
+        return names;
+    }
     let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
     names.extend(common.map(str::to_owned));
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_common_name_counts_only_where_there_is_no_alternative_name() {
+        let shown = |alternative: &[&str]| {
+            let alternative: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
+            let mut params = rcgen::CertificateParams::new(alternative).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, "ops");
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            names(certificate.der())
+        };
+        assert_eq!(shown(&[]), ["ops"]);
+        assert_eq!(shown(&["a.example"]), ["a.example"]);
+        assert_eq!(shown(&["10.0.0.1"]), [""; 0]);
+    }
 }

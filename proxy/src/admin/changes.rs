@@ -39,7 +39,7 @@ fn made(applied: &Applied) -> Value {
         moved.map(|(service, moved)| json!({ "service": service, "percent": moved.moved * 100.0 })).collect();
     json!({
         "generation": applied.generation, "changes": applied.diff.changes, "moved": moved,
-        "overridden": applied.overridden, "note": NOTE,
+        "overridden": applied.overridden, "warnings": applied.warnings, "note": NOTE,
     })
 }
 
@@ -49,14 +49,14 @@ fn code(problem: &ChangeError) -> StatusCode {
         ChangeError::Fleet(_) | ChangeError::Refused(ReloadError::Draining | ReloadError::NoFile) => {
             StatusCode::CONFLICT
         }
-        ChangeError::Absurd(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ChangeError::Absurd(_) | ChangeError::NothingLeft { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         ChangeError::Refused(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-/// What is to become of a backend: `{ "drain": true, "weight": null }`.
+/// What is to become of a backend: `{ "drain": true, "weight": null }`; with `"force": true` also where nothing takes traffic then.
 pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<Wish, String> {
-    let fields = fields(body, &["drain", "maintenance", "weight"])?;
+    let fields = fields(body, &["drain", "maintenance", "weight", "force"])?;
     let boolean = |name: &str| match fields.get(name) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
@@ -75,7 +75,11 @@ pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<W
     if change == BackendChange::default() {
         return Err("write what is to change: `drain`, `maintenance`, `weight`".into());
     }
-    Ok(Wish::Backend { service: service.to_owned(), backend: backend.to_owned(), change })
+    let force = match fields.get("force") {
+        None => false,
+        Some(force) => force.as_bool().ok_or("`force` is true or false")?,
+    };
+    Ok(Wish::Backend { service: service.to_owned(), backend: backend.to_owned(), change, force })
 }
 
 /// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`.

@@ -3,12 +3,13 @@
 use super::control::Control;
 use super::outcome::{Applied, ReloadError};
 use super::overrides::{Author, BackendChange, Overrides, backend_of, hashes, service_of};
+use super::prepare::Files;
 use crate::ambient;
 use crate::snapshot::journal::{Happening, percents};
 use ringway_config::Diff;
 use ringway_config::model::{Config, Service, Spread};
 use ringway_ring::HOT_OWNERS_MAX;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ pub(crate) enum Wish {
         service: String,
         backend: String,
         change: BackendChange,
+        /// Also where nothing of the service takes traffic then.
+        force: bool,
     },
     Spread {
         service: String,
@@ -48,6 +51,8 @@ pub(crate) enum ChangeError {
     Fleet(String),
     #[error("{0}")]
     Absurd(String),
+    #[error("{}: to do it all the same, ask with `\"force\": true` (`--force`)", nothing_left(service))]
+    NothingLeft { service: String },
     #[error(transparent)]
     Refused(#[from] ReloadError),
 }
@@ -65,7 +70,8 @@ impl Control {
         let (file, before) = self.file();
         let mut overrides = before.clone();
         self.take_in(&file, &mut overrides, wish, author)?;
-        let applied = self.put_over(file, overrides, &changing)?;
+        let warnings = self.without_traffic(&file, &overrides, wish)?;
+        let applied = self.put_over(file, overrides, Files::Stay, &changing)?;
         drop(changing);
         let by = author.by.as_str();
         tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: it lasts until the process ends");
@@ -85,7 +91,25 @@ impl Control {
             changes: applied.diff.changes.clone(),
             moved: percents(&applied.moved),
         });
-        Ok(applied)
+        Ok(Applied { warnings, ..applied })
+    }
+
+    /// What is to be said where nothing of the service takes traffic after it. Whoever takes the last one out has to mean it.
+    fn without_traffic(&self, file: &Config, overrides: &Overrides, wish: &Wish) -> Result<Vec<String>, ChangeError> {
+        let Wish::Backend { service: name, force, .. } = wish else { return Ok(Vec::new()) };
+        let takes = |config: &Config| {
+            service_of(config, name)
+                .is_some_and(|service| service.backends.iter().any(|backend| backend.weight > 0 && !backend.drain))
+        };
+        let mut laid = file.clone();
+        overrides.lay_over(&mut laid);
+        if takes(&laid) {
+            return Ok(Vec::new());
+        }
+        if !force && takes(&self.current.load().config) {
+            return Err(ChangeError::NothingLeft { service: name.clone() });
+        }
+        Ok(vec![nothing_left(name)])
     }
 
     fn take_in(
@@ -97,7 +121,7 @@ impl Control {
     ) -> Result<(), ChangeError> {
         match wish {
             Wish::Clear => *overrides = Overrides::default(),
-            Wish::Backend { service, backend, change } => {
+            Wish::Backend { service, backend, change, .. } => {
                 let service = find(file, service)?;
                 let backend = backend_of(service, backend).ok_or_else(|| ChangeError::NoBackend {
                     service: service.name.clone(),
@@ -134,18 +158,20 @@ impl Control {
         &self,
         mut config: Config,
         mut overrides: Overrides,
+        files: Files,
         _changing: &MutexGuard<'_, ()>,
     ) -> Result<Applied, ReloadError> {
         let gone = overrides.settle(&config, ambient::now());
         let overlaid = overrides.lay_over(&mut config);
         let overridden = overlaid.differs.clone();
-        let applied = match self.prepare(config)? {
+        let applied = match self.prepare(config, files)? {
             Some(change) => self.commit(change),
             None => Applied {
                 generation: self.current.load().generation,
                 diff: Diff::default(),
                 moved: Vec::new(),
                 overridden: Vec::new(),
+                warnings: Vec::new(),
             },
         };
         *self.over() = (overrides, overlaid);
@@ -153,34 +179,46 @@ impl Control {
         Ok(Applied { overridden, ..applied })
     }
 
-    /// Takes back what is over, when it is.
+    /// Takes back what is over, when it is. One task does: it ends where a later change begins another, or nothing is left.
     fn watch_spreads(self: &Arc<Self>) {
-        let Some(end) = self.over().0.next_end() else { return };
+        let mut watch = self.spread_watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = watch.take() {
+            before.abort();
+        }
         let control = Arc::clone(self);
-        self.runtime.spawn(async move {
-            tokio::time::sleep_until(end.into()).await;
-            while !control.is_draining() {
+        let task = self.runtime.spawn(async move {
+            loop {
+                let Some(end) = control.over().0.next_end() else { return };
+                tokio::time::sleep_until(end.into()).await;
+                if control.is_draining() {
+                    return;
+                }
                 let expiring = Arc::clone(&control);
                 match tokio::task::spawn_blocking(move || expiring.expire(ambient::now())).await {
-                    Ok(Ok(())) => return,
+                    Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "a key that is spread no longer is still named in what is in force")
+                        tracing::warn!(%error, "a key that is spread no longer is still named in what is in force");
+                        tokio::time::sleep(AGAIN_AFTER).await;
                     }
                     Err(_) => return,
                 }
-                tokio::time::sleep(AGAIN_AFTER).await;
             }
         });
+        *watch = Some(task.abort_handle());
     }
 
     fn expire(&self, now: Instant) -> Result<(), ReloadError> {
         let changing = self.changing();
         let (file, overrides) = self.file();
         if overrides.next_end().is_some_and(|end| end <= now) {
-            self.put_over(file, overrides, &changing)?;
+            self.put_over(file, overrides, Files::Stay, &changing)?;
         }
         Ok(())
     }
+}
+
+fn nothing_left(service: &str) -> String {
+    format!("no backend of service {service:?} takes traffic then: all are drained or have no weight")
 }
 
 fn find<'c>(file: &'c Config, name: &str) -> Result<&'c Service, ChangeError> {
@@ -220,7 +258,7 @@ impl Wish {
     /// For the log.
     fn text(&self) -> String {
         match self {
-            Self::Backend { service, backend, change } => {
+            Self::Backend { service, backend, change, .. } => {
                 fn field<T: ToString>(name: &str, change: Option<Option<T>>) -> Option<String> {
                     change.map(|value| match value {
                         Some(value) => format!(" {name}={}", value.to_string()),
@@ -245,7 +283,7 @@ impl Wish {
 
 /// What does the same for a whole fleet.
 fn command_of(wish: &Wish) -> String {
-    let Wish::Backend { service, backend, change } = wish else {
+    let Wish::Backend { service, backend, change, .. } = wish else {
         return "there, keys are spread by `hot_keys` of the service".into();
     };
     let verb = match change {
@@ -284,7 +322,7 @@ mod tests {
 
     fn weight(backend: &str, weight: u32) -> Wish {
         let change = BackendChange { weight: Some(Some(weight)), ..BackendChange::default() };
-        Wish::Backend { service: "s".into(), backend: backend.into(), change }
+        Wish::Backend { service: "s".into(), backend: backend.into(), change, force: false }
     }
 
     fn weights(control: &Control) -> Vec<u32> {
@@ -341,6 +379,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_is_broken_just_now_stands_in_nobodys_way_and_what_was_read_of_it_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["a.pem", "a.key"].map(|name| directory.path().join(name));
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let signed = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&pair).unwrap();
+        std::fs::write(&certificate, signed.pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let tls = format!("tls: {{ certificates: [ {{ certificate: {certificate:?}, key: {key:?} }} ] }}");
+        let text = FILE.replace("service: s }", &format!("service: s, {tls} }}"));
+        let control = control(&Arc::new(Mutex::new(text)));
+        let before = control.current.load();
+        std::fs::write(&certificate, "garbage").unwrap();
+        assert_eq!(control.change(&weight("a", 7), &author()).unwrap().generation, 2);
+        let after = control.current.load();
+        assert!(Arc::ptr_eq(after.tls[0].as_ref().unwrap(), before.tls[0].as_ref().unwrap()));
+        assert_eq!(after.files_digest, before.files_digest, "the next reload still sees that a file has changed");
+        assert!(control.reload().0.is_err());
+        assert_eq!(weights(&control), [7, 100]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_key_is_spread_for_its_own_time() {
+        let control = control(&Arc::new(Mutex::new(FILE.to_owned())));
+        for (hash, seconds) in [(1, 60), (2, 600), (3, 60)] {
+            let duration = Duration::from_secs(seconds);
+            control.change(&Wish::Spread { service: "s".into(), hash, owners: 2, duration }, &author()).unwrap();
+        }
+        let spread = || {
+            let snapshot = control.current.load();
+            snapshot.config.services[0].spread.iter().map(|spread| spread.hash).collect::<Vec<_>>()
+        };
+        let began = ambient::now();
+        for (until, left) in [(59, vec![1, 2, 3]), (62, vec![2]), (599, vec![2]), (602, vec![])] {
+            tokio::time::sleep_until((began + Duration::from_secs(until)).into()).await;
+            assert_eq!(spread(), left, "after {until} s");
+        }
+        control.begin_end();
+        assert!(control.spread_watch.lock().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_last_backend_is_taken_out_by_who_means_it_and_is_told() {
+        let control = control(&Arc::new(Mutex::new(FILE.to_owned())));
+        let drain = |backend: &str, force| {
+            let change = BackendChange { drain: Some(Some(true)), ..BackendChange::default() };
+            Wish::Backend { service: "s".into(), backend: backend.into(), change, force }
+        };
+        assert_eq!(control.change(&drain("a", false), &author()).unwrap().warnings, [""; 0]);
+        for wish in [drain("b", false), weight("b", 0)] {
+            let refused = control.change(&wish, &author());
+            assert!(matches!(refused, Err(ChangeError::NothingLeft { .. })), "{refused:?}");
+        }
+        assert!(!control.current.load().config.services[0].backends[1].drain);
+        let applied = control.change(&drain("b", true), &author()).unwrap();
+        assert!(
+            applied.warnings.len() == 1 && applied.warnings[0].contains("no backend of service \"s\""),
+            "{applied:?}"
+        );
+        // What changes nothing of that is done, and said again.
+        assert_eq!(control.change(&weight("a", 7), &author()).unwrap().warnings.len(), 1);
+    }
+
+    #[tokio::test]
     async fn what_makes_no_sense_changes_nothing_and_says_what_would() {
         let control = control(&Arc::new(Mutex::new(FILE.to_owned())));
         let spread = |owners, seconds| Wish::Spread {
@@ -349,7 +450,8 @@ mod tests {
             owners,
             duration: Duration::from_secs(seconds),
         };
-        let nowhere = Wish::Backend { service: "t".into(), backend: "a".into(), change: BackendChange::default() };
+        let nowhere =
+            Wish::Backend { service: "t".into(), backend: "a".into(), change: BackendChange::default(), force: false };
         for (wish, said) in [
             (nowhere, "there is no service \"t\"; there are s"),
             (weight("c", 1), "service \"s\" has no backend \"c\"; it has a, b"),
@@ -365,7 +467,7 @@ mod tests {
         assert_eq!((control.current.load().generation, control.file().1), (1, Overrides::default()));
         control.show_topology(Box::new(Default::default));
         let drain = BackendChange { drain: Some(Some(true)), ..BackendChange::default() };
-        let wish = Wish::Backend { service: "s".into(), backend: "a".into(), change: drain };
+        let wish = Wish::Backend { service: "s".into(), backend: "a".into(), change: drain, force: false };
         let refused = control.change(&wish, &author()).unwrap_err().to_string();
         assert!(refused.contains("`ringway control backend drain s a`"), "{refused}");
     }

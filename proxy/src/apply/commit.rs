@@ -27,7 +27,7 @@ impl Control {
         drop(old);
         tracing::info!(generation, changes = %diff, "configuration applied");
         movements::log(&moved);
-        Applied { generation, diff, moved, overridden: Vec::new() }
+        Applied { generation, diff, moved, overridden: Vec::new(), warnings: Vec::new() }
     }
 
     /// Has the lock until the change is in force. What was in force before is only lent: it cannot be freed under the lock.
@@ -132,6 +132,7 @@ fn tell_of_metrics(old: &Snapshot, new: &Snapshot) {
 #[cfg(test)]
 mod tests {
     use super::super::ports::free_port;
+    use super::super::prepare::Files;
     use super::super::source::Source;
     use super::super::testing;
     use crate::dispatcher::Command;
@@ -146,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn requests_read_the_new_version_before_a_worker_hears_of_its_sockets() {
         let (control, [mut receiver, _other]) = testing::control(Source::Memory);
-        let change = control.prepare(testing::config(&text(free_port(), &["s"]))).unwrap().unwrap();
+        let change = control.prepare(testing::config(&text(free_port(), &["s"])), Files::Read).unwrap().unwrap();
         assert_eq!(control.current.load().generation, 0);
         let current = std::sync::Arc::clone(&control.current);
         let listener = std::thread::spawn(move || {

@@ -43,6 +43,8 @@ pub(crate) struct Control {
     changing: Mutex<()>,
     /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
     over: Mutex<(Overrides, Overlaid)>,
+    /// The task that takes back keys that are spread no longer.
+    pub(super) spread_watch: Mutex<Option<tokio::task::AbortHandle>>,
     /// What the configuration in force was read from, if anybody has said it.
     pub(super) origin: Mutex<Option<Origin>>,
     /// Held for moments: the status is asked for while a configuration is built.
@@ -83,6 +85,7 @@ impl Control {
             listing: tokio::sync::Mutex::default(),
             changing: Mutex::new(()),
             over: Mutex::default(),
+            spread_watch: Mutex::default(),
             origin: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),
@@ -158,6 +161,9 @@ impl Control {
     /// No change comes into force from here on: one that is still being built ends before, or sees that it comes too late.
     pub(crate) fn begin_end(&self) {
         self.draining.store(true, Relaxed);
+        if let Some(watch) = self.spread_watch.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            watch.abort();
+        }
     }
 
     /// Ends the access log and the exporter of spans, once the workers have gone.

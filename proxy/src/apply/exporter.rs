@@ -27,7 +27,7 @@ pub(super) fn start(section: Option<&Tracing>, counters: &Arc<Counters>) -> Resu
         port: server.port,
         authority: server.authority(),
         path: section.endpoint.path.clone(),
-        tls: tls.map_err(|source| ReloadError::Tracing { endpoint: section.endpoint.to_string(), source })?,
+        tls: tls.map_err(|source| ReloadError::Tracing { endpoint: server.to_string(), source })?,
         headers: section.headers.clone(),
         token_file: section.token_file.clone(),
         gzip: section.gzip,

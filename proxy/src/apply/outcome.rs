@@ -20,6 +20,8 @@ pub struct Applied {
     pub moved: Vec<(String, Movement)>,
     /// Fields that the file has otherwise, and what was changed at run time that stands instead.
     pub overridden: Vec<String>,
+    /// What is unlikely to be meant by it.
+    pub warnings: Vec<String>,
 }
 
 /// Why a configuration is not applied. Nothing has changed.
@@ -149,6 +151,7 @@ mod tests {
             diff: Diff { changes, ..Diff::default() },
             moved: Vec::new(),
             overridden: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 

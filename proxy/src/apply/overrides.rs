@@ -66,7 +66,7 @@ impl BackendOverride {
         file.weight = self.weight.as_ref().map_or(file.weight, |set| set.value);
         file.maintenance = self.maintenance.as_ref().map_or(file.maintenance, |set| set.value);
         // Maintenance drains too.
-        file.drain = self.drain.as_ref().map_or(file.drain, |set| set.value) || file.maintenance;
+        file.drain = self.drain.as_ref().map_or(file.drain_written, |set| set.value) || file.maintenance;
     }
 
     /// Forgets what is as the file has it: the file may say something else again, and that is then in force.
@@ -77,14 +77,15 @@ impl BackendOverride {
         if self.maintenance.as_ref().is_some_and(|set| set.value == file.maintenance) {
             self.maintenance = None;
         }
-        if self.drain.as_ref().is_some_and(|set| set.value == file.drain) {
+        if self.drain.as_ref().is_some_and(|set| set.value == file.drain_written) {
             self.drain = None;
         }
     }
 
     /// What is in force although the file says otherwise, field by field.
     fn differences(&self, file: &Backend) -> Vec<String> {
-        let drain = self.drain.as_ref().map(|set| ("drain", set.value.to_string(), file.drain.to_string(), &set.by));
+        let drain =
+            self.drain.as_ref().map(|set| ("drain", set.value.to_string(), file.drain_written.to_string(), &set.by));
         let maintenance = self
             .maintenance
             .as_ref()
@@ -298,11 +299,36 @@ mod tests {
         let (drained, mut overrides) = (file(&one("maintenance: true")), Overrides::default());
         let ready = BackendChange { drain: Some(Some(false)), maintenance: Some(Some(false)), weight: None };
         overrides.change("s", &drained.services[0].backends[0], &ready, &author());
-        assert_eq!(in_force(&overrides, &drained), ((false, false, 100), 2));
+        assert_eq!(in_force(&overrides, &drained), ((false, false, 100), 1));
         assert_eq!(overrides.settle(&drained, ambient::now()), [""; 0]);
         assert_eq!(overrides.backends.len(), 1);
         assert_eq!(overrides.settle(&file(&one("weight: 1")), ambient::now()), [""; 0]);
         assert_eq!(overrides, Overrides::default(), "from now on the file says it");
+    }
+
+    #[test]
+    fn what_is_said_of_draining_and_of_maintenance_is_each_laid_over_what_the_file_says_of_it() {
+        let said = [None, Some(None), Some(Some(false)), Some(Some(true))];
+        for (file_drain, file_maintenance) in [(false, false), (false, true), (true, false), (true, true)] {
+            let file = file(&one(&format!("drain: {file_drain}, maintenance: {file_maintenance}")));
+            for (drain, maintenance) in said.iter().flat_map(|drain| said.map(|maintenance| (*drain, maintenance))) {
+                let (change, mut overrides) =
+                    (BackendChange { drain, maintenance, weight: None }, Overrides::default());
+                overrides.change("s", &file.services[0].backends[0], &change, &author());
+                let is = |said: Option<Option<bool>>, file| said.flatten().unwrap_or(file);
+                let maintained = is(maintenance, file_maintenance);
+                let expected = (is(drain, file_drain) || maintained, maintained, 100);
+                let differs =
+                    usize::from(is(drain, file_drain) != file_drain) + usize::from(maintained != file_maintenance);
+                assert_eq!(
+                    in_force(&overrides, &file),
+                    (expected, differs),
+                    "{change:?} {file_drain} {file_maintenance}"
+                );
+                overrides.settle(&file, ambient::now());
+                assert_eq!(in_force(&overrides, &file), (expected, differs), "after a reload");
+            }
+        }
     }
 
     #[test]

@@ -32,20 +32,29 @@ pub(super) struct Change<'c> {
     pub(super) now: Instant,
 }
 
+/// What becomes of the files that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// They are read.
+    Read,
+    /// What was read of them stays in force: something else is changed.
+    Stay,
+}
+
 impl Control {
     /// Gets a change ready. `None`: the configuration is in force already.
     ///
     /// # Errors
     /// See [`ReloadError`].
-    pub(super) fn prepare(&self, mut config: Config) -> Result<Option<Change<'_>>, ReloadError> {
+    pub(super) fn prepare(&self, mut config: Config, files: Files) -> Result<Option<Change<'_>>, ReloadError> {
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
         let old = self.current.load();
         let is_first = old.generation == 0;
-        let same_files = tls::digest(&config) == old.files_digest;
+        let same_files = files == Files::Stay || tls::digest(&config) == old.files_digest;
         // A shadow is read from a file of its own, which may have changed where this one has not.
-        if *old.config == config && !is_first && config.shadow.is_none() && same_files {
+        if *old.config == config && !is_first && (config.shadow.is_none() || files == Files::Stay) && same_files {
             return Ok(None);
         }
         config.share(&old.config);
@@ -54,7 +63,11 @@ impl Control {
             diff.changes.push("files changed".into());
         }
         let now = ambient::now();
-        let mut new = self.registry.prepare(Arc::new(config), old.generation + 1, self.workers, now)?;
+        let config = Arc::new(config);
+        let mut new = match files {
+            Files::Read => self.registry.prepare(config, old.generation + 1, self.workers, now)?,
+            Files::Stay => self.registry.prepare_changed(config, &old, self.workers, now)?,
+        };
         if *old.config == *new.config && !is_first && same_shadow(&old, &new) && same_files {
             return Ok(None);
         }
@@ -169,7 +182,7 @@ mod tests {
     async fn clients_can_connect_as_soon_as_a_change_is_ready() {
         let (control, _receivers) = testing::control(Source::Memory);
         let port = free_port();
-        let change = control.prepare(config(&[port], "")).unwrap().unwrap();
+        let change = control.prepare(config(&[port], ""), Files::Read).unwrap().unwrap();
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         drop(change);
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
@@ -205,7 +218,7 @@ mod tests {
         let port = free_port();
         let change = config(&[port], "");
         let before = seen(&control, &change);
-        drop(control.prepare(change.clone()).unwrap().unwrap());
+        drop(control.prepare(change.clone(), Files::Read).unwrap().unwrap());
         assert_eq!(seen(&control, &change), before);
         assert!(receivers.iter_mut().all(|receiver| receiver.try_recv().is_err()));
         TcpListener::bind(("127.0.0.1", port)).unwrap();

@@ -2,6 +2,7 @@
 
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
+use super::prepare::Files;
 use crate::snapshot::journal::{Happening, percents};
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
@@ -74,7 +75,7 @@ impl Control {
     /// The lock is held before and after: a source reads nothing else meanwhile.
     fn put(&self, config: Config, changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
         let overrides = self.over().0.clone();
-        self.put_over(config, overrides, changing)
+        self.put_over(config, overrides, Files::Read, changing)
     }
 }
 

@@ -84,8 +84,9 @@ impl Registry {
     ) -> Result<Snapshot, SnapshotError> {
         // Read before the files are: a file that changes in between is read again.
         let files_digest = tls::digest(&config);
-        let services: Box<[Arc<Service>]> =
-            config.services.iter().map(|service| self.service(service, workers, now)).collect::<Result<_, _>>()?;
+        let service =
+            |config: &Arc<model::Service>| self.service(config, (transport(config), check_files(config)), workers, now);
+        let services: Box<[Arc<Service>]> = config.services.iter().map(service).collect::<Result<_, _>>()?;
         let shadow = match &config.shadow {
             Some(path) => Some(Arc::new(Shadow::load(path)?)),
             None => None,
@@ -120,15 +121,47 @@ impl Registry {
         })
     }
 
-    /// A service of a version that is prepared: the one in force, if nothing of it has changed.
+    /// As [`Registry::prepare`], of a version that differs from the one in force by runtime changes of services alone: no file is
+    /// looked at, so that none that has changed or broken since comes into force, or stands in the way.
+    pub(crate) fn prepare_changed(
+        &self,
+        config: Arc<Config>,
+        in_force: &Snapshot,
+        workers: usize,
+        now: Instant,
+    ) -> Result<Snapshot, SnapshotError> {
+        let service = |config: &Arc<model::Service>| {
+            let files = match in_force.service(&config.name) {
+                Some(service) => (service.transport, service.check_files),
+                None => (transport(config), check_files(config)),
+            };
+            self.service(config, files, workers, now)
+        };
+        let services: Box<[Arc<Service>]> = config.services.iter().map(service).collect::<Result<_, _>>()?;
+        Ok(Snapshot {
+            generation: in_force.generation + 1,
+            by_name: by_name(&services),
+            services,
+            tables: config.listeners.iter().map(ListenerTable::new).collect(),
+            tls: in_force.tls.clone(),
+            identity_fields: in_force.identity_fields.clone(),
+            files_digest: in_force.files_digest,
+            certificates: in_force.certificates.clone(),
+            shadow: in_force.shadow.clone(),
+            admin: in_force.admin.clone(),
+            config,
+        })
+    }
+
+    /// A service of a version that is prepared: the one in force, if nothing of it has changed. The numbers are those of its files.
     fn service(
         &self,
         config: &Arc<model::Service>,
+        (transport, check_files): (u64, u64),
         workers: usize,
         now: Instant,
     ) -> Result<Arc<Service>, SnapshotError> {
         let live = self.live(config, workers, now);
-        let (transport, check_files) = (transport(config), check_files(config));
         let in_force = lock(&live.newest).upgrade();
         if let Some(same) = in_force.as_ref().filter(|it| it.is_of(config, transport, check_files)) {
             return Ok(Arc::clone(same));

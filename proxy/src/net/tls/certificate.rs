@@ -30,6 +30,10 @@ pub(crate) fn names_shown(certificate: &CertificateDer<'_>) -> Vec<String> {
             _ => None,
         }));
     }
+    // Where there are alternative names, of whatever kind, the common name is none (RFC 6125, section 6.4.4).
+    if !matches!(parsed.subject_alternative_name(), Ok(None)) {
+        return names;
+    }
     let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
     names.extend(common.map(str::to_owned));
     names
@@ -48,4 +52,23 @@ pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_common_name_counts_only_where_there_is_no_alternative_name() {
+        let shown = |alternative: &[&str]| {
+            let names: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
+            let mut params = rcgen::CertificateParams::new(names).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, "ops");
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            names_shown(certificate.der())
+        };
+        assert_eq!(shown(&[]), ["ops"]);
+        assert_eq!(shown(&["a.example"]), ["a.example"]);
+        assert_eq!(shown(&["10.0.0.1"]), [""; 0]);
+    }
 }

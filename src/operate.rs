@@ -1,7 +1,7 @@
 //! What an operator changes of a running proxy, without a file: `ringway backend`, `spread`, `overrides`, `config`, `reload`.
 
 use crate::admin::{Access, Answer, escape, refused};
-use crate::save::Edited;
+use crate::save::{Edit, Edited};
 use crate::terminal;
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -59,6 +59,9 @@ pub(crate) struct BackendArguments {
     /// Write it into the file too, `--config FILE`: that field alone is changed.
     #[arg(long, global = true, requires = "config")]
     save: bool,
+    /// Also where no backend of the service takes traffic then.
+    #[arg(long, global = true)]
+    force: bool,
     /// The file of the running proxy, for `--save`.
     #[arg(short, long, global = true, value_name = "FILE", requires = "save")]
     config: Option<PathBuf>,
@@ -132,12 +135,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Exit 0: done; 1: refused. Whoever cannot be asked is an error.
 pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> {
     // What is not named is as in the file: `drain` after `maintenance` lets clients stay again.
-    let (of, body) = match &arguments.command {
+    let (of, mut body) = match &arguments.command {
         BackendCommand::Drain { of } => (of, json!({ "drain": true, "maintenance": null })),
         BackendCommand::Ready { of } => (of, json!({ "drain": false, "maintenance": false })),
         BackendCommand::Maintenance { of } => (of, json!({ "drain": null, "maintenance": true })),
         BackendCommand::Weight { of, weight } => (of, json!({ "weight": weight })),
     };
+    if arguments.force {
+        body["force"] = json!(true);
+    }
     let fields: Vec<(&str, String)> = match &arguments.command {
         BackendCommand::Drain { .. } => vec![("drain", "true".into()), ("maintenance", "false".into())],
         BackendCommand::Ready { .. } => vec![("drain", "false".into()), ("maintenance", "false".into())],
@@ -146,7 +152,10 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     };
     // What cannot be saved is not done either.
     let file = arguments.config.as_deref().filter(|_| arguments.save);
-    let edited = match file.map(|file| Edited::new(file, &of.service, &of.backend, &fields)).transpose() {
+    let edited = match file
+        .map(|file| Edited::new(file, Edit { service: &of.service, backend: &of.backend, fields: &fields }))
+        .transpose()
+    {
         Ok(edited) => edited,
         Err(why) => return refused(&format!("{why:#}")),
     };
@@ -227,6 +236,9 @@ fn write_change(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
     }
     for change in list("changes") {
         writeln!(out, "{}", text(change))?;
+    }
+    for warning in list("warnings") {
+        writeln!(out, "warning: {}", text(warning))?;
     }
     for change in list("needs_restart") {
         writeln!(out, "{} (needs a restart)", text(change))?;

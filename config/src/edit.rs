@@ -103,7 +103,8 @@ fn insert(text: &str, of: &Node, field: &str, value: &str) -> Option<String> {
     }
     let rest = text.get(end..)?;
     let line = rest.find('\n').map_or(text.len(), |at| end + at + 1);
-    let ending = if text[..line].ends_with("\r\n") { "\r\n" } else { "\n" };
+    // The last line may have none.
+    let ending = if text.split_inclusive('\n').next()?.ends_with("\r\n") { "\r\n" } else { "\n" };
     let before = if text[..line].ends_with('\n') { "" } else { ending };
     let indent = " ".repeat(key.column.checked_sub(1)?);
     Some(format!("{}{before}{indent}{field}: {value}{ending}{}", &text[..line], &text[line..]))
@@ -179,6 +180,10 @@ mod tests {
             (
                 "\u{feff}services:\r\n  - name: s\r\n    backends:\r\n      - id: a\r\n        drain: ${D:-no}\r\n",
                 "\u{feff}services:\r\n  - name: s\r\n    backends:\r\n      - id: a\r\n        drain: true\r\n",
+            ),
+            (
+                "services:\r\n  - name: s\r\n    backends:\r\n      - id: a",
+                "services:\r\n  - name: s\r\n    backends:\r\n      - id: a\r\n        drain: true\r\n",
             ),
             (
                 "services:\r\n  - name: s\r\n    backends:\r\n      - id: a\r\n      - id: b\r\n",

@@ -266,3 +266,34 @@ fn what_is_in_force_is_printed_as_a_file_that_means_the_same() {
         serde_json::from_str(&ringway_said(&["config", "--json", "--admin", &rig.unix()]).text()).unwrap();
     assert_eq!(json["services"][0]["backends"][1]["weight"], 7);
 }
+
+#[test]
+fn the_last_backend_is_taken_out_by_who_means_it_and_its_file_says_the_same() {
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    assert_eq!(rig.run(&["backend", "drain", "s", "a"]).0, Some(0));
+    let file = rig.ringway.config.to_str().unwrap().to_owned();
+    let (code, said) = rig.run(&["backend", "maintenance", "s", "b", "--save", "--config", &file]);
+    assert!(code == Some(1) && said.contains("--force"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().matches("maintenance").count(), 0);
+    assert_eq!(rig.backend("b")["override"], Value::Null);
+    let (code, said) = rig.run(&["backend", "maintenance", "s", "b", "--force"]);
+    assert!(code == Some(0) && said.contains("warning: no backend of service \"s\" takes traffic"), "{said}");
+}
+
+/// The name there is none of anybody's: it is the socket that says who asks.
+#[test]
+fn a_socket_is_asked_under_any_name() {
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    let said = curl_body(&[
+        "--unix-socket",
+        rig.socket.to_str().unwrap(),
+        "-X",
+        "POST",
+        "-d",
+        "{\"weight\": 7}",
+        "http://anything.example/services/s/backends/a",
+    ]);
+    assert!(said.contains("\"generation\""), "{said}");
+}

@@ -50,7 +50,6 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     edges::listeners(root, findings);
     tries::routes(root, findings);
     tracing::edited_marks(root, findings);
-    let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;
         if let Protocol::Http(http) = &mut listener.protocol {

@@ -8,7 +8,7 @@ use super::view::View;
 use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
 use crate::net::timer::{Deadline, Timers};
 use slab::Slab;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ pub(crate) struct Sessions {
     worker: usize,
     timers: Rc<Timers>,
     connections: RefCell<Slab<Connected>>,
-    under_way: RefCell<Slab<UnderWay>>,
+    under_way: RefCell<Table>,
 }
 
 /// A client's connection.
@@ -28,7 +28,15 @@ struct Connected {
     begun: Deadline,
     listener: Rc<ActiveListener>,
     client: SocketAddr,
-    under_way: u32,
+    under_way: Rc<Cell<u32>>,
+}
+
+/// Entries that are written in place: each request has one, and it is not moved.
+#[derive(Default)]
+struct Table {
+    entries: Vec<UnderWay>,
+    /// Those that are nobody's.
+    free: Vec<u32>,
 }
 
 /// A request, a session or a flow.
@@ -36,7 +44,8 @@ struct UnderWay {
     begun: Deadline,
     /// Index of its connection.
     connection: usize,
-    view: Rc<View>,
+    /// `None`: the entry is nobody's.
+    view: Option<Rc<View>>,
     route: Option<u32>,
     service: u32,
     backend: Option<u32>,
@@ -56,7 +65,7 @@ impl Sessions {
     /// How many connections and requests it lists.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.connections.borrow().len(), self.under_way.borrow().len())
+        (self.connections.borrow().len(), self.under_way.borrow().in_use().count())
     }
 
     /// Lists what is asked for, the first rows in their order.
@@ -70,7 +79,7 @@ impl Sessions {
     fn list_connections(&self, query: &SessionQuery) -> SessionPage {
         let connections = self.connections.borrow();
         let now = self.timers.now();
-        let state = |one: &Connected| if one.under_way > 0 { SessionState::Busy } else { SessionState::Idle };
+        let state = |one: &Connected| if one.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle };
         let is_asked = |one: &&Connected| {
             now.since(one.begun) >= query.age_min
                 && query.client.is_none_or(|client| client == one.client.ip().to_canonical())
@@ -94,7 +103,7 @@ impl Sessions {
             backend: None,
             received_bytes: 0,
             sent_bytes: 0,
-            under_way: one.under_way,
+            under_way: one.under_way.get(),
         };
         page(matching, query, |one| now.since(one.begun).as_nanos(), row)
     }
@@ -111,7 +120,7 @@ impl Sessions {
                 && query.backend.as_deref().is_none_or(|wanted| one.backend_id() == Some(wanted))
                 && query.listener.as_ref().is_none_or(|wanted| *wanted == *connection.listener.name())
         };
-        let matching: Vec<&UnderWay> = under_way.iter().map(|(_, one)| one).filter(is_asked).collect();
+        let matching: Vec<&UnderWay> = under_way.in_use().filter(is_asked).collect();
         let row = |one: &&UnderWay| {
             let connection = &connections[one.connection];
             SessionRow {
@@ -155,14 +164,59 @@ fn page<T>(
     SessionPage { total, rows: matching.iter().map(row).collect() }
 }
 
+impl Table {
+    /// So many are kept although nobody has them.
+    const KEPT: usize = 1024;
+
+    fn in_use(&self) -> impl Iterator<Item = &UnderWay> {
+        self.entries.iter().filter(|entry| entry.view.is_some())
+    }
+
+    /// The index of an entry that is nobody's.
+    #[inline]
+    fn take(&mut self) -> usize {
+        if let Some(index) = self.free.pop() {
+            return index as usize;
+        }
+        self.entries.push(UnderWay::new());
+        self.entries.len() - 1
+    }
+
+    #[inline]
+    fn give(&mut self, index: usize) {
+        self.entries[index].view = None;
+        self.free.push(index as u32);
+        if self.free.len() == self.entries.len() && self.entries.len() > Self::KEPT {
+            *self = Self::default();
+        }
+    }
+}
+
 impl UnderWay {
+    fn new() -> Self {
+        Self {
+            begun: Deadline::NEVER,
+            connection: 0,
+            view: None,
+            route: None,
+            service: 0,
+            backend: None,
+            state: SessionState::Queued,
+            protocol: "",
+            received_bytes: 0,
+            sent_bytes: 0,
+            line: [0; LINE_BYTES_MAX],
+            line_len: 0,
+        }
+    }
+
     fn service_name(&self) -> &str {
-        &self.view.services[self.service as usize].service.config.name
+        self.view.as_ref().map_or("", |view| &view.services[self.service as usize].service.config.name)
     }
 
     fn backend_id(&self) -> Option<&str> {
-        let backend = self.backend? as usize;
-        Some(&self.view.services[self.service as usize].service.backends[backend].config.id)
+        let (view, backend) = (self.view.as_ref()?, self.backend? as usize);
+        Some(&view.services[self.service as usize].service.backends[backend].config.id)
     }
 
     fn request(&self) -> Option<String> {
@@ -176,14 +230,17 @@ impl UnderWay {
 pub(crate) struct ConnectionEntry {
     sessions: Rc<Sessions>,
     index: usize,
+    /// What is under way on it.
+    under_way: Rc<Cell<u32>>,
 }
 
 impl ConnectionEntry {
     pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
         let begun = sessions.timers.now();
-        let connected = Connected { begun, listener: Rc::clone(listener), client, under_way: 0 };
+        let under_way = Rc::new(Cell::new(0));
+        let connected = Connected { begun, listener: Rc::clone(listener), client, under_way: Rc::clone(&under_way) };
         let index = sessions.connections.borrow_mut().insert(connected);
-        Rc::new(Self { sessions: Rc::clone(sessions), index })
+        Rc::new(Self { sessions: Rc::clone(sessions), index, under_way })
     }
 }
 
@@ -203,21 +260,14 @@ impl SessionEntry {
     /// One that begins on this connection.
     pub(crate) fn begin(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, protocol: &'static str) -> Self {
         let sessions = &on.sessions;
-        sessions.connections.borrow_mut()[on.index].under_way += 1;
-        let index = sessions.under_way.borrow_mut().insert(UnderWay {
-            begun: sessions.timers.now(),
-            connection: on.index,
-            view: Rc::clone(view),
-            route: None,
-            service: service as u32,
-            backend: None,
-            state: SessionState::Queued,
-            protocol,
-            received_bytes: 0,
-            sent_bytes: 0,
-            line: [0; LINE_BYTES_MAX],
-            line_len: 0,
-        });
+        on.under_way.set(on.under_way.get() + 1);
+        let mut table = sessions.under_way.borrow_mut();
+        let index = table.take();
+        let entry = &mut table.entries[index];
+        (entry.begun, entry.connection, entry.view) = (sessions.timers.now(), on.index, Some(Rc::clone(view)));
+        (entry.route, entry.service, entry.backend) = (None, service as u32, None);
+        (entry.state, entry.protocol, entry.line_len) = (SessionState::Queued, protocol, 0);
+        (entry.received_bytes, entry.sent_bytes) = (0, 0);
         Self { connection: Rc::clone(on), index }
     }
 
@@ -231,23 +281,22 @@ impl SessionEntry {
 
     /// What is asked for, and the number of the route that has taken it.
     pub(crate) fn set_request(&self, (method, path): (&[u8], &[u8]), route: usize) {
-        let mut under_way = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut under_way[self.index];
-        let mut length = 0;
-        for part in [method, b" ", path] {
-            let kept = part.len().min(LINE_BYTES_MAX - length);
-            entry.line[length..length + kept].copy_from_slice(&part[..kept]);
-            length += kept;
-        }
-        (entry.line_len, entry.route) = (length as u8, Some(route as u32));
+        let mut table = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut table.entries[self.index];
+        let of_method = method.len().min(LINE_BYTES_MAX / 2);
+        entry.line[..of_method].copy_from_slice(&method[..of_method]);
+        entry.line[of_method] = b' ';
+        let of_path = path.len().min(LINE_BYTES_MAX - of_method - 1);
+        entry.line[of_method + 1..][..of_path].copy_from_slice(&path[..of_path]);
+        (entry.line_len, entry.route) = ((of_method + 1 + of_path) as u8, Some(route as u32));
     }
 
     /// The backend that it goes to, of this version.
     pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, backend: usize) {
-        let mut under_way = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut under_way[self.index];
-        if !Rc::ptr_eq(&entry.view, view) {
-            entry.view = Rc::clone(view);
+        let mut table = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut table.entries[self.index];
+        if !entry.view.as_ref().is_some_and(|known| Rc::ptr_eq(known, view)) {
+            entry.view = Some(Rc::clone(view));
         }
         (entry.service, entry.backend) = (service as u32, Some(backend as u32));
         entry.state = SessionState::Connecting;
@@ -256,22 +305,22 @@ impl SessionEntry {
     /// How far it has come.
     #[inline]
     pub(crate) fn set_state(&self, state: SessionState) {
-        self.connection.sessions.under_way.borrow_mut()[self.index].state = state;
+        self.connection.sessions.under_way.borrow_mut().entries[self.index].state = state;
     }
 
     /// How many bytes have moved so far.
     #[inline]
     pub(crate) fn set_bytes(&self, received: u64, sent: u64) {
-        let mut under_way = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut under_way[self.index];
+        let mut table = self.connection.sessions.under_way.borrow_mut();
+        let entry = &mut table.entries[self.index];
         (entry.received_bytes, entry.sent_bytes) = (received, sent);
     }
 }
 
 impl Drop for SessionEntry {
     fn drop(&mut self) {
-        let ConnectionEntry { sessions, index } = &*self.connection;
-        sessions.under_way.borrow_mut().remove(self.index);
-        sessions.connections.borrow_mut()[*index].under_way -= 1;
+        let ConnectionEntry { sessions, under_way, .. } = &*self.connection;
+        sessions.under_way.borrow_mut().give(self.index);
+        under_way.set(under_way.get() - 1);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Marked {
 
 impl<'b> Marks<'b> {
     /// Of a request whose client is one of the proxies in front, or is not.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn of(
         (http, tracing): (&'b model::HttpListener, Option<&model::Tracing>),
         trusted: bool,
@@ -43,11 +43,6 @@ impl<'b> Marks<'b> {
     ) -> Self {
         let id = http.request_id.as_ref().map(|rule| (rule, RequestId::of(rule, trusted, dispatcher, bytes, head)));
         Self { id, trace: tracing.map(|tracing| place(tracing, trusted, dispatcher, bytes, head)) }
-    }
-
-    #[inline]
-    pub(crate) fn is_any(&self) -> bool {
-        self.id.is_some() || self.trace.is_some()
     }
 
     /// Where in its trace the request is, if it is recorded.

@@ -210,6 +210,14 @@ impl UnderWay {
         }
     }
 
+    #[inline]
+    fn begin(&mut self, view: &Rc<View>, service: usize, protocol: &'static str) {
+        self.view = Some(Rc::clone(view));
+        (self.route, self.service, self.backend) = (None, service as u32, None);
+        (self.state, self.protocol, self.line_len) = (SessionState::Queued, protocol, 0);
+        (self.received_bytes, self.sent_bytes) = (0, 0);
+    }
+
     fn service_name(&self) -> &str {
         self.view.as_ref().map_or("", |view| &view.services[self.service as usize].service.config.name)
     }
@@ -259,15 +267,35 @@ pub(crate) struct SessionEntry {
 impl SessionEntry {
     /// One that begins on this connection.
     pub(crate) fn begin(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, protocol: &'static str) -> Self {
-        let sessions = &on.sessions;
+        Self::enter(on, |entry| entry.begin(view, service, protocol))
+    }
+
+    /// A request, with method and path, and the number of the route that has taken it.
+    pub(crate) fn of_request(
+        (on, protocol): (&Rc<ConnectionEntry>, &'static str),
+        (view, service): (&Rc<View>, usize),
+        (method, path): (&[u8], &[u8]),
+        route: usize,
+    ) -> Self {
+        Self::enter(on, |entry| {
+            entry.begin(view, service, protocol);
+            let of_method = method.len().min(LINE_BYTES_MAX / 2);
+            entry.line[..of_method].copy_from_slice(&method[..of_method]);
+            entry.line[of_method] = b' ';
+            let of_path = path.len().min(LINE_BYTES_MAX - of_method - 1);
+            entry.line[of_method + 1..][..of_path].copy_from_slice(&path[..of_path]);
+            (entry.line_len, entry.route) = ((of_method + 1 + of_path) as u8, Some(route as u32));
+        })
+    }
+
+    #[inline]
+    fn enter(on: &Rc<ConnectionEntry>, fill: impl FnOnce(&mut UnderWay)) -> Self {
         on.under_way.set(on.under_way.get() + 1);
-        let mut table = sessions.under_way.borrow_mut();
+        let mut table = on.sessions.under_way.borrow_mut();
         let index = table.take();
         let entry = &mut table.entries[index];
-        (entry.begun, entry.connection, entry.view) = (sessions.timers.now(), on.index, Some(Rc::clone(view)));
-        (entry.route, entry.service, entry.backend) = (None, service as u32, None);
-        (entry.state, entry.protocol, entry.line_len) = (SessionState::Queued, protocol, 0);
-        (entry.received_bytes, entry.sent_bytes) = (0, 0);
+        (entry.begun, entry.connection) = (on.sessions.timers.now(), on.index);
+        fill(entry);
         Self { connection: Rc::clone(on), index }
     }
 
@@ -277,18 +305,6 @@ impl SessionEntry {
         this.set_backend(view, service, backend);
         this.set_state(SessionState::Relaying);
         this
-    }
-
-    /// What is asked for, and the number of the route that has taken it.
-    pub(crate) fn set_request(&self, (method, path): (&[u8], &[u8]), route: usize) {
-        let mut table = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut table.entries[self.index];
-        let of_method = method.len().min(LINE_BYTES_MAX / 2);
-        entry.line[..of_method].copy_from_slice(&method[..of_method]);
-        entry.line[of_method] = b' ';
-        let of_path = path.len().min(LINE_BYTES_MAX - of_method - 1);
-        entry.line[of_method + 1..][..of_path].copy_from_slice(&path[..of_path]);
-        (entry.line_len, entry.route) = ((of_method + 1 + of_path) as u8, Some(route as u32));
     }
 
     /// The backend that it goes to, of this version.

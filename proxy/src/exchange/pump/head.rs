@@ -170,11 +170,13 @@ impl Exchange<'_> {
         }
         let actions = self.request.actions();
         let responded = self.request.responded_id();
+        let is_edited = responded.is_some() || actions.is_some();
         let drops_length = head.status == 204 || told == Length::Untold || self.compressor.is_some();
         out.copy(bytes, &head.fields, |field| {
             let name = field.name.of(bytes);
-            !(responded.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
-                || actions.is_some_and(|actions| actions::drops_response_field(actions, name))
+            !(is_edited
+                && (responded.is_some_and(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+                    || actions.is_some_and(|actions| actions::drops_response_field(actions, name)))
                 || field.kind.is_hop_by_hop()
                 || drops_length && field.kind == FieldName::ContentLength
                 // The handshake is that of HTTP/2 (RFC 8441, 5).

@@ -59,7 +59,7 @@ pub(super) fn write_head(
     head: &RequestHead,
     (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
     (snapshot, mirrored): (&Snapshot, bool),
-    (origin, marks): (Origin, &Marks<'_>),
+    (origin, marks): (Origin, Option<&Marks<'_>>),
 ) -> Written {
     let trusted = origin.trusted;
     let http2 = this.config.protocol == UpstreamProtocol::H2;
@@ -73,9 +73,11 @@ pub(super) fn write_head(
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
     // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
-    let has_own = certificate.is_some() || marks.is_any();
-    let is_own =
-        |name: &[u8]| certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own)) || marks.replaces(name);
+    let has_own = certificate.is_some() || marks.is_some();
+    let is_own = |name: &[u8]| {
+        certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own))
+            || marks.is_some_and(|marks| marks.replaces(name))
+    };
     out.copy(bytes, &head.fields, |field| match field.kind {
         _ if drops(field.name.of(bytes)) => false,
         _ if has_own && is_own(field.name.of(bytes)) => false,
@@ -91,7 +93,7 @@ pub(super) fn write_head(
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         out.field(name, fingerprint.as_bytes());
     }
-    let marked = if marks.is_any() { marks.write(&mut out) } else { Marked::default() };
+    let marked = marks.map(|marks| marks.write(&mut out)).unwrap_or_default();
     let asked = write_upgrade(head, bytes, upgrade, &mut out);
     if let Some(edits) = edits {
         out.append(edits.lines.as_bytes());

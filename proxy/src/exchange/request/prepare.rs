@@ -67,8 +67,10 @@ pub(crate) fn prepare(
     let mirrored = actions
         .and_then(|actions| actions.mirror)
         .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
-    let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);
-    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), (origin, &marks));
+    let is_marked = http.request_id.is_some() || tracing.is_some();
+    let marks = is_marked.then(|| Marks::of((http, tracing), origin.trusted, worker, bytes, head));
+    let written =
+        write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), (origin, marks.as_ref()));
     let Written { out, line, authority, protocols, chunked, encoding, marked } = written;
 
     let mut response_lines = actions.map(|actions| actions::response_lines(actions, bytes, head)).unwrap_or_default();
@@ -79,15 +81,17 @@ pub(crate) fn prepare(
         affinity_cookie::write(cookie, CookieValue(0), &mut lines);
         (response_lines, _) = lines.into_parts();
     }
-    marks.write_response(&mut response_lines);
-    let trace = marks.recorded().zip(tracing).map(|(place, tracing)| {
+    let trace = marks.and_then(|marks| {
+        marks.write_response(&mut response_lines);
         let route = http.routes[route].path.as_ref();
-        Trace::begin(*place, tracing, &Beginning { client, bytes, head, origin, started, route })
+        let beginning = Beginning { client, bytes, head, origin, started, route };
+        Some(Trace::begin(*marks.recorded()?, tracing?, &beginning))
     });
     let (out, lines) = out.into_parts();
-    let entry = SessionEntry::begin(&client.open.entry, view, service, version_name(head.version));
     // Without its query, which may hold secrets.
-    entry.set_request((head.method_span.of(bytes), head.path.of(bytes)), route);
+    let asked = (head.method_span.of(bytes), head.path.of(bytes));
+    let entry =
+        SessionEntry::of_request((&client.open.entry, version_name(head.version)), (view, service), asked, route);
     Ok(Box::new(Request {
         routed_by: Rc::clone(view),
         view: Rc::clone(view),

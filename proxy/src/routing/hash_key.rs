@@ -51,6 +51,7 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// [`ProxyError::KeyMissing`].
+#[inline]
 pub(crate) fn find(
     service: &Service,
     worker: &Worker,

@@ -150,6 +150,7 @@ impl<'a> Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    #[inline]
     pub(super) fn client_timeouts(&self) -> &ClientTimeouts {
         &self.request.routed_by.http(self.request.listener).timeouts
     }

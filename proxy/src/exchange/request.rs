@@ -170,7 +170,6 @@ impl Request {
     }
 
     /// There is a connection to its backend.
-    #[inline]
     pub(crate) fn handle_connection(&mut self) {
         self.failover.handle_taken();
         self.entry.set_state(SessionState::Waiting);
@@ -280,7 +279,6 @@ impl Request {
     }
 
     /// The field in which its response has its id, in place of what the backend says there.
-    #[inline]
     pub(crate) fn responded_id(&self) -> Option<&str> {
         let rule = self.routed_by.http(self.listener).request_id.as_ref();
         rule.filter(|rule| rule.respond).map(|rule| rule.header.as_str())

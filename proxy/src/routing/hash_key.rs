@@ -51,7 +51,6 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// [`ProxyError::KeyMissing`].
-#[inline]
 pub(crate) fn find(
     service: &Service,
     worker: &Worker,

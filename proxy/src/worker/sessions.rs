@@ -308,7 +308,6 @@ impl SessionEntry {
     }
 
     /// The backend that it goes to, of this version.
-    #[inline]
     pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, backend: usize) {
         let mut table = self.connection.sessions.under_way.borrow_mut();
         let entry = &mut table.entries[self.index];

@@ -32,7 +32,6 @@ impl Terms {
         Self::new(timeouts.write_idle, timeouts.write_rate_min, timeouts.rate_window, measured)
     }
 
-    #[inline]
     fn new(idle: Duration, rate_min: u32, window: Duration, measured: bool) -> Self {
         let bytes = if measured { window.as_secs_f64() * f64::from(rate_min) } else { 0.0 };
         Self { idle, window_bytes: bytes.ceil() as u64, window }

@@ -150,7 +150,6 @@ impl<'a> Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    #[inline]
     pub(super) fn client_timeouts(&self) -> &ClientTimeouts {
         &self.request.routed_by.http(self.request.listener).timeouts
     }

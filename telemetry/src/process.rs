@@ -1,6 +1,6 @@
 //! What a process takes of its host, under the names that Prometheus' own clients use.
 //!
-//! Source: proc(5); https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
+//! Source: proc(5); <https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>
 
 use crate::catalogue;
 use crate::exposition::Page;

@@ -76,7 +76,8 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
     })
 }
 
-fn print(
+/// Prints an answer: as JSON, or in words.
+pub(crate) fn print(
     answer: &Value,
     json: bool,
     write: impl FnOnce(&mut dyn Write, &Value) -> std::io::Result<()>,

@@ -1,6 +1,7 @@
 //! What an operator changes of a running proxy, without a file: `ringway backend`, `spread`, `overrides`, `config`, `reload`.
 
 use crate::admin::{Access, Answer, escape, refused};
+use crate::explain::print;
 use crate::save::{Edit, Edited};
 use crate::terminal;
 use anyhow::bail;
@@ -208,20 +209,6 @@ pub(crate) fn reload(arguments: &ReloadArguments) -> anyhow::Result<ExitCode> {
         Answer::Refused(why) => refused(&why),
         Answer::Done(answer) => print(&answer, arguments.json, write_change),
     }
-}
-
-fn print(
-    answer: &Value,
-    json: bool,
-    write: impl FnOnce(&mut dyn Write, &Value) -> std::io::Result<()>,
-) -> anyhow::Result<ExitCode> {
-    let mut out = terminal::stdout().lock();
-    if json {
-        writeln!(out, "{answer:#}")?
-    } else {
-        write(&mut out, answer)?
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn text(value: &Value) -> String {

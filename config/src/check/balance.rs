@@ -129,13 +129,14 @@ pub(super) fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings
 }
 
 pub(super) fn bound(section: &schema::BoundSection, policy: PolicyParams) -> Option<BoundParams> {
-    let slack = match section.preset.value {
+    let (slack, min_slots) = match section.preset.value {
         PresetName::Off => return None,
         // Without keys, loads are even by themselves.
         _ if !policy.hashes() => return None,
-        PresetName::Strict => 0.0,
-        PresetName::Balanced => 2.0,
-        PresetName::Affinity => 3.0,
+        PresetName::Strict => (0.0, 1),
+        PresetName::Balanced => (2.0, 2),
+        PresetName::Affinity => (3.0, 2),
     };
-    Some(BoundParams { factor: section.factor.value.0, slack, min_slots: section.min_slots.value.0 as u32 })
+    let min_slots = section.min_slots.as_ref().map_or(min_slots, |at| at.value.0 as u32);
+    Some(BoundParams { factor: section.factor.value.0, slack, min_slots })
 }

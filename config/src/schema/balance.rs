@@ -195,8 +195,9 @@ section! {
         default("1.25") factor: Factor,
         /// Slack for noise: `strict` none, `balanced` 2, `affinity` 3 square roots of the fair share; `off` is no bound.
         default("balanced") preset: PresetName,
-        /// A backend may always carry so many.
-        default("1") min_slots: Positive,
+        /// A backend may always carry so many; absent is 2, so that two requests of one key stay together in an idle service, and 1 for
+        /// `strict`.
+        optional min_slots: Positive,
         /// When every backend is full, at its bound or at its `requests_max`, under any policy: its `owner` or the
         /// `least_loaded` takes it beyond the bound (never beyond `requests_max`: then it is answered 503), or it waits in
         /// a `queue`, or it is answered 503 (`reject`).

@@ -305,7 +305,8 @@ mod tests {
     use std::time::SystemTime;
 
     const FILE: &str = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
-                        services: [ { name: s, balance: { hash_key: [ { path: {} } ] }, backends: [ { id: a, address: \"127.0.0.1:9\" }, \
+                        services: [ { name: s, balance: { hash_key: [ { path: {} } ], hot_keys: { enabled: false } }, \
+                        backends: [ { id: a, address: \"127.0.0.1:9\" }, \
                         { id: b, address: \"127.0.0.1:8\" } ] } ]\n";
 
     fn control(texts: &Arc<Mutex<String>>) -> Arc<Control> {

@@ -41,6 +41,8 @@ pub struct Service {
     pub(super) cookie_slots: HashMap<u64, Slot>,
     /// The policy or a detector uses the time until responses begin.
     pub(crate) times_responses: bool,
+    /// Whether hot keys are looked for, and could be spread.
+    pub(crate) looks_for_hot_keys: bool,
     /// Requests that wait for room may find that no connection is available.
     pub(crate) limits_connections: bool,
     pub(super) turn: AtomicU64,

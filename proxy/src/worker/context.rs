@@ -394,7 +394,7 @@ mod tests {
         rig.worker.report_hot_keys();
         let params = this.service.config.hot_keys.expect("it looks for them");
         assert!(this.service.live.hot.lock().is_ok_and(|mut hot| hot.update(&params, 2)));
-        let table = std::collections::HashMap::from([(7, 2)]);
+        let table = [(7, 2)].into_iter().collect();
         this.service.live.hot_table.store(std::sync::Arc::new(table));
         rig.worker.report_hot_keys();
         assert_eq!(this.live.hot.borrow().get(&7), Some(&2));

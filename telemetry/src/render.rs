@@ -161,9 +161,10 @@ impl Metrics {
 const BUCKETS: usize = BUCKETS_MICROS.len() + 1;
 type OfBackend = fn(&BackendCounters) -> &Cell;
 /// Metrics of backends that are one number each.
-const NUMBERS: [(Metric, OfBackend); 4] = [
+const NUMBERS: [(Metric, OfBackend); 5] = [
     (catalogue::BACKEND_REQUESTS, |counters| &counters.requests),
     (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
+    (catalogue::BACKEND_SPILLS, |counters| &counters.spills),
     (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
     (catalogue::BACKEND_PRECONNECTS, |counters| &counters.preconnects),
 ];

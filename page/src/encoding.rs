@@ -31,7 +31,7 @@ pub fn encoded(response: http::Response<Bytes>, asked: &HeaderMap) -> http::Resp
     }
     head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    http::Response::from_parts(head, Gzipped { rest: body, encoder: Some(encoder) }.boxed_unsync())
+    http::Response::from_parts(head, Gzipped { rest: body, encoder: Some(encoder), rests: false }.boxed_unsync())
 }
 
 /// Whether a client takes gzip. Source: RFC 9110, section 12.5.3; what is not named and not `*` is not taken.
@@ -62,6 +62,8 @@ struct Gzipped {
     rest: Bytes,
     /// `None`: it has ended.
     encoder: Option<GzEncoder<Vec<u8>>>,
+    /// Others of the thread are next.
+    rests: bool,
 }
 
 impl Gzipped {
@@ -87,7 +89,16 @@ impl Body for Gzipped {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // A client that reads as fast as it can would have the thread for the whole page.
+        if std::mem::replace(&mut self.rests, false) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.rests = true;
         Poll::Ready(self.next().map(|made| Ok(Frame::data(Bytes::from(made)))))
     }
 }

@@ -73,6 +73,12 @@ fn anybody_may_have_the_page_and_only_who_may_read_what_it_shows() {
     assert!(String::from_utf8_lossy(&packed.stdout).contains("content-encoding: gzip"), "{packed:?}");
     let unpacked = output("curl", &["-s", "--compressed", &url]);
     assert!(unpacked.stdout == get(at, "/page/page.css").unwrap().body, "gzip changes nothing of it");
+    let (bearer_field, metrics) = (format!("Authorization: Bearer {TOKEN}"), format!("{}/metrics", cluster.urls[0]));
+    let accept = "Accept: application/openmetrics-text; version=1.0.0";
+    let told = output("curl", &["-s", "--compressed", "-H", &bearer_field, "-H", accept, &metrics]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.ends_with("# EOF\n") && told.contains("# UNIT ringway_control_commit_seconds seconds\n"), "{told}");
+    assert!(told.contains("# TYPE ringway_control_proposals counter\nringway_control_proposals_total "), "{told}");
     for path in ["/v1/live", "/v1/whoami"] {
         assert_eq!(curl(&cluster.urls[0], "GET", path, &Value::Null).status, 401, "{path}");
     }

@@ -72,7 +72,9 @@ impl Noted {
         for (name, standing) in standings(proxies, state, now) {
             let Some(seen) = proxies.get(name) else { continue };
             let Some(stands) = self.proxies.get_mut(name) else {
-                self.proxies.insert(name.clone(), Stands { standing, since: now, told: standing });
+                // How one stands that has just come is told next, if it does not agree.
+                let told = if begins { standing } else { "synced" };
+                self.proxies.insert(name.clone(), Stands { standing, since: now, told });
                 if !begins {
                     self.tell(at_ms, name, "came", format!("version {}", seen.heartbeat.version));
                 }

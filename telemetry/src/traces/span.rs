@@ -248,6 +248,7 @@ mod tests {
             end_nanos: 0,
             attributes: &attributes,
             is_error: false,
+            is_random: true,
         };
         let read = read(&[span]);
         let lengths =

@@ -39,10 +39,15 @@ fn what_becomes_of_proxies_is_told_once_and_since_when_they_stand_so() {
         run(&mut lessor, &mut state, start, second..second + 1);
     }
     assert_eq!(told(&lessor)[4..], [("new".into(), "behind".into())]);
-    assert!(lessor.handle_sign_off(&state, "new", None));
+    say(&mut lessor, &state, "old", 18, &|said| said.digest = "another".into());
+    say(&mut lessor, &state, "odd", 18, &|said| said.stuck = Some("port taken".into()));
     run(&mut lessor, &mut state, start, 18..20);
-    assert_eq!(told(&lessor)[5..], [("new".into(), "left".into())]);
-    for second in 20..700 {
+    assert_eq!(told(&lessor)[5..], [("odd".into(), "came".into()), ("odd".into(), "stuck".into())]);
+    assert!(lessor.handle_sign_off(&state, "odd", None));
+    assert!(lessor.handle_sign_off(&state, "new", None));
+    run(&mut lessor, &mut state, start, 20..22);
+    assert_eq!(told(&lessor)[7..], [("odd".into(), "left".into()), ("new".into(), "left".into())]);
+    for second in 22..700 {
         let stuck = |said: &mut Heartbeat| said.stuck = (second % 2 == 0).then(|| "x".repeat(4_000));
         say(&mut lessor, &state, "old", second, &stuck);
         run(&mut lessor, &mut state, start, second..second + 1);

@@ -311,7 +311,7 @@ mod tests {
         let metrics = metrics();
         let counters = metrics.counters.backend("s", "b");
         counters.count_try(2, crate::counters::Measured::new(Duration::from_millis(3)));
-        for (of_backends, all) in [(OfBackends::Nothing, 0), (OfBackends::Numbers, 4), (OfBackends::All, 6)] {
+        for (of_backends, all) in [(OfBackends::Nothing, 0), (OfBackends::Numbers, 5), (OfBackends::All, 7)] {
             let text = metrics.page(Format::Text, of_backends, |_| {});
             let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
             assert_eq!(types.iter().filter(|line| line.starts_with("ringway_backend_")).count(), all);

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 const READ_REST: Duration = Duration::from_millis(9);
 /// Rollouts that are shown.
 const ROLLOUTS_MAX: usize = 10;
+/// Proxies that refuse one, and objects that it changes, which are shown of each.
+const LISTED_MAX: usize = 50;
 
 /// The fleet, for as long as somebody looks.
 pub(super) struct Fleet {
@@ -139,6 +141,11 @@ fn rollouts(state: &State) -> Value {
             crate::state::Phase::Committed(revision) => ("committed", Some(revision), None),
             crate::state::Phase::Aborted(why) => ("aborted", None, Some(why)),
         };
+        for field in ["refused", "keys"] {
+            if let Some(list) = shown[field].as_array_mut() {
+                list.truncate(LISTED_MAX);
+            }
+        }
         shown["phase"] = json!(word);
         shown["revision"] = json!(at_revision);
         shown["why"] = json!(why);

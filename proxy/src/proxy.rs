@@ -85,7 +85,7 @@ impl Proxy {
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));
         tokio::spawn(overload_driver::drive(control.shared()));
         let operators = ControlHandle::new(Arc::clone(&control));
-        let live = admin::Live::new(operators.clone());
+        let live = admin::live(operators.clone());
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(operators.clone(), Arc::clone(&live), admin::Socket::Tcp(socket)));
         }

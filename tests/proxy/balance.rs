@@ -76,7 +76,18 @@ fn no_backend_passes_its_bound_and_what_does_not_fit_is_spilled() {
     }
     assert!(fleet.iter().all(|gated| gated.most.load(Ordering::SeqCst) <= 13));
     wait_for("the load to be given back", || (in_flight(&ringway) == 0).then_some(()));
-    assert!(ringway.metric("ringway_spills_total{service=\"s\"}") >= 20.0);
+    let spills = ringway.metric("ringway_spills_total{service=\"s\"}");
+    assert!(spills >= 20.0);
+    // Each was taken by some backend, and by none beyond what the owner left.
+    let status = ringway.status();
+    let taken = status["services"][0]["backends"].as_array().unwrap().iter();
+    let taken: Vec<f64> = taken.map(|backend| backend["spills"].as_f64().unwrap()).collect();
+    assert!(
+        taken.iter().sum::<f64>() == spills && taken.iter().filter(|count| **count > 0.0).count() >= 2,
+        "{taken:?}"
+    );
+    let told = ringway.metric("ringway_backend_spills_total{service=\"s\",backend=\"b\"}");
+    assert_eq!(told, status["services"][0]["backends"][1]["spills"].as_f64().unwrap());
 }
 
 /// The fair share is near nothing then: a cap of one would take apart what belongs together.

@@ -317,7 +317,10 @@ fn a_recorded_request_is_an_exemplar_of_its_bucket() {
     assert_eq!(get_with(listen, "/v1", &unsampled).unwrap().status, 200);
     assert!(!metrics().contains("trace_id="), "only those that are recorded: {}", metrics());
     assert_eq!(get(listen, "/v1").unwrap().status, 200);
-    let id = text(&collector.spans(2)[0], "trace").to_owned();
+    let spans = collector.spans(2);
+    // Recorded, and of a trace whose id was drawn here.
+    assert!(spans.iter().all(|span| span["flags"].as_u64().unwrap() & 0xff == 3), "{spans:?}");
+    let id = text(&spans[0], "trace").to_owned();
     let metrics = metrics();
     let exemplars: Vec<&str> = metrics.lines().filter(|line| line.contains("# {trace_id=")).collect();
     assert!(exemplars.len() == 1 && exemplars[0].contains(&format!("# {{trace_id=\"{id}\"}} ")), "{exemplars:?}");

@@ -146,6 +146,7 @@ async fn serve_connection<S>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::live::live;
     use crate::apply::source::Source;
     use crate::apply::testing;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -158,7 +159,7 @@ mod tests {
         let (mut client, served) = tokio::io::duplex(64);
         let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
         let served = Patient::new(served, PATIENCE);
-        let connection = tokio::spawn(serve_connection(control.clone(), Live::new(control), served, peer, None));
+        let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer, None));
         let began = crate::ambient::now();
         client.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         connection.await.unwrap();
@@ -205,7 +206,7 @@ mod tests {
         for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
             let (mut client, served) = tokio::io::duplex(1024);
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            let served = serve_connection(control.clone(), Live::new(control.clone()), served, peer, None);
+            let served = serve_connection(control.clone(), live(control.clone()), served, peer, None);
             let (began, connection) = (crate::ambient::now(), served);
             client.write_all(sent).await.unwrap();
             connection.await;

@@ -8,6 +8,7 @@ use crate::ambient;
 use crate::apply::control::Control;
 use crate::apply::outcome::{Applied, ReloadError};
 use crate::snapshot::Registry;
+use crate::snapshot::journal::Happening;
 use ringway_config::model::Config;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,6 +87,17 @@ impl Handle {
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers(), ambient::now())?;
         control.try_bind(&snapshot.config)?;
         Ok(Prepared { rings: snapshot.ring_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
+    }
+
+    /// Keeps what a rollout has come to here, for an operator who comes late.
+    pub fn note_rollout(&self, to: &'static str, text: String, keys: Vec<String>) {
+        self.control.shared().journal.note(&Happening {
+            kind: "rollout",
+            to,
+            text,
+            changes: keys,
+            ..Happening::default()
+        });
     }
 
     /// How it does.

@@ -176,5 +176,8 @@ pub(crate) fn count_served(this: &WorkerService, keyed: bool, selection: &Select
     }
     if selection.spills() > 0 {
         this.counters.spills.increment();
+        if let Some(upstream) = backend.and_then(|index| this.upstreams.get(index)) {
+            upstream.counters.spills.increment();
+        }
     }
 }

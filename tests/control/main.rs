@@ -5,5 +5,6 @@
 mod common;
 mod etcd;
 mod fleet;
+mod overrides;
 mod recovery;
 mod tls;

@@ -39,6 +39,10 @@ pub(crate) struct MemberState {
     streak: u32,
     /// It has been there from the start and was taken for down, as long as no check has said anything: to come up then is no comeback.
     pub(crate) presumed_down: bool,
+    /// It has joined a fleet that was there, and has not come to its full share yet.
+    pub(crate) joins: bool,
+    /// Percent of its weight that it asked for last, of those above none.
+    last_percent: u8,
     pub(crate) last_failure: Option<CheckFailure>,
     pub(crate) check: Recurring,
     /// Failures of live traffic in a row; those of the way to it apart, if they are counted apart.
@@ -149,6 +153,8 @@ impl MemberState {
             keeps_clients: false,
             checked: false,
             presumed_down: false,
+            joins: false,
+            last_percent: 100,
             streak: 0,
             last_failure: None,
             check: Recurring::NEVER,
@@ -210,20 +216,22 @@ impl MemberState {
         if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent()) }
     }
 
-    /// The weight that its level is built for, in the same unit: what is drained, by its operator or by itself, counts in full, for
-    /// the others of the level are no more than they were.
-    pub(crate) fn weight_built_for(&self) -> u64 {
-        let drained = self.drain || self.percent() == 0;
-        u64::from(self.weight) * if drained { 100 } else { u64::from(self.percent()) }
+    /// The weight that its level is built for, in the same unit. What is drained, by its operator or by itself, counts as before: the
+    /// others of the level have not become more. Who joins counts as it comes.
+    pub(crate) fn weight_built_for(&self, now: Instant) -> u64 {
+        let percent = if self.percent() == 0 { self.last_percent } else { self.percent() };
+        let whole = u64::from(self.weight) * u64::from(percent);
+        match self.ramp {
+            _ if !self.joins || self.drain => whole,
+            Some(ramp) => whole * u64::from(ramp.share(now)) / u64::from(FULL),
+            None if self.is_healthy() => whole,
+            None => 0,
+        }
     }
 
-    /// Of that, what it carries: while it drains, along its ramp.
+    /// Of that, what it carries: along its ramp, down and up.
     pub(crate) fn weight_carried(&self) -> u64 {
-        if !self.is_healthy() {
-            return 0;
-        }
-        let asked = u64::from(self.weight) * u64::from(self.percent());
-        if self.drain { asked * u64::from(self.own_share) / u64::from(FULL) } else { asked }
+        u64::from(self.weight) * 100 * u64::from(self.own_share) / u64::from(FULL)
     }
 
     /// Takes in a check's result. `true`: what the checks say has changed.
@@ -334,6 +342,10 @@ impl MemberState {
             None => FULL,
         };
         self.own_share = if self.is_healthy() { self.asked(ramped) } else { 0 };
+        self.joins &= self.ramp.is_some() || !self.is_healthy();
+        if self.percent() > 0 {
+            self.last_percent = self.percent();
+        }
     }
 
     /// Share that it would have if it were healthy: what panic gives.

@@ -133,6 +133,7 @@ impl ServiceHealth {
                         state.ramp_up(self.params.slow_start, now);
                     }
                     state.presumed_down = !self.started && !state.is_up();
+                    state.joins = self.started && !drain;
                     self.members.insert(index, state);
                     self.schedule_first(index);
                     self.schedule_first_agent(index);
@@ -148,7 +149,7 @@ impl ServiceHealth {
                 state.drain = true;
                 self.tell(index, EventKind::Draining);
             } else if !drain && state.drain {
-                (state.drain, state.presumed_down) = (false, false);
+                (state.drain, state.presumed_down, state.joins) = (false, false, false);
                 state.ramp_up(self.params.slow_start, now);
                 self.tell(index, EventKind::Undrained);
             }

@@ -157,10 +157,69 @@ fn what_a_level_has_drained_overflows_to_the_next_along_its_ramp_and_panics_nobo
         );
     }
     assert!((health.level_shares()[0].1 - 1.4 / 3.0).abs() < 0.001, "{:?}", health.level_shares());
+    // Half of what had a tenth of its weight begins to leave: that is a twentieth of a backend.
+    let tenth = || {
+        let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(1, "c")]);
+        health.handle_probe("a", Probe::Weighted(10), now);
+        (health, now)
+    };
+    let (mut health, now) = tenth();
+    health.set_members(&[Member { drain: true, ..of(0, "a") }, of(0, "b"), of(1, "c")], now);
+    health.handle_timeout(now + SECOND * 100);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)], "100 of 110 are left");
+    let (mut health, now) = tenth();
+    health.handle_agent("a", AgentReport { percent: Some(0), ..AgentReport::default() }, now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
     // A part of a weight is a smaller weight: the level was built for that.
     let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(1, "c")]);
     health.handle_probe("a", Probe::Weighted(10), now);
     assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+}
+
+/// While those who come back have hardly any keys, whoever stayed would have all of the zone's.
+#[test]
+fn who_comes_back_to_a_level_along_a_ramp_takes_its_part_of_the_keys_along_it_and_who_joins_takes_none_away() {
+    let of = |level: u8, id| Member { level, ..Member::new(id) };
+    let params = Params { overprovisioning_percent: 140, agent: None, drain_ramp: Duration::ZERO, ..params() };
+    let members = [of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d")];
+    let drained = members.map(|member| Member { drain: ["a", "b"].contains(&member.id), ..member });
+    let first = |health: &ServiceHealth| health.level_shares()[0].1;
+    let near = |share: f64, wanted: f64| assert!((share - wanted).abs() < 0.001, "{share} instead of {wanted}");
+    let (mut health, now) = start(params, &drained);
+    near(first(&health), 1.4 / 3.0);
+    health.set_members(&members, now);
+    near(first(&health), 1.4 * (1.0 + 2.0 * 0.2) / 3.0);
+    health.handle_timeout(now + SECOND * 100);
+    near(first(&health), 1.0);
+    // The same after they were down.
+    for id in ["a", "b"] {
+        health.handle_probe(id, DOWN, now);
+    }
+    near(first(&health), 1.4 / 3.0);
+    for id in ["a", "b"] {
+        health.handle_probe(id, Probe::Success, now);
+    }
+    near(first(&health), 1.4 * (1.0 + 2.0 * 0.2) / 3.0);
+    // Two join one that was alone: nothing has become less, whether they are known to be up or not yet.
+    for initial in [Initial::Up, Initial::Down] {
+        let check = CheckParams { initial, rise: 1, fall: 1, jitter: 0.0, ..CheckParams::default() };
+        let (mut health, now) = start(Params { check: Some(check), ..params }, &[of(0, "c"), of(1, "d")]);
+        for id in ["c", "d"] {
+            health.handle_probe(id, Probe::Success, now);
+        }
+        health.set_members(&members, now);
+        near(first(&health), 1.0);
+        for id in ["a", "b"] {
+            health.handle_probe(id, Probe::Success, now);
+            near(first(&health), 1.0);
+        }
+        health.handle_timeout(now + SECOND * 50);
+        near(first(&health), 1.0);
+        // One that goes down on its way had hardly come.
+        health.handle_timeout(now + SECOND * 100);
+        health.handle_probe("a", DOWN, now + SECOND * 100);
+        near(first(&health), 1.4 * 2.0 / 3.0);
+    }
 }
 
 #[test]

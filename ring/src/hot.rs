@@ -19,16 +19,17 @@ const COST_MAX: u64 = 1 << 31;
 const FIRST: u64 = 32;
 /// Keys that a report names at most.
 const REPORT_MAX: usize = 64;
-/// What costs are counted in.
-const UNIT_MICROS: u64 = 64;
+/// Units of cost in a half-life: counters hold thousands of the longest requests, however long it is.
+const UNITS: u64 = 1 << 19;
 
-/// What a request costs that was in flight for so long, in units of 64 µs; each at least one. Of what is older than the memory is long,
-/// only as much counts as is remembered.
+/// What a request costs that was in flight for so long, in parts of a half-life (57 µs where that is 30 s); each at least one. Of what
+/// is older than the memory is long, only as much counts as is remembered.
 #[inline]
 #[must_use]
 pub fn cost(in_flight_micros: u64, half_life_millis: u32) -> u32 {
-    let remembered = in_flight_micros.min(u64::from(half_life_millis) * 1_000);
-    u32::try_from(remembered / UNIT_MICROS + 1).unwrap_or(u32::MAX)
+    let half_life_micros = u64::from(half_life_millis.max(1)) * 1_000;
+    let remembered = in_flight_micros.min(half_life_micros);
+    (remembered * UNITS / half_life_micros) as u32 + 1
 }
 
 /// Counts the heavy hitters of one stream of keys, in constant space.
@@ -155,7 +156,7 @@ pub struct HotParams {
     pub keys_max: usize,
     /// Owners of one key at most; never more than [`crate::HOT_OWNERS_MAX`].
     pub owners_max: u16,
-    /// Requests that must be remembered before any share is believed.
+    /// Requests that must be remembered before any share is believed; a fourth of them, once one is.
     pub volume_min: u64,
     /// Time after which half is forgotten, in milliseconds.
     pub half_life_millis: u32,
@@ -211,7 +212,9 @@ impl HotKeys {
             *counts.entry(*hash).or_default() += u64::from(*count);
         }
         let mut next: Vec<(Hash, HotKey)> = Vec::new();
-        if requests >= params.volume_min && total > 0 && members > 1 {
+        // What fades by halves must not fall below what it had to reach: keys would be hot and cold in turn.
+        let volume_min = if self.hot.is_empty() { params.volume_min } else { params.volume_min / 4 };
+        if requests >= volume_min && total > 0 && members > 1 {
             for (hash, count) in counts {
                 let share = count as f64 / total as f64;
                 let relative = share * members as f64;
@@ -440,8 +443,10 @@ mod tests {
         // What is in flight for no time at all has come all the same, and of a session of a day only so much is remembered.
         assert_eq!(cost(0, 30_000), 1);
         assert_eq!(cost(u64::MAX, 30_000), cost(30_000_000, 30_000));
-        assert_eq!(cost(64_000, 30_000), 1_001);
-        assert_eq!(cost(u64::MAX, u32::MAX), u32::MAX, "and nothing overflows");
+        assert_eq!(cost(15_000_000, 30_000), (1 << 18) + 1);
+        for half_life_millis in [0, 1, 30_000, u32::MAX] {
+            assert_eq!(cost(u64::MAX, half_life_millis), (1 << 19) + 1, "and nothing overflows");
+        }
     }
 
     #[test]
@@ -485,6 +490,7 @@ mod tests {
         let mut sketch = told_apart();
         (0..100).for_each(|_| _ = sketch.count(7, u32::MAX));
         let report = sketch.report(0.5);
+        const { assert!(COST_MAX / (UNITS + 1) > 4_000, "of the longest requests, many more than are to be seen") };
         assert!(report.total < COST_MAX * 4 && u64::from(report.keys[0].1) <= report.total, "{report:?}");
     }
 
@@ -497,9 +503,13 @@ mod tests {
         assert!(hot.has_work());
         assert!(hot.update(&params, 10));
         assert_eq!(hot.keys()[&7].owners, 3);
-        // Few requests of much cost are not believed.
-        hot.handle_report(0, Report { requests: 999, total: 1 << 30, keys: vec![(7, 1 << 29)] });
+        // Few requests of much cost are not believed, and of those that were enough a fourth is, until it has faded.
+        hot.handle_report(0, Report { requests: 250, total: 1 << 30, keys: vec![(7, 1 << 29)] });
+        assert!(!hot.update(&params, 10) && hot.keys().len() == 1);
+        hot.handle_report(0, Report { requests: 249, total: 1 << 30, keys: vec![(7, 1 << 29)] });
         assert!(hot.update(&params, 10) && hot.keys().is_empty());
+        hot.handle_report(0, Report { requests: 999, total: 1 << 30, keys: vec![(7, 1 << 29)] });
+        assert!(!hot.update(&params, 10) && hot.keys().is_empty());
         hot.handle_report(0, Report::default());
         assert!(!hot.has_work());
     }

@@ -85,7 +85,8 @@ impl ShedController {
                 continue;
             }
             let error = state.mean / mean - params.target;
-            // In flight is a count of events as good as independent: its standard error, for its mean, is one over the root of all.
+            // Samples are taken for independent: the standard error of a count, for its mean, is one over the root of all that were counted.
+            // Where requests last longer than a sample they are not, and more of the noise is taken for load.
             if error.abs() > DEAD_BAND.max(NOISE / (mean * state.samples).sqrt()) {
                 state.shed = (state.shed + GAIN * error).clamp(0.0, params.share_max);
             }

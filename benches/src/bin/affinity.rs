@@ -61,6 +61,7 @@ fn compare() -> Result<()> {
                         outcome.failed
                     );
                 }
+                Err(error) if best.is_none() => return Err(format!("{}: {error}", fleet.name)),
                 Err(error) => eprintln!("{}: skipped: {error}", fleet.name),
             }
         }

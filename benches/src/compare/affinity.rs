@@ -20,6 +20,8 @@ const KEYS: u64 = 10_000;
 /// How long an answer takes from the cache, and when the key must be fetched.
 const HIT: Duration = Duration::from_millis(40);
 const MISS: Duration = Duration::from_millis(320);
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What all answers of the tier end with.
 const ANSWER_END: &[u8] = b"\r\n\r\nok";
 
@@ -153,7 +155,13 @@ impl Load {
             let (port, idle, failed) = (self.ports[proxy], Rc::clone(&self.idle[proxy]), Rc::clone(&self.failed));
             under_way.push_back(tokio::task::spawn_local(async move {
                 let kept = idle.borrow_mut().pop();
-                match ask(kept, port, key).await {
+                let was_kept = kept.is_some();
+                let mut answered = ask(kept, port, key).await;
+                // It may have been closed just then.
+                if answered.is_none() && was_kept {
+                    answered = ask(None, port, key).await;
+                }
+                match answered {
                     Some(stream) => idle.borrow_mut().push(stream),
                     None => *failed.borrow_mut() += 1,
                 }
@@ -182,10 +190,14 @@ async fn ask(kept: Option<TcpStream>, port: u16, key: u64) -> Option<TcpStream> 
     let request = format!("GET / HTTP/1.1\r\nHost: bench\r\nx-user-id: user-{key}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::with_capacity(512);
-    while !answer.ends_with(ANSWER_END) {
-        if stream.read_buf(&mut answer).await.ok()? == 0 {
-            return None;
+    let whole = async {
+        while !answer.ends_with(ANSWER_END) {
+            if stream.read_buf(&mut answer).await.ok()? == 0 {
+                return None;
+            }
         }
-    }
+        Some(())
+    };
+    tokio::time::timeout(PATIENCE, whole).await.ok()??;
     answer.starts_with(b"HTTP/1.1 200 ").then_some(stream)
 }

@@ -22,7 +22,7 @@ impl ServiceHealth {
             // A part of a weight that is asked for is like a smaller weight: it makes no level less healthy.
             levels[at].weight += member.weight_asked();
             levels[at].healthy += if member.is_healthy() { member.weight_asked() } else { 0 };
-            levels[at].built_for += member.weight_built_for();
+            levels[at].built_for += member.weight_built_for(now);
             levels[at].carried += member.weight_carried();
         }
         let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);

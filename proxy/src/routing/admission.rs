@@ -148,7 +148,7 @@ fn compare_with_shadow(
 pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> PickContext {
     let owners = match key {
         Some(Found { hash, keyed: true }) if this.service.looks_for_hot_keys => {
-            this.live.hot.borrow().get(&hash).copied().unwrap_or(0)
+            this.owners_of(hash)
         }
         _ => 0,
     };

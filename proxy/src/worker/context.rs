@@ -129,14 +129,7 @@ impl Worker {
         let name = service.config.name.as_str();
         let live = match old {
             Some(old) => Rc::clone(&old.live),
-            None => Rc::new(WorkerLive {
-                counters: self.shared.counters.service(name),
-                retries: RefCell::default(),
-                hedges: RefCell::default(),
-                sketch: RefCell::default(),
-                in_use: Rc::clone(&self.in_use),
-                hot: RefCell::default(),
-            }),
+            None => Rc::new(WorkerLive::new(self.shared.counters.service(name), &self.in_use)),
         };
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);
@@ -279,7 +272,7 @@ impl Worker {
         in_use.sort_unstable();
         in_use.dedup();
         let view = self.view();
-        in_use.retain(|name| view.service(name).is_some_and(|this| self.report_hot_keys_of(this)));
+        in_use.retain(|name| view.service(name).is_some_and(|this| this.stays_in_use(self.report_hot_keys_of(this))));
         self.in_use.borrow_mut().append(&mut in_use);
     }
 

@@ -48,8 +48,10 @@ impl BackendSet {
         let is_retry = selection.has_tried();
         // Hot keys ignore shedding: there is nowhere colder to go.
         let takes = |slot: Slot| {
-            let accepts = self.members[usize::from(slot.0)].load.accepts_unshed(selection.context.hash);
-            accepts && !(is_retry && selection.tried.contains(slot.0))
+            let member = &self.members[usize::from(slot.0)];
+            member.weight > 0
+                && member.load.accepts_unshed(selection.context.hash)
+                && !(is_retry && selection.tried.contains(slot.0))
         };
         let draws =
             |of: usize| [selection.context.chance, selection.context.chance >> 32].map(|draw| draw as usize % of);

@@ -1,7 +1,7 @@
 //! Hot keys and shedding: loads are sampled often, and a step of both is taken a few times a second.
 
 use crate::snapshot::{HotTable, Service};
-use ringway_ring::{FULL_SHARE, HotParams, ShedController, ShedParams};
+use ringway_ring::{FULL_SHARE, HotKeys, HotParams, ShedController, ShedParams};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,8 @@ impl LoadControl {
 
     fn step(&mut self, service: &Service, now: Instant) -> Option<Instant> {
         let (hot, shed) = (service.config.hot_keys, service.config.shed);
-        if hot.is_none() && !service.live.hot_table.load().is_empty() {
-            service.live.hot_table.store(Arc::default());
+        if hot.is_none() {
+            forget_hot_keys(service);
         }
         let hot = hot.filter(|_| has_hot_keys(service));
         if hot.is_none() && shed.is_none() {
@@ -83,6 +83,15 @@ impl LoadControl {
     }
 }
 
+/// They are not looked for any more: who looks for them later begins anew.
+fn forget_hot_keys(service: &Service) {
+    let live = &service.live;
+    *live.hot.lock().unwrap_or_else(PoisonError::into_inner) = HotKeys::default();
+    if !live.hot_table.load().is_empty() {
+        live.hot_table.store(Arc::default());
+    }
+}
+
 /// Whether some key is hot, or may be: until a worker reports one, nothing is due.
 fn has_hot_keys(service: &Service) -> bool {
     let live = &service.live;
@@ -95,7 +104,7 @@ fn has_hot_keys(service: &Service) -> bool {
 fn step_hot_keys(service: &Service, params: &HotParams, now: Instant) {
     let live = &service.live;
     let mut keys = live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    keys.update(params, service.backend_set.eligible_members());
+    keys.update(params, service.backend_set.members_of_a_key());
     let mut table: HotTable = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
     drop(keys);
     let spread = service.config.spread.iter().filter(|spread| spread.until > now);
@@ -206,5 +215,8 @@ mod tests {
         let without = in_force(&registry, 2, "hot_keys: { enabled: false }");
         assert_eq!(control.poll(&without.services[0], ambient::now()), None);
         assert!(without.services[0].live.hot_table.load().is_empty());
+        // What was reported before they were turned off is no news.
+        let again = in_force(&registry, 3, "hot_keys: { min_volume: 100 }");
+        assert_eq!(control.poll(&again.services[0], ambient::now()), None);
     }
 }

@@ -4,6 +4,7 @@
 //! Everything that is wrong is told at once, each with its place and what to write instead.
 
 pub mod browser;
+mod changes;
 mod check;
 mod decode;
 mod diagnostic;
@@ -24,6 +25,7 @@ mod reference;
 mod schema;
 mod stamp;
 
+pub use changes::changes;
 pub use decode::{duration_text, parse_duration};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};

@@ -179,7 +179,9 @@ pub(crate) fn join(
 /// As [`load_file_with`].
 pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings).0
+    let mut loaded = join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings).0?;
+    loaded.origin = loaded.origin.with(&Arc::new(fleet.clone()));
+    Ok(loaded)
 }
 
 /// Reads a file of a directory source: a list of backends.

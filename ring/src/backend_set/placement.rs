@@ -64,6 +64,20 @@ impl BackendSet {
         level.policy.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
     }
 
+    /// The member that takes a key as long as none carries anything: its owner, or where that takes no new keys (it drains, it is down) the
+    /// next of its candidate sequence that does. None without keys.
+    #[must_use]
+    pub fn taker(&self, hash: Hash) -> Option<Slot> {
+        let takes = |slot: &Slot| self.accepts(*slot, hash);
+        self.owner(hash).filter(takes).or_else(|| self.sequence(hash).into_iter().find(takes))
+    }
+
+    /// Whether every member takes all keys that it owns.
+    #[must_use]
+    pub(crate) fn takes_all(&self) -> bool {
+        self.members.iter().all(|member| member.weight == 0 || member.load.active_fraction() == FULL_SHARE)
+    }
+
     /// The member that a key belongs to when all are healthy, if `keeps` says that it keeps the clients it has although it takes
     /// nothing new. A level of which no member takes anything new is not forgotten for that.
     #[must_use]

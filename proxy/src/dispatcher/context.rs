@@ -134,7 +134,7 @@ impl Dispatcher {
             if let Some((_, old)) = access.as_mut() {
                 self.counters.access_log_lost.add(old.flush());
             }
-            *access = Some((identity, AccessLog::new(sink.format, sink.sender.clone())));
+            *access = Some((identity, AccessLog::new(sink.format.clone(), sink.sender.clone())));
         }
         if let Some((_, log)) = access.as_mut() {
             self.counters.access_log_lost.add(line(log));

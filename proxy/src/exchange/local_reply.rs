@@ -10,7 +10,7 @@ use crate::ambient;
 use crate::error::ProxyError;
 use ringway_config::model::Tracing;
 use ringway_message::{Method, RequestHead, Version, write_hex};
-use ringway_telemetry::access::Value;
+use ringway_telemetry::access::{Field, More, Value};
 use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
 use std::time::Duration;
@@ -164,21 +164,34 @@ impl LocalReply {
         let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
         let listener = client.open.active_listener.name();
         let pairs = [
-            ("time_ms", Value::Number(ambient::unix_millis())),
-            ("client", Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
-            ("listener", Value::Word(&listener)),
-            ("method", word()),
-            ("target", word()),
-            ("status", Value::Number(u64::from(self.status()))),
-            ("reason", reason),
-            ("service", if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
+            (Field::TIME_MS, Value::Number(ambient::unix_millis())),
+            (Field::CLIENT, Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
+            (Field::LISTENER, Value::Word(&listener)),
+            (Field::METHOD, word()),
+            (Field::TARGET, word()),
+            (Field::STATUS, Value::Number(u64::from(self.status()))),
+            (Field::REASON, reason),
+            (Field::SERVICE, if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
         ];
-        let id = self.id.as_deref().map(|id| ("request_id", Value::Bytes(id)));
+        let id = self.id.as_deref().map(|id| (Field::REQUEST_ID, Value::Bytes(id)));
         let mut digits = [0; 32];
         let trace_id = self.trace_id.map(|trace_id| {
             write_hex(&trace_id, &mut digits);
-            ("trace_id", Value::Bytes(&digits))
+            (Field::TRACE_ID, Value::Bytes(&digits))
         });
-        client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id)));
+        let peer = &client.peer;
+        let more = || More {
+            fields: [
+                (Field::PEER, Value::Word(&peer.text)),
+                (Field::PROTOCOL, Value::Word(self.version.name())),
+                (Field::ROUTE, Value::Nothing),
+                (Field::TRIES, Value::Number(0)),
+                (Field::TLS_VERSION, peer.tls_version()),
+                (Field::TLS_CIPHER, peer.tls_cipher()),
+                (Field::SNI, peer.logged_name()),
+            ],
+            head: &[],
+        };
+        client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id), more));
     }
 }

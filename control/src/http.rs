@@ -6,7 +6,7 @@ mod endpoint;
 mod problem;
 
 pub use self::call::{CallError, get, send};
-pub use self::endpoint::{Client, Endpoint, EndpointError};
+pub use self::endpoint::{Client, Endpoint, EndpointError, Opened};
 pub use self::problem::Problem;
 use crate::Code;
 use crate::transport::tls::{self, TlsError};

@@ -19,5 +19,5 @@ mod shown;
 mod status;
 mod words;
 
-pub(crate) use live::Live;
+pub(crate) use live::live;
 pub(crate) use serve::{Socket, serve};

@@ -1,11 +1,13 @@
 //! Somebody who is asked over HTTP, wherever they listen: at an address, in the clear or by TLS, or at a Unix socket.
 
+use super::advice;
 use super::call::{begin, body};
 use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,17 @@ pub struct Client {
     endpoint: Endpoint,
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<header::HeaderValue>,
+}
+
+/// A response that has begun.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its status.
+    pub status: StatusCode,
+    /// What comes of it.
+    pub body: Incoming,
+    /// It lasts as long as this.
+    _connection: SendRequest<Full<Bytes>>,
 }
 
 /// Why there is no answer.
@@ -120,29 +133,57 @@ impl Client {
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), EndpointError> {
-        let failed = |reason: String| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason };
         let whole = async {
-            let mut sender = self.connect().await?;
-            let mut request =
-                Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
-            if json {
-                request = request.header(header::ACCEPT, "application/json");
-            }
-            if !sent.is_empty() {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-            }
-            if let Some(authorization) = &self.authorization {
-                request = request.header(header::AUTHORIZATION, authorization);
-            }
-            let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-            let response = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
+            let (_connection, response) = self.begun((method, path, sent, json)).await?;
             let status = response.status();
             Ok((status, body(response, bytes_max).await.map_err(|error| error.to_string())?))
         };
-        let answer: Result<_, String> = tokio::time::timeout(timeout, whole)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
-        answer.map_err(failed)
+        self.within(timeout, whole).await
+    }
+
+    /// One GET whose response has begun within the time, and may go on without end.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub async fn open(&self, path: &str, timeout: Duration) -> Result<Opened, EndpointError> {
+        let begun = async {
+            let (connection, response) = self.begun((Method::GET, path, Bytes::new(), false)).await?;
+            Ok(Opened { status: response.status(), body: response.into_body(), _connection: connection })
+        };
+        self.within(timeout, begun).await
+    }
+
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        asked: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, EndpointError> {
+        let answer = tokio::time::timeout(timeout, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
+        answer.map_err(|reason| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason })
+    }
+
+    /// A request on a connection of its own, up to the head of its response.
+    async fn begun(
+        &self,
+        (method, path, sent, json): (Method, &str, Bytes, bool),
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), String> {
+        let mut sender = self.connect().await?;
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
+        if json {
+            request = request.header(header::ACCEPT, "application/json");
+        }
+        if !sent.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
+        // With TLS 1.3, what the other side thinks of a certificate is heard only now.
+        let refused = |error: hyper::Error| of_certificate(&error).unwrap_or_else(|| with_cause(&error));
+        let response = sender.send_request(request).await.map_err(refused)?;
+        Ok((sender, response))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
@@ -165,6 +206,17 @@ impl Client {
             )
         })?;
         begin(stream).await.map_err(|error| with_cause(&error))
+    }
+}
+
+/// What to show, where the other side does not take the certificate that was shown.
+fn of_certificate(error: &hyper::Error) -> Option<String> {
+    match advice::of_rustls(error)? {
+        refused @ rustls::Error::AlertReceived(_) => Some(format!(
+            "{refused}: the certificate that is shown is not taken: `--certificate FILE --key-file FILE` want one of an authority in \
+             the listener's `client_ca`"
+        )),
+        _ => None,
     }
 }
 

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// Characters of a value that is printed; of a longer one it is said that it has changed.
 const VALUE_MAX: usize = 80;
 
+/// Bytes of texts that are parsed once more to name fields; of larger ones the sections are named.
+const TEXTS_MAX: usize = 8 * 1024 * 1024;
+
 /// Compares two configurations that were read from these texts. Secrets are compared, and never named. `environment` answers
 /// `${NAME}` as it did before.
 #[must_use]
@@ -17,7 +20,12 @@ pub fn changes(old: (&Config, &Origin), new: (&Config, &Origin), environment: Lo
     // Parsed once there is something to look for.
     let mut texts: Option<Option<(Text, Text)>> = None;
     diff::changes(old.0, new.0).named(|section| {
-        let texts = texts.get_or_insert_with(|| old.1.parse(environment).ok().zip(new.1.parse(environment).ok()));
+        let texts = texts.get_or_insert_with(|| {
+            if old.1.len() + new.1.len() > TEXTS_MAX {
+                return None;
+            }
+            old.1.parse(environment).ok().zip(new.1.parse(environment).ok())
+        });
         texts.as_ref().map_or_else(Vec::new, |(before, after)| of_section(section, before, after))
     })
 }
@@ -245,6 +253,13 @@ services:
         new.config.services[0] = std::sync::Arc::new(service);
         let diff = changes((&old.config, &old.origin), (&new.config, &new.origin), &environment);
         assert_eq!(diff.changes, ["services.api changed"]);
+    }
+
+    #[test]
+    fn of_large_texts_the_sections_are_named() {
+        let padded = |text: &str| format!("{text}# {}\n", "x".repeat(TEXTS_MAX / 2));
+        let (old, new) = (padded(FILE), padded(&with(&[("service: 0", "panic_threshold: 7")])));
+        assert_eq!(told(&old, &new).0, ["services.api changed"]);
     }
 
     #[test]

@@ -94,6 +94,12 @@ impl Origin {
         self.fleet.as_deref()?.text_of(service)
     }
 
+    /// Bytes of all its texts.
+    pub(crate) fn len(&self) -> usize {
+        let fleet = self.fleet.iter().flat_map(|fleet| fleet.texts());
+        self.text.len() + fleet.map(|text| text.text.len()).sum::<usize>()
+    }
+
     /// The same file with what a fleet has agreed on.
     pub(crate) fn with(&self, fleet: &Arc<FleetConfig>) -> Self {
         Self { text: Arc::clone(&self.text), fleet: Some(Arc::clone(fleet)) }

@@ -5,7 +5,7 @@ use super::text::{confirmed, path_of};
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
-use ringway_config::{Diff, FleetConfig, check_fleet};
+use ringway_config::{Diff, FleetConfig, check_fleet, check_fleet_with_origin};
 use ringway_control::etcd::Store;
 use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
@@ -96,8 +96,8 @@ pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
 fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<(Diff, Plan)> {
     let mut next = view.clone();
     Arc::make_mut(&mut next.objects).insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
-    let before = check_fleet(&fleet_config(view))?;
-    let after = check_fleet(&fleet_config(&next))?;
+    let before = check_fleet_with_origin(fleet_config(view))?;
+    let after = check_fleet_with_origin(fleet_config(&next))?;
     let (old, new) = ((&before.config, &before.origin), (&after.config, &after.origin));
     let changes = ringway_config::changes(old, new, &|_| None);
     Ok((changes, ringway_proxy::plan(&before.config, &after.config, Scope::Fleet)?))

@@ -244,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_pairs_is_as_ever() {
+        let mut out = Vec::new();
+        let pairs = [
+            (A, Value::Bytes(b"x \"\n\xff\xc3\xa9")),
+            (B, Value::Number(7)),
+            (C, Value::Nothing),
+            (A, Value::Word("a word")),
+        ];
+        text(&mut out, pairs);
+        assert_eq!(String::from_utf8(out).unwrap(), "a=\"x \\\"\\u000a\\u00ff\u{e9}\" b=7 c=- a=a word\n");
+    }
+
+    #[test]
     fn full_writer_loses_lines_and_says_how_many() {
         let (sender, receiver) = sync_channel(1);
         let mut log = AccessLog::new(Format::Text, sender);

@@ -112,10 +112,14 @@ fn an_access_log_has_the_fields_that_are_chosen_and_no_header_forges_another() {
          \"user_agent\":\"a\\\" 200 \\\\\\u00ff \\\"b\"}"
     );
     drop(ringway);
-    let text = "template: '{{{status}}} {header:x-more} \"{header:user-agent}\" {service}/{backend}'";
+    let text =
+        "template: '{{{status}}} {header:x-more} \"{header:user-agent}\" {service}/{backend},{header:x-more},{status}'";
     let ringway = logging(listen, &backend, &format!("format: text, target: {template:?}, {text}"));
     raw(listen, hostile);
-    assert_eq!(lines(&template, 1)[0], r#"{200} one\x20two "a\x22 200 \x5C\xFF \x22b" s/a"#);
+    raw(listen, b"GET / HTTP/1.1\r\nHost: h.test\r\nX-More: x,404\r\nConnection: close\r\n\r\n");
+    let found = lines(&template, 2);
+    assert_eq!(found[0], r#"{200} one\x20two "a\x22 200 \x5C\xFF \x22b" s/a,one\x20two,200"#);
+    assert_eq!(found[1], r#"{200} x,404 "-" s/a,x\x2C404,200"#);
     drop(ringway);
     let _ringway = logging(listen, &backend, &format!("format: combined, target: {combined:?}"));
     raw(listen, hostile);
@@ -131,11 +135,80 @@ fn an_access_log_has_the_fields_that_are_chosen_and_no_header_forges_another() {
 }
 
 #[test]
+fn a_combined_line_of_a_response_of_its_own_has_what_the_client_says_of_itself() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("combined");
+    let listener = format!(
+        "listeners:\n  - {{ name: web, address: \"{listen}\", routes: [ {{ match: {{ path_prefix: /v1 }}, service: s }} ] }}"
+    );
+    let service = format!("services: [ {{ name: s, backends: [ {{ id: a, address: \"{}\" }} ] }} ]", backend.address);
+    let log = format!("access_log: {{ format: combined, target: {file:?} }}");
+    let _ringway = Ringway::start(&format!("workers: 1\n{log}\n{listener}\n{service}\n"));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        output("curl", &["-sS", version, "-A", "agent 1", "-e", "http://from.test/", &format!("http://{listen}/none")]);
+    }
+    let text = wait_for("two lines", || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        (text.lines().count() == 2 && text.ends_with('\n')).then_some(text)
+    });
+    assert!(text.lines().all(|line| line.ends_with(" \"http://from.test/\" \"agent 1\"")), "{text}");
+    assert!(text.contains("\"GET /none HTTP/1.1\" 404 ") && text.contains("\"GET /none HTTP/2.0\" 404 "), "{text}");
+}
+
+/// A line whose values that differ each time are `#`.
+fn masked(line: &str, between: &str, ends: [char; 2]) -> String {
+    let mut line = line.to_owned();
+    for name in ["time_ms", "key_hash", "sent_bytes", "connect_us", "upstream_head_us", "duration_us"] {
+        let name = format!("{name}{between}");
+        let Some(begin) = line.find(&name).map(|at| at + name.len()) else { continue };
+        let end = line[begin..].find(ends).map_or(line.len(), |length| begin + length);
+        line.replace_range(begin..end, "#");
+    }
+    line
+}
+
+#[test]
+fn lines_without_a_choice_are_byte_for_byte_what_they_were() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let requests: [&[u8]; 2] =
+        [b"GET /a?b=\"c HTTP/1.1\r\nHost: h.test\r\nConnection: close\r\n\r\n", b"no request\r\n\r\n"];
+    for (format, between, ends, of_backend, of_own) in [
+        (
+            "json",
+            "\":",
+            [',', '}'],
+            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":"GET","target":"/a?b=\"c","status":200,"reason":null,"service":"s","key_hash":#,"owner":"a","backend":"a","spills":0,"skipped":0,"hot":0,"retries":0,"generation":1,"received_bytes":0,"sent_bytes":#,"connect_us":#,"upstream_head_us":#,"duration_us":#,"connection_id":null}"#,
+            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":null,"target":null,"status":400,"reason":"bad_request","service":null}"#,
+        ),
+        (
+            "text",
+            "=",
+            [' ', '\n'],
+            r#"time_ms=# client=127.0.0.1 listener=web method="GET" target="/a?b=\"c" status=200 reason=- service=s key_hash=# owner=a backend=a spills=0 skipped=0 hot=0 retries=0 generation=1 received_bytes=0 sent_bytes=# connect_us=# upstream_head_us=# duration_us=# connection_id=-"#,
+            "time_ms=# client=127.0.0.1 listener=web method=- target=- status=400 reason=bad_request service=-",
+        ),
+    ] {
+        let file = directory.path().join(format);
+        let _ringway = logging(listen, &backend, &format!("format: {format}, target: {file:?}"));
+        requests.iter().for_each(|request| drop(raw(listen, request)));
+        let text = wait_for("two lines", || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            (text.lines().count() == 2 && text.ends_with('\n')).then_some(text)
+        });
+        let found: Vec<String> = text.lines().map(|line| masked(line, between, ends)).collect();
+        assert_eq!(found, [of_backend, of_own]);
+    }
+}
+
+#[test]
 fn a_syslog_server_over_udp_gets_each_line() {
     let (backend, listen) = (Backend::echo("a"), free_address());
-    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // A port that is this process's own also while nobody is bound to it.
+    let address = free_address();
+    let server = std::net::UdpSocket::bind(address).unwrap();
     server.set_read_timeout(Some(patience())).unwrap();
-    let address = server.local_addr().unwrap();
     let ringway = logging(listen, &backend, &format!("format: json, target: \"syslog+udp://{address}\""));
     let mut space = [0; 4096];
     for path in ["/one", "/two"] {
@@ -163,8 +236,8 @@ fn a_syslog_server_over_udp_gets_each_line() {
 fn a_syslog_server_over_tcp_that_goes_and_comes_back_loses_lines_that_are_counted() {
     use std::io::{BufRead, BufReader};
     let (backend, listen) = (Backend::echo("a"), free_address());
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
+    let address = free_address();
+    let server = std::net::TcpListener::bind(address).unwrap();
     let ringway = logging(listen, &backend, &format!("format: json, target: \"syslog+tcp://{address}\""));
     let ask = |path: &str| assert_eq!(get(listen, path).unwrap().status, 200);
     ask("/one");

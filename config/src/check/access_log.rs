@@ -5,12 +5,15 @@ use crate::diagnostic::{At, closest};
 use crate::findings::Findings;
 use crate::model::{LOG_FIELDS, LogLine, LogPart, LogSource};
 use crate::schema::{self, AccessLogFormat};
+use std::collections::HashMap;
 
 /// As Apache and nginx write it.
 const COMBINED: &str = "{client} - - [{time_clf}] \"{method} {target} {protocol}\" {status} {sent_bytes} \
                         \"{header:referer}\" \"{header:user-agent}\"";
 /// Texts and fields of a template.
 const PARTS_MAX: usize = 256;
+/// Fields of an object.
+const FIELDS_MAX: usize = 128;
 
 pub(super) fn line(section: &schema::AccessLogSection, findings: &mut Findings) -> LogLine {
     let format = section.format.value;
@@ -26,6 +29,7 @@ pub(super) fn line(section: &schema::AccessLogSection, findings: &mut Findings) 
     }
     match format {
         AccessLogFormat::Json if has_fields => {
+            bounded(&fields.value, findings);
             let named = |at: &At<String>| Some((at.value.clone(), source(&at.value, at, findings)?));
             LogLine::Json(fields.value.iter().filter_map(named).collect())
         }
@@ -36,6 +40,21 @@ pub(super) fn line(section: &schema::AccessLogSection, findings: &mut Findings) 
             LogLine::Text(parts(COMBINED, &at, findings))
         }
         AccessLogFormat::Off | AccessLogFormat::Json => LogLine::Usual,
+    }
+}
+
+/// Fields of an object are as many as may be, and have a name each of their own.
+fn bounded(fields: &[At<String>], findings: &mut Findings) {
+    if let Some(at) = fields.get(FIELDS_MAX) {
+        let found = format!("an object of the access log has {FIELDS_MAX} fields at most, not {}", fields.len());
+        findings.error(at.place, "too_many_log_fields", found, "leave fields out from here on");
+    }
+    let mut lines = HashMap::new();
+    for at in fields.iter().take(FIELDS_MAX) {
+        if let Some(line) = lines.insert(at.value.to_ascii_lowercase(), at.place.line) {
+            let found = format!("the field {:?} is already chosen in line {line}", at.value);
+            findings.error(at.place, "duplicate_log_field", found, "leave it out here");
+        }
     }
 }
 
@@ -166,11 +185,22 @@ mod tests {
             ("format: combined, template: \"{status}\"", "unused_template"),
             ("format: text, fields: [ status ]", "unused_log_fields"),
             ("format: json, fields: [ stauts ]", "unknown_log_field"),
+            ("format: json, fields: [ status, client, status ]", "duplicate_log_field"),
+            ("format: json, fields: [ \"header:x-a\", \"header:X-A\" ]", "duplicate_log_field"),
         ] {
             let found = checked(section).unwrap_err();
             assert_eq!(found.iter().map(|found| found.0).collect::<Vec<_>>(), [code], "{section}: {found:?}");
         }
         let many = format!("format: text, template: \"{}\"", "{status} ".repeat(PARTS_MAX));
         assert_eq!(checked(&many).unwrap_err()[0].0, "bad_template");
+        let fields = |count: usize| {
+            let names: Vec<String> = (0..count).map(|number| format!("\"header:x-{number}\"")).collect();
+            checked(&format!("format: json, fields: [ {} ]", names.join(", ")))
+        };
+        assert!(fields(FIELDS_MAX).is_ok());
+        assert_eq!(
+            fields(FIELDS_MAX + 1).unwrap_err().iter().map(|found| found.0).collect::<Vec<_>>(),
+            ["too_many_log_fields"]
+        );
     }
 }

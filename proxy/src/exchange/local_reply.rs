@@ -42,6 +42,8 @@ pub(crate) struct LocalReply {
     trace_id: Option<[u8; 16]>,
     trace: Option<Box<Trace>>,
     line: Vec<u8>,
+    /// The head, where the access log may want fields of it.
+    head: Box<[u8]>,
 }
 
 impl LocalReply {
@@ -59,6 +61,7 @@ impl LocalReply {
             trace_id: None,
             trace: None,
             line: Vec::new(),
+            head: Box::default(),
         })
     }
 
@@ -93,7 +96,20 @@ impl LocalReply {
             trace_id: None,
             trace: None,
             line,
+            head: Box::default(),
         })
+    }
+
+    /// Takes over the fields of the head, as the client has sent them, as lines below one without a request.
+    #[cold]
+    pub(super) fn keep_head(&mut self, bytes: &[u8], head: &RequestHead) {
+        let mut lines = b"\r\n".to_vec();
+        for field in &head.fields {
+            for part in [field.name.of(bytes), b": ", field.value.of(bytes), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        self.head = lines.into();
     }
 
     /// Takes over what marks the request.
@@ -190,7 +206,7 @@ impl LocalReply {
                 (Field::TLS_CIPHER, peer.tls_cipher()),
                 (Field::SNI, peer.logged_name()),
             ],
-            head: &[],
+            head: &self.head,
         };
         client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id), more));
     }

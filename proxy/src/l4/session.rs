@@ -329,7 +329,7 @@ impl Session {
                 (Field::PEER, Value::Word(&peer.text)),
                 (Field::PROTOCOL, Value::Word("TCP")),
                 (Field::ROUTE, Value::Nothing),
-                (Field::TRIES, Value::Number(u64::from(self.retries) + 1)),
+                (Field::TRIES, Value::Number(self.backend.map_or(0, |_| u64::from(self.retries) + 1))),
                 (Field::TLS_VERSION, peer.tls_version()),
                 (Field::TLS_CIPHER, peer.tls_cipher()),
                 (Field::SNI, peer.logged_name()),

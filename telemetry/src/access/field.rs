@@ -68,7 +68,7 @@ fields! {
     HOT "hot",
     /// Tries after the first.
     RETRIES "retries",
-    /// Tries.
+    /// Tries: one more than the retries once a backend was chosen, 0 before.
     TRIES "tries",
     /// The configuration's number.
     GENERATION "generation",

@@ -36,10 +36,11 @@ enum Steps {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Text(Box<[u8]>),
-    /// `spaces`: whether it may have some, as it stands in quotes.
+    /// `spaces`: whether it may have some, as it stands in quotes. `end`: the byte that follows it, which it must not have.
     Value {
         source: Source,
         spaces: bool,
+        end: Option<u8>,
     },
 }
 
@@ -77,14 +78,24 @@ impl Layout {
     #[must_use]
     pub fn text(parts: impl IntoIterator<Item = Part>) -> Self {
         let mut quoted = false;
-        let step = |part| match part {
-            Part::Text(text) => {
-                quoted ^= text.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
-                Step::Text(text)
-            }
-            Part::Value(source) => Step::Value { source, spaces: quoted },
-        };
-        Self(Steps::Text(parts.into_iter().map(step).collect()))
+        let mut parts = parts.into_iter().peekable();
+        let mut steps = Vec::new();
+        while let Some(part) = parts.next() {
+            steps.push(match part {
+                Part::Text(text) => {
+                    quoted ^= text.iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+                    Step::Text(text)
+                }
+                Part::Value(source) => {
+                    let end = parts.peek().and_then(|next| match next {
+                        Part::Text(text) => text.first().copied(),
+                        Part::Value(_) => None,
+                    });
+                    Step::Value { source, spaces: quoted, end }
+                }
+            });
+        }
+        Self(Steps::Text(steps))
     }
 
     pub(super) fn write<'v>(
@@ -119,8 +130,8 @@ impl Layout {
                 for step in steps {
                     match step {
                         Step::Text(text) => out.extend_from_slice(text),
-                        Step::Value { source, spaces } => match line.find(source) {
-                            Found::Value(value) => push_text(out, value, *spaces),
+                        Step::Value { source, spaces, end } => match line.find(source) {
+                            Found::Value(value) => push_text(out, value, *spaces, *end),
                             Found::Time(push, at) => push(out, at),
                         },
                     }
@@ -180,8 +191,9 @@ fn header<'h>(head: &'h [u8], name: &[u8]) -> Option<&'h [u8]> {
     })
 }
 
-/// As nginx has it: what would end a value, or could not be seen, as `\xHH`; a value that is not there as `-`.
-fn push_text(out: &mut Vec<u8>, value: Value<'_>, spaces: bool) {
+/// As nginx has it: what would end a value, or could not be seen, as `\xHH`; a value that is not there as `-`. `end`: the byte that ends
+/// it, whatever it is.
+fn push_text(out: &mut Vec<u8>, value: Value<'_>, spaces: bool, end: Option<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let bytes = match value {
         Value::Number(number) => return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
@@ -190,13 +202,11 @@ fn push_text(out: &mut Vec<u8>, value: Value<'_>, spaces: bool) {
         Value::Bytes(bytes) => bytes,
     };
     for &byte in bytes {
-        match byte {
-            b' ' if !spaces => out.extend_from_slice(b"\\x20"),
-            b'"' | b'\\' | 0..0x20 | 0x7f.. => {
-                let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-                out.extend_from_slice(&[b'\\', b'x', digits[0], digits[1]]);
-            }
-            _ => out.push(byte),
+        if matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f..) || byte == b' ' && !spaces || Some(byte) == end {
+            let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            out.extend_from_slice(&[b'\\', b'x', digits[0], digits[1]]);
+        } else {
+            out.push(byte);
         }
     }
 }
@@ -261,6 +271,24 @@ mod tests {
             "10/Oct/2000:20:55:36 +0000 my\\x20service \"a \\x22quoted\\x5C \\x1B\\xFF agent\" \
              a\\x20\\x22quoted\\x5C\\x20\\x1B\\xFF\\x20agent - -\n"
         );
+    }
+
+    #[test]
+    fn a_value_does_not_have_the_byte_that_ends_it() {
+        let text = |text: &str| Part::Text(text.as_bytes().into());
+        let agent = || Part::Value(name("user-agent"));
+        let csv = Layout::text([field(Field::SERVICE), text(","), agent(), text(","), field(Field::STATUS)]);
+        let fields = || [(Field::STATUS, Value::Number(404)), (Field::SERVICE, Value::Word("s"))];
+        let write = |layout: &Layout, agent: &str| {
+            let mut out = Vec::new();
+            layout.write(&mut out, fields(), format!("GET / HTTP/1.1\r\nuser-agent: {agent}\r\n\r\n").as_bytes());
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(write(&csv, "x,200"), "s,x\\x2C200,404\n");
+        let words = Layout::text([text("[\""), agent(), text("::"), field(Field::STATUS), text("\"]")]);
+        assert_eq!(write(&words, "a::200 b"), "[\"a\\x3A\\x3A200 b::404\"]\n");
+        let in_quotes = Layout::text([text("\""), agent(), text(" "), field(Field::STATUS), text("\"")]);
+        assert_eq!(write(&in_quotes, "a 200"), "\"a\\x20200 404\"\n");
     }
 
     #[test]

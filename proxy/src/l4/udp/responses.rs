@@ -151,7 +151,7 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
             (Field::PEER, Value::Word(&peer)),
             (Field::PROTOCOL, Value::Word("UDP")),
             (Field::ROUTE, Value::Nothing),
-            (Field::TRIES, Value::Nothing),
+            (Field::TRIES, Value::Number(1)),
             (Field::TLS_VERSION, Value::Nothing),
             (Field::TLS_CIPHER, Value::Nothing),
             (Field::SNI, Value::Nothing),

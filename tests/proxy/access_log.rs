@@ -144,7 +144,8 @@ fn a_combined_line_of_a_response_of_its_own_has_what_the_client_says_of_itself()
     );
     let service = format!("services: [ {{ name: s, backends: [ {{ id: a, address: \"{}\" }} ] }} ]", backend.address);
     let log = format!("access_log: {{ format: combined, target: {file:?} }}");
-    let _ringway = Ringway::start(&format!("workers: 1\n{log}\n{listener}\n{service}\n"));
+    let _ringway =
+        Ringway::start(&format!("workers: 1\nadmin: {{ address: \"ADMIN\" }}\n{log}\n{listener}\n{service}\n"));
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         output("curl", &["-sS", version, "-A", "agent 1", "-e", "http://from.test/", &format!("http://{listen}/none")]);
     }
@@ -179,15 +180,15 @@ fn lines_without_a_choice_are_byte_for_byte_what_they_were() {
             "json",
             "\":",
             [',', '}'],
-            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":"GET","target":"/a?b=\"c","status":200,"reason":null,"service":"s","key_hash":#,"owner":"a","backend":"a","spills":0,"skipped":0,"hot":0,"retries":0,"generation":1,"received_bytes":0,"sent_bytes":#,"connect_us":#,"upstream_head_us":#,"duration_us":#,"connection_id":null}"#,
-            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":null,"target":null,"status":400,"reason":"bad_request","service":null}"#,
+            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":"GET","target":"/a?b=\"c","status":200,"reason":null,"service":"s","key_hash":#,"owner":"a","backend":"a","spills":0,"skipped":0,"hot":0,"retries":0,"generation":1,"received_bytes":57,"sent_bytes":#,"connect_us":#,"upstream_head_us":#,"duration_us":#,"connection_id":null}"#,
+            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":null,"target":null,"status":400,"reason":"bad_start_line","service":null}"#,
         ),
         (
             "text",
             "=",
             [' ', '\n'],
-            r#"time_ms=# client=127.0.0.1 listener=web method="GET" target="/a?b=\"c" status=200 reason=- service=s key_hash=# owner=a backend=a spills=0 skipped=0 hot=0 retries=0 generation=1 received_bytes=0 sent_bytes=# connect_us=# upstream_head_us=# duration_us=# connection_id=-"#,
-            "time_ms=# client=127.0.0.1 listener=web method=- target=- status=400 reason=bad_request service=-",
+            r#"time_ms=# client=127.0.0.1 listener=web method="GET" target="/a?b=\"c" status=200 reason=- service=s key_hash=# owner=a backend=a spills=0 skipped=0 hot=0 retries=0 generation=1 received_bytes=57 sent_bytes=# connect_us=# upstream_head_us=# duration_us=# connection_id=-"#,
+            "time_ms=# client=127.0.0.1 listener=web method=- target=- status=400 reason=bad_start_line service=-",
         ),
     ] {
         let file = directory.path().join(format);

@@ -15,7 +15,7 @@ use ringway_control::watch::view::View;
 use ringway_control::watch::wire::Heartbeat;
 use ringway_proxy::{Handle, Published, ReloadError, Report, Source, TopologyStatus};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What proxy, file and control plane have in common.
@@ -31,12 +31,18 @@ pub struct Fleet {
 /// How long a proxy that has nothing stored waits for the control plane before it starts with its file alone.
 const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The name of a proxy that has none in its file.
-fn own_name(config: &Config) -> String {
+/// The name of a proxy that has none in its file: of its host, and of what no other proxy there has: the port of its admin listener or,
+/// without one, its directory.
+fn own_name(config: &Config, directory: &Path) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let port = config.admin.as_ref().and_then(|admin| admin.address).map_or(0, |address| address.port());
     let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    format!("{plain}:{port}")
+    match config.admin.as_ref().and_then(|admin| admin.address) {
+        Some(address) => format!("{plain}:{}", address.port()),
+        None => {
+            let whole = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+            format!("{plain}:{:08x}", xxhash_rust::xxh3::xxh3_64(whole.as_os_str().as_encoded_bytes()) as u32)
+        }
+    }
 }
 
 impl Fleet {
@@ -52,7 +58,7 @@ impl Fleet {
         else {
             return Ok(None);
         };
-        let name = control.proxy.clone().unwrap_or_else(|| own_name(config));
+        let name = control.proxy.clone().unwrap_or_else(|| own_name(config, &control.directory));
         let client = Client::new(control, name).context("control plane")?;
         let (joiner, services, standing, course) = <_>::default();
         let fleet = Self { file, client, joiner, services, standing, course };
@@ -282,6 +288,23 @@ fn client_view(client: &Client) -> Option<Arc<View>> {
 mod tests {
     use super::*;
     use std::sync::TryLockError;
+
+    #[test]
+    fn proxies_of_one_host_have_names_of_their_own_with_and_without_a_port() {
+        let of = |admin: &str, directory: &str| {
+            let file = format!(
+                "{admin}listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            );
+            let loaded = ringway_config::load_str("f.yaml", &file, &|_| None).expect("a good file");
+            own_name(&loaded.config, Path::new(directory))
+        };
+        let with_port = of("admin: { address: \"127.0.0.1:9902\" }\n", "a");
+        assert!(with_port.ends_with(":9902"), "{with_port}");
+        let socket = "admin: { socket: { path: /run/ringway/admin.sock } }\n";
+        assert_ne!(of(socket, "a"), of(socket, "b"));
+        assert_eq!(of(socket, "a"), of("admin: { enabled: false }\n", "a"));
+    }
 
     #[test]
     fn a_heartbeat_asks_what_was_refused_while_nothing_can_come_into_force() {

@@ -1,6 +1,7 @@
 //! `ringway plan`: prints what a change of configuration would move.
 
 use anyhow::bail;
+use ringway_config::Diff;
 use ringway_proxy::{Movement, MovementMethod, Plan, RoutePlan, Scope, ServicePlan};
 use serde_json::json;
 use std::io::Write;
@@ -22,15 +23,16 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
     let mut configs = Vec::new();
     for path in [old, new] {
         match ringway_config::load_file(path) {
-            Ok(loaded) => configs.push(loaded.config),
+            Ok(loaded) => configs.push((loaded.config, loaded.origin)),
             Err(diagnostics) => {
                 writeln!(crate::terminal::stderr(), "{diagnostics}")?;
                 return Ok(ExitCode::from(1));
             }
         }
     }
-    let plan = ringway_proxy::plan(&configs[0], &configs[1], Scope::Whole)?;
-    let changes = ringway_config::diff(&configs[0], &configs[1]);
+    let [(old, old_texts), (new, new_texts)] = &configs[..] else { bail!("two files are compared") };
+    let plan = ringway_proxy::plan(old, new, Scope::Whole)?;
+    let changes = ringway_config::changes((old, old_texts), (new, new_texts), &|name| std::env::var(name).ok());
     let over = over(&plan, max_move);
     let mut out = crate::terminal::stdout().lock();
     if json {
@@ -45,6 +47,7 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
         });
         writeln!(out, "{answer:#}")?;
     } else {
+        write_changes(&mut out, &changes)?;
         write_table(&mut out, &plan)?;
         for line in &over {
             writeln!(out, "{line}")?;
@@ -112,6 +115,11 @@ fn method(movement: &Movement) -> String {
         MovementMethod::Exact => "exact".to_owned(),
         MovementMethod::Sampled(keys) => format!("sampled, {keys} keys"),
     }
+}
+
+/// Fields that change.
+pub(crate) fn write_changes(out: &mut impl Write, changes: &Diff) -> std::io::Result<()> {
+    changes.lines().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 pub(crate) fn write_table(out: &mut impl Write, plan: &Plan) -> std::io::Result<()> {

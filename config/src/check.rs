@@ -1,6 +1,7 @@
 //! From the sections to the model: everything that a shape cannot say. The file as a whole here, listeners in [`listener`], their
 //! routes in [`route`], services in [`service`], the small texts (addresses, names, paths) in [`text`].
 
+mod access_log;
 mod actions;
 mod admin;
 mod backend;
@@ -137,8 +138,9 @@ fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> mo
         format: match section.format.value {
             schema::AccessLogFormat::Off => model::AccessLogFormat::Off,
             schema::AccessLogFormat::Json => model::AccessLogFormat::Json,
-            schema::AccessLogFormat::Text => model::AccessLogFormat::Text,
+            schema::AccessLogFormat::Text | schema::AccessLogFormat::Combined => model::AccessLogFormat::Text,
         },
+        line: access_log::line(section, findings),
         // Without a target there is no model.
         target: target.unwrap_or(LogTarget::Stdout),
         only: section.only.as_ref().map(|at| only(at, findings)),

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Words that may stand before a variable in a field's value.
 const SCHEMES: &[&str] = &["Bearer ", "Basic ", "Token "];
@@ -39,6 +40,12 @@ pub struct BackendPatch {
     pub value: String,
 }
 
+/// The texts as a tree, and which of its values have variables.
+pub(crate) struct Text {
+    root: Node,
+    written: HashMap<Place, String>,
+}
+
 /// A configuration, written out.
 #[derive(Debug)]
 pub struct Effective {
@@ -46,14 +53,19 @@ pub struct Effective {
 }
 
 /// What is written.
-#[derive(Debug)]
-enum Out {
+#[derive(Debug, PartialEq)]
+pub(crate) enum Out {
     Null,
     /// A number or a word of the schema's: as it is.
     Bare(String),
     Text(String),
     /// A text with variables, as the file has it.
     Variable(String),
+    /// A text that is not shown whole: what is shown, and by what it is told from others.
+    Secret {
+        shown: String,
+        digest: u128,
+    },
     List(Vec<Self>),
     Map(Vec<(String, Self)>),
 }
@@ -82,6 +94,12 @@ impl Origin {
         self.fleet.as_deref()?.text_of(service)
     }
 
+    /// Bytes of all its texts.
+    pub(crate) fn len(&self) -> usize {
+        let fleet = self.fleet.iter().flat_map(|fleet| fleet.texts());
+        self.text.len() + fleet.map(|text| text.text.len()).sum::<usize>()
+    }
+
     /// The same file with what a fleet has agreed on.
     pub(crate) fn with(&self, fleet: &Arc<FleetConfig>) -> Self {
         Self { text: Arc::clone(&self.text), fleet: Some(Arc::clone(fleet)) }
@@ -92,6 +110,13 @@ impl Origin {
     /// # Errors
     /// The texts are wrong: those that a configuration was read from are not.
     pub fn effective(&self, environment: Lookup<'_>, patches: &[BackendPatch]) -> Result<Effective, Diagnostics> {
+        let mut text = self.parse(environment)?;
+        patches.iter().for_each(|patch| put(&mut text.root, patch));
+        Ok(Effective { root: text.fill(&text.root, &Root::shape()) })
+    }
+
+    /// The texts, joined, nothing filled in.
+    pub(crate) fn parse(&self, environment: Lookup<'_>) -> Result<Text, Diagnostics> {
         let mut root = node::parse(&self.text).map_err(|finding| Diagnostics(vec![*finding]))?;
         let mut findings = Findings::default();
         let mut written = HashMap::new();
@@ -100,8 +125,52 @@ impl Origin {
         if let Some(fleet) = &self.fleet {
             fleet::merge(&mut root, fleet, &mut findings);
         }
-        patches.iter().for_each(|patch| put(&mut root, patch));
-        Ok(Effective { root: Filler { hides: true, written: &written }.fill(&root, &Root::shape()) })
+        Ok(Text { root, written })
+    }
+}
+
+impl Text {
+    fn fill(&self, node: &Node, shape: &Shape) -> Out {
+        Filler { hides: true, written: &self.written }.fill(node, shape)
+    }
+
+    /// What stands at a path of fields and of items' names, written out. `None`: nothing does.
+    pub(crate) fn at(&self, path: &[String]) -> Option<Out> {
+        let (mut node, mut shape) = (&self.root, Root::shape());
+        let mut steps = path.iter();
+        while let Some(step) = steps.next() {
+            match shape {
+                Shape::List(item) => {
+                    let Value::List(items) = &node.value else { return None };
+                    let is_it = |item: &&Node| {
+                        ["name", "id"].iter().any(|field| item.entry(field).and_then(Node::text) == Some(step))
+                    };
+                    node = items.iter().find(is_it)?;
+                    shape = *item;
+                }
+                Shape::Section { fields, .. } => {
+                    let field = fields().into_iter().find(|field| field.name == step)?;
+                    let filler = Filler { hides: true, written: &self.written };
+                    match node.entry(field.name).filter(|node| node.value != Value::Null) {
+                        Some(next) => node = next,
+                        // What is not written is as deep as its defaults go.
+                        None => return filler.absent(node, &field).and_then(|out| out.at(steps.as_slice())),
+                    }
+                    shape = field.shape;
+                }
+                _ => return None,
+            }
+        }
+        Some(self.fill(node, &shape))
+    }
+}
+
+impl Out {
+    fn at(self, path: &[String]) -> Option<Self> {
+        path.iter().try_fold(self, |out, step| match out {
+            Self::Map(entries) => entries.into_iter().find(|(name, _)| name == step).map(|(_, value)| value),
+            _ => None,
+        })
     }
 }
 
@@ -166,13 +235,13 @@ impl Filler<'_> {
         let kind = if let Shape::Text { kind, .. } = shape { *kind } else { "" };
         match (self.written.get(&place), kind) {
             (Some(written), SECRET) if is_only_a_variable(written) => Out::Variable(written.clone()),
-            (_, SECRET) if self.hides => Out::Text(BLANK.to_owned()),
+            (_, SECRET) if self.hides => secret(text, BLANK.to_owned()),
             // A default that stands beside a variable could be one with a query.
             (Some(written), URL) if written.contains(['?', ':']) && !is_only_a_variable(written) && self.hides => {
-                Out::Text(without_query(text))
+                without_query(text)
             }
             (Some(written), _) => Out::Variable(written.clone()),
-            (None, URL) if self.hides => Out::Text(without_query(text)),
+            (None, URL) if self.hides => without_query(text),
             (None, _) => scalar(text, shape),
         }
     }
@@ -199,8 +268,15 @@ impl Filler<'_> {
     }
 }
 
-fn without_query(text: &str) -> String {
-    text.split_once('?').map_or_else(|| text.to_owned(), |(path, _)| format!("{path}?{BLANK}"))
+fn without_query(text: &str) -> Out {
+    match text.split_once('?') {
+        Some((path, _)) => secret(text, format!("{path}?{BLANK}")),
+        None => Out::Text(text.to_owned()),
+    }
+}
+
+fn secret(text: &str, shown: String) -> Out {
+    Out::Secret { shown, digest: xxh3_128(text.as_bytes()) }
 }
 
 fn scalar(text: &str, shape: &Shape) -> Out {
@@ -233,7 +309,7 @@ fn json_of(out: &Out) -> serde_json::Value {
     match out {
         Out::Null => serde_json::Value::Null,
         Out::Bare(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-        Out::Text(text) | Out::Variable(text) => json!(text),
+        Out::Text(text) | Out::Variable(text) | Out::Secret { shown: text, .. } => json!(text),
         Out::List(items) => items.iter().map(json_of).collect(),
         Out::Map(entries) => {
             let entries = entries.iter().map(|(name, value)| (name.clone(), json_of(value)));
@@ -290,7 +366,7 @@ fn flat(out: &mut String, value: &Out) {
         Out::Bare(text) => out.push_str(text),
         Out::List(_) => out.push_str("[]"),
         Out::Map(_) => out.push_str("{}"),
-        Out::Text(text) => quote(out, &text.replace("${", "$${")),
+        Out::Text(text) | Out::Secret { shown: text, .. } => quote(out, &text.replace("${", "$${")),
         Out::Variable(text) => quote(out, text),
     }
 }

@@ -4,6 +4,7 @@
 //! Everything that is wrong is told at once, each with its place and what to write instead.
 
 pub mod browser;
+mod changes;
 mod check;
 mod decode;
 mod diagnostic;
@@ -24,6 +25,7 @@ mod reference;
 mod schema;
 mod stamp;
 
+pub use changes::changes;
 pub use decode::{duration_text, parse_duration};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
@@ -35,7 +37,8 @@ pub use fleet::{FleetBackend, FleetConfig, FleetText};
 pub use joiner::Joiner;
 pub use limits::read_bytes;
 pub use load::{
-    Loaded, check_fleet, load_file, load_file_alone, load_file_with, load_str, load_str_with, read_backends,
+    Loaded, check_fleet, check_fleet_with_origin, load_file, load_file_alone, load_file_with, load_str, load_str_with,
+    read_backends,
 };
 pub use reference::{json_schema, reference};
 pub use stamp::FileStamp;

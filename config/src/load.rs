@@ -11,6 +11,9 @@ use crate::{check, limits, model, node, schema};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// What stands in place of a proxy's file where there is none.
+const FLEET_ALONE: &str = "control: {}";
+
 /// A valid file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
@@ -179,7 +182,17 @@ pub(crate) fn join(
 /// As [`load_file_with`].
 pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings).0
+    join(diagnostic::Text::new("control plane", FLEET_ALONE), &|_| None, fleet, findings).0
+}
+
+/// As [`check_fleet`]; keeps the texts, for whoever asks which fields change.
+///
+/// # Errors
+/// As [`check_fleet`].
+pub fn check_fleet_with_origin(fleet: FleetConfig) -> Result<Loaded, Diagnostics> {
+    let mut loaded = check_fleet(&fleet)?;
+    loaded.origin = Origin::new(FLEET_ALONE).with(&Arc::new(fleet));
+    Ok(loaded)
 }
 
 /// Reads a file of a directory source: a list of backends.

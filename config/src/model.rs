@@ -7,6 +7,7 @@ mod admin;
 mod control;
 mod key;
 mod listener;
+mod log;
 mod networks;
 mod route;
 mod service;
@@ -19,6 +20,7 @@ pub use control::{
 };
 pub use key::*;
 pub use listener::*;
+pub use log::*;
 pub use networks::Networks;
 pub use route::*;
 pub use service::*;
@@ -247,6 +249,8 @@ pub struct Overload {
 pub struct AccessLog {
     /// Form of a line, or `Off`.
     pub format: AccessLogFormat,
+    /// What a line has.
+    pub line: LogLine,
     /// Where lines go.
     pub target: LogTarget,
     /// Of what lines are written, if not of everything.
@@ -281,7 +285,7 @@ pub enum AccessLogFormat {
     Off,
     /// One JSON object a line.
     Json,
-    /// One text line of `name=value` pairs.
+    /// One line of text; usually of `name=value` pairs.
     Text,
 }
 

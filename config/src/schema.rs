@@ -33,7 +33,7 @@ type Positive = Int<1, { u32::MAX as u64 }>;
 
 choice! {
     /// Form of an access log line.
-    AccessLogFormat { "off" => Off, "json" => Json, "text" => Text }
+    AccessLogFormat { "off" => Off, "json" => Json, "text" => Text, "combined" => Combined }
 }
 choice! {
     /// How much the metrics say of each backend.
@@ -184,8 +184,15 @@ section! {
 section! {
     /// The log of requests.
     AccessLogSection, "access_log" {
-        /// Form of a line: `json` is one object a line, `text` is `name=value` pairs.
+        /// Form of a line: `json` is one object a line, `text` is `name=value` pairs, `combined` is the line that Apache and nginx know by
+        /// this name, with times in UTC.
         default("off") format: AccessLogFormat,
+        /// Fields of the object, in their order, for `json`, 128 at most; empty is the usual ones. One that a line does not have is `null`. Fields: docs/operations.md.
+        default("[]") fields: List<String>,
+        /// The line, for `text`; absent is the usual pairs. `{status}` is a field, `{header:NAME}` a header field of the request as the backend
+        /// gets it, `{{` and `}}` are braces. Values are escaped as nginx does; outside of `"` their spaces too, and the
+        /// character that follows the field. One that a line does not have is `-`.
+        optional template: String,
         /// Where lines go: `stdout`, `stderr`, a file's path, or a syslog server (RFC 5424, facility `local0`): `syslog` is `/dev/log`, `syslog:PATH`
         /// another socket of this host, `syslog+udp://HOST:PORT` and `syslog+tcp://HOST:PORT` are others'. A file that is renamed is opened anew.
         default("stdout") target: String,

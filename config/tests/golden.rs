@@ -304,25 +304,29 @@ fn large_fleets_are_read() {
 }
 
 #[test]
-fn diff_speaks_an_operators_words() {
-    let load = |text: &str| load_str("diff", text, &environment).unwrap().config;
+fn differences_name_their_fields() {
+    let load = |text: &str| load_str("diff", text, &environment).unwrap();
+    let diff = |old: &str, new: &str| {
+        let (old, new) = (load(old), load(new));
+        ringway_config::changes((&old.config, &old.origin), (&new.config, &new.origin), &environment)
+    };
     let new = MINIMAL
         .replace("10.0.0.12:8080\"", "10.0.0.12:8081\", weight: 50")
         .replace("id: api-1", "id: api-3")
         .replace("address: \"0.0.0.0:8080\"", "address: \"0.0.0.0:8080\"\n    connections_max: 5");
-    let diff = ringway_config::diff(&load(MINIMAL), &load(&format!("workers: 3\n{new}")));
+    let changed = diff(MINIMAL, &format!("workers: 3\n{new}"));
     assert_eq!(
-        diff.changes,
+        changed.changes,
         [
-            "listener \"web\" changed",
-            "service \"api\": backend \"api-1\" removed",
-            "service \"api\": backend \"api-3\" added",
-            "service \"api\": backend \"api-2\" moved from 10.0.0.12:8080 to 10.0.0.12:8081",
-            "service \"api\": backend \"api-2\" weight 100 -> 50",
+            "listeners.web.connections_max 0 -> 5",
+            "services.api.backends.api-1 removed",
+            "services.api.backends.api-3 added",
+            "services.api.backends.api-2.address 10.0.0.12:8080 -> 10.0.0.12:8081",
+            "services.api.backends.api-2.weight 100 -> 50",
         ]
     );
-    assert_eq!(diff.needs_restart, ["workers changed"]);
-    assert!(ringway_config::diff(&load(MINIMAL), &load(MINIMAL)).is_empty());
+    assert_eq!(changed.needs_restart, ["workers 0 -> 3"]);
+    assert!(diff(MINIMAL, MINIMAL).is_empty());
 }
 
 proptest! {

@@ -70,6 +70,18 @@ pub enum Version {
     Http2,
 }
 
+impl Version {
+    /// As logs have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
+        }
+    }
+}
+
 /// Request method, as far as a proxy cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {

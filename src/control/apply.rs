@@ -5,7 +5,7 @@ use super::text::{confirmed, path_of};
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
-use ringway_config::{FleetConfig, check_fleet};
+use ringway_config::{Diff, FleetConfig, check_fleet, check_fleet_with_origin};
 use ringway_control::etcd::Store;
 use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
@@ -92,20 +92,24 @@ pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(rings)
 }
 
-/// What the file would move.
-fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Plan> {
+/// What the file would change and move.
+fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<(Diff, Plan)> {
     let mut next = view.clone();
     Arc::make_mut(&mut next.objects).insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
-    let before = check_fleet(&fleet_config(view))?.config;
-    let after = check_fleet(&fleet_config(&next))?.config;
-    Ok(ringway_proxy::plan(&before, &after, Scope::Fleet)?)
+    let before = check_fleet_with_origin(fleet_config(view))?;
+    let after = check_fleet_with_origin(fleet_config(&next))?;
+    let (old, new) = ((&before.config, &before.origin), (&after.config, &after.origin));
+    let changes = ringway_config::changes(old, new, &|_| None);
+    Ok((changes, ringway_proxy::plan(&before.config, &after.config, Scope::Fleet)?))
 }
 
-/// Shows what the file would move; false: more than the caller lets it.
+/// Shows what the file would change and move; false: more than the caller lets it.
 fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str) -> anyhow::Result<bool> {
-    let plan = plan(view, key, text)?;
+    let (changes, plan) = plan(view, key, text)?;
     if !printer.json {
-        crate::plan::write_table(&mut crate::terminal::stderr().lock(), &plan)?;
+        let mut out = crate::terminal::stderr().lock();
+        crate::plan::write_changes(&mut out, &changes)?;
+        crate::plan::write_table(&mut out, &plan)?;
     }
     let over = crate::plan::over(&plan, apply.max_move);
     for line in &over {

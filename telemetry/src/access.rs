@@ -3,11 +3,17 @@
 //! Lossy: when the writer cannot keep up, whole batches of lines are dropped and counted, and what a full disk does not take
 //! is counted as well. Traffic never waits for a disk.
 
+mod calendar;
+mod field;
+mod layout;
 mod lost;
 mod sink;
 mod syslog;
 mod target;
+mod value;
 
+pub use field::Field;
+pub use layout::{Layout, More, Part, Source};
 use lost::Lost;
 use sink::{FileTarget, Sink};
 use std::sync::Arc;
@@ -16,33 +22,24 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 use syslog::Syslog;
 pub use target::{Syslog as SyslogAddress, Target};
+pub use value::Value;
+use value::{push_json, push_quoted};
 
 /// Form of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object.
+    /// One JSON object, with the fields of always.
     Json,
-    /// `name=value` pairs.
+    /// `name=value` pairs, of the same fields.
     Text,
+    /// Other fields.
+    Chosen(Arc<Layout>),
 }
 
 /// Batches that may wait for the writer.
 const BATCHES_MAX: usize = 256;
 /// A batch is handed over when it is this long, in bytes, or when the worker's timer ticks.
 const BATCH_BYTES: usize = 32 * 1024;
-
-/// A value of a line.
-#[derive(Debug, Clone, Copy)]
-pub enum Value<'a> {
-    /// Bytes of the network: escaped.
-    Bytes(&'a [u8]),
-    /// Our own word.
-    Word(&'a str),
-    /// A count.
-    Number(u64),
-    /// Absent.
-    Nothing,
-}
 
 /// A worker's end.
 #[derive(Debug)]
@@ -164,11 +161,20 @@ impl AccessLog {
         Self { format, sender, batch: Vec::with_capacity(BATCH_BYTES + 4096), lines: 0 }
     }
 
-    /// Adds a line. Gives how many lines were lost by it: 0 or a whole batch.
-    pub fn line<'n, 'v>(&mut self, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) -> u64 {
-        match self.format {
+    /// Adds a line. Gives how many lines were lost by it: 0 or a whole batch. `more` is asked where fields are chosen.
+    pub fn line<'v>(
+        &mut self,
+        pairs: impl IntoIterator<Item = (Field, Value<'v>)>,
+        more: impl FnOnce() -> More<'v>,
+    ) -> u64 {
+        match &self.format {
             Format::Json => json(&mut self.batch, pairs),
             Format::Text => text(&mut self.batch, pairs),
+            Format::Chosen(layout) => {
+                let More { fields, head } = more();
+                // What a line has by itself comes last: a place that is not filled takes nothing away.
+                layout.write(&mut self.batch, fields.into_iter().chain(pairs), head);
+            }
         }
         self.lines += 1;
         if self.batch.len() >= BATCH_BYTES { self.flush() } else { 0 }
@@ -192,26 +198,21 @@ impl AccessLog {
     }
 }
 
-fn json<'n, 'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) {
+fn json<'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (Field, Value<'v>)>) {
     let mut separator = b'{';
-    for (name, value) in pairs {
+    for (Field { name, .. }, value) in pairs {
         out.push(separator);
         separator = b',';
         out.push(b'"');
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
-        match value {
-            Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-            Value::Nothing => out.extend_from_slice(b"null"),
-            Value::Word(word) => quoted(out, word.as_bytes()),
-            Value::Bytes(bytes) => quoted(out, bytes),
-        }
+        push_json(out, value);
     }
     out.extend_from_slice(b"}\n");
 }
 
-fn text<'n, 'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'n str, Value<'v>)>) {
-    for (index, (name, value)) in pairs.into_iter().enumerate() {
+fn text<'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (Field, Value<'v>)>) {
+    for (index, (Field { name, .. }, value)) in pairs.into_iter().enumerate() {
         if index > 0 {
             out.push(b' ');
         }
@@ -221,52 +222,48 @@ fn text<'n, 'v>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'n str, Val
             Value::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
             Value::Nothing => out.push(b'-'),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
-            Value::Bytes(bytes) => quoted(out, bytes),
+            Value::Bytes(bytes) => push_quoted(out, bytes),
         }
     }
     out.push(b'\n');
-}
-
-/// Bytes of the network as a JSON string: valid UTF-8 as it is, other bytes as the code points of Latin-1.
-fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().bytes() {
-            match character {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', character]),
-                0..0x20 | 0x7f => escape(out, character),
-                _ => out.push(character),
-            }
-        }
-        chunk.invalid().iter().for_each(|&byte| escape(out, byte));
-    }
-    out.push(b'"');
-}
-
-fn escape(out: &mut Vec<u8>, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend_from_slice(&[b'\\', b'u', b'0', b'0', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const A: Field = Field { name: "a", ..Field::STATUS };
+    const B: Field = Field { name: "b", ..Field::STATUS };
+    const C: Field = Field { name: "c", ..Field::STATUS };
+
     #[test]
     fn bytes_of_the_network_never_break_a_line() {
         let mut out = Vec::new();
-        json(&mut out, [("a", Value::Bytes(b"x\"\\\n\xff\xc3\xa9")), ("b", Value::Number(7)), ("c", Value::Nothing)]);
+        json(&mut out, [(A, Value::Bytes(b"x\"\\\n\xff\xc3\xa9")), (B, Value::Number(7)), (C, Value::Nothing)]);
         assert_eq!(String::from_utf8(out).unwrap(), "{\"a\":\"x\\\"\\\\\\u000a\\u00ff\u{e9}\",\"b\":7,\"c\":null}\n");
+    }
+
+    #[test]
+    fn a_line_of_pairs_is_as_ever() {
+        let mut out = Vec::new();
+        let pairs = [
+            (A, Value::Bytes(b"x \"\n\xff\xc3\xa9")),
+            (B, Value::Number(7)),
+            (C, Value::Nothing),
+            (A, Value::Word("a word")),
+        ];
+        text(&mut out, pairs);
+        assert_eq!(String::from_utf8(out).unwrap(), "a=\"x \\\"\\u000a\\u00ff\u{e9}\" b=7 c=- a=a word\n");
     }
 
     #[test]
     fn full_writer_loses_lines_and_says_how_many() {
         let (sender, receiver) = sync_channel(1);
         let mut log = AccessLog::new(Format::Text, sender);
-        log.line([("a", Value::Number(1))]);
+        log.line([(A, Value::Number(1))], More::default);
         assert_eq!(log.flush(), 0);
-        log.line([("a", Value::Number(2))]);
-        log.line([("a", Value::Number(3))]);
+        log.line([(A, Value::Number(2))], More::default);
+        log.line([(A, Value::Number(3))], More::default);
         assert_eq!(log.flush(), 2);
         assert_eq!(receiver.recv().unwrap(), b"a=1\n");
     }

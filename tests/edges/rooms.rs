@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["lib.rs"],
             &["joiner"],
-            &["load", "reference"],
+            &["load", "reference", "changes"],
             &["effective", "edit"],
             &["check"],
             &["schema"],

@@ -93,7 +93,10 @@ fn a_backend_is_drained_and_back_under_load_without_a_failed_request() {
         passed(50);
         let (code, said) = rig.run(&["backend", "drain", "s", "a"]);
         assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains("backend \"a\" drains") && said.contains("lasts until the process ends"), "{said}");
+        assert!(
+            said.contains("services.s.backends.a.drain false -> true") && said.contains("lasts until the process ends"),
+            "{said}"
+        );
         assert!(said.contains("% of the keys move"), "{said}");
         passed(50);
         assert!(rig.served(60).iter().all(|name| name != "a"));

@@ -369,3 +369,46 @@ fn pages_of_others_in_a_browser_change_nothing_and_read_nothing() {
     assert_eq!(ask("GET", "/status", "Host: proxy.example.com\r\n"), 200);
     assert_eq!(ask("POST", "/reload", "Host: evil.test\r\n"), 403);
 }
+
+#[test]
+fn a_reload_names_the_fields_that_have_changed_wherever_it_is_told() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let health = "health: { http: { path: /up, headers: [ { name: Authorization, value: topsecret-1 } ] } }";
+    let before = simple(listen, health, &[("a", backend.address)]);
+    let after = before
+        .replace("topsecret-1", "topsecret-2")
+        .replace("path: /up", "path: /")
+        .replace("id: a,", "id: a, weight: 50,")
+        .replace("workers: 2", "workers: 2\ndrain_timeout: 7s");
+    let expected = [
+        "drain_timeout 30s -> 7s",
+        "drain_spread changed",
+        "services.s.backends.a.weight 100 -> 50",
+        "services.s.health.http.path /up -> /",
+        "services.s.health.http.headers.Authorization.value changed",
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text.replace("ADMIN", "127.0.0.1:9901")).unwrap();
+        path_text(&path).to_owned()
+    };
+    let planned = ringway(&["plan", &write("before.yaml", &before), &write("after.yaml", &after)]);
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    assert!(planned.starts_with(&(expected.join("\n") + "\n")), "{planned}");
+
+    let ringway = Ringway::start(&before);
+    ringway.reconfigure(&after);
+    assert_eq!(ringway.status()["last_reload"]["changes"], serde_json::json!(expected));
+    let events = get(ringway.admin, "/events").unwrap().text();
+    let log = ringway.log();
+    for line in expected {
+        assert!(events.contains(line) && log.contains(line), "{line}\n{events}\n{log}");
+    }
+    assert!(![planned, events, log].iter().any(|text| text.contains("topsecret")));
+    // Of many, the first.
+    let many = (0..30).map(|at| format!("      - {{ id: b{at}, address: \"127.0.0.1:{}\" }}\n", 2_000 + at));
+    ringway.reconfigure(&(after + &many.collect::<String>()));
+    let changes = ringway.status()["last_reload"]["changes"].clone();
+    assert_eq!((changes.as_array().unwrap().len(), &changes[20]), (21, &serde_json::json!("and 10 more")));
+}

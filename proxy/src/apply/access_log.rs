@@ -2,8 +2,8 @@
 
 use super::outcome::ReloadError;
 use crate::dispatcher::AccessSink;
-use ringway_config::model::{AccessLog, AccessLogFormat, LogTarget};
-use ringway_telemetry::access::{self, SyslogAddress};
+use ringway_config::model::{AccessLog, AccessLogFormat, LogLine, LogPart, LogSource, LogTarget};
+use ringway_telemetry::access::{self, Field, Layout, Part, Source, SyslogAddress};
 use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,15 +34,34 @@ pub(super) struct NewLog {
     pub(super) writer: Option<AccessWriter>,
 }
 
+/// Every field of a configuration has one here.
+fn source(value: &LogSource) -> Option<Source> {
+    match value {
+        LogSource::Field(name) => Field::named(name).map(Source::Field),
+        LogSource::Header(name) => Some(Source::Header(name.as_bytes().into())),
+    }
+}
+
 /// Starts the writer of a section. One that is not used after all ends by itself, as its sender is dropped.
 ///
 /// # Errors
 /// [`ReloadError::AccessLog`].
 pub(super) fn start(section: &AccessLog, counters: &Arc<Counters>) -> Result<NewLog, ReloadError> {
-    let format = match section.format {
-        AccessLogFormat::Off => return Ok(NewLog::default()),
-        AccessLogFormat::Json => access::Format::Json,
-        AccessLogFormat::Text => access::Format::Text,
+    let format = match (section.format, &section.line) {
+        (AccessLogFormat::Off, _) => return Ok(NewLog::default()),
+        (AccessLogFormat::Json, LogLine::Usual) => access::Format::Json,
+        (AccessLogFormat::Text, LogLine::Usual) => access::Format::Text,
+        (_, LogLine::Json(fields)) => {
+            let named = fields.iter().filter_map(|(name, value)| Some((name.clone(), source(value)?)));
+            access::Format::Chosen(Arc::new(Layout::json(named)))
+        }
+        (_, LogLine::Text(parts)) => {
+            let part = |part: &LogPart| match part {
+                LogPart::Text(text) => Some(Part::Text(text.as_bytes().into())),
+                LogPart::Value(value) => source(value).map(Part::Value),
+            };
+            access::Format::Chosen(Arc::new(Layout::text(parts.iter().filter_map(part))))
+        }
     };
     let target = match &section.target {
         LogTarget::Stdout => access::Target::Stdout,
@@ -67,9 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_field_that_a_configuration_may_name_is_a_field_of_lines() {
+        let known: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
+        assert_eq!(known, ringway_config::model::LOG_FIELDS);
+    }
+
+    #[test]
     fn a_log_that_is_never_used_ends_by_itself_and_one_that_cannot_be_opened_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let section = |format, target| AccessLog { format, target: LogTarget::File(target), only: None };
+        let section =
+            |format, target| AccessLog { format, line: LogLine::Usual, target: LogTarget::File(target), only: None };
         let file = directory.path().join("access.log");
         let NewLog { sink, writer } = start(&section(AccessLogFormat::Json, file.clone()), &Arc::default()).unwrap();
         drop(sink);

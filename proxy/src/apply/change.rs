@@ -178,7 +178,7 @@ impl Control {
         &self,
         mut config: Config,
         mut overrides: Overrides,
-        files: Files,
+        files: Files<'_>,
         _changing: &MutexGuard<'_, ()>,
     ) -> Result<Applied, ReloadError> {
         let gone = overrides.settle(&config, ambient::now());

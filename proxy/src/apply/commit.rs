@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn requests_read_the_new_version_before_a_worker_hears_of_its_sockets() {
         let (control, [mut receiver, _other]) = testing::control(Source::Memory);
-        let change = control.prepare(testing::config(&text(free_port(), &["s"])), Files::Read).unwrap().unwrap();
+        let change = control.prepare(testing::config(&text(free_port(), &["s"])), Files::Read(None)).unwrap().unwrap();
         assert_eq!(control.current.load().generation, 0);
         let current = std::sync::Arc::clone(&control.current);
         let listener = std::thread::spawn(move || {

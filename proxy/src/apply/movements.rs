@@ -2,7 +2,7 @@
 
 use crate::snapshot::shadow::group_of_after;
 use crate::snapshot::{Service, Snapshot};
-use ringway_ring::{Movement, set_movement};
+use ringway_ring::{Movement, set_movement, taken_movement};
 use std::sync::Arc;
 
 /// Flows of keys that the log of a reload names; the plan names all.
@@ -31,7 +31,7 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
             // Both were built a moment ago, and are there for the most part.
             let Ok(from) = group_of_after(Some(&before.backend_set), &before.config) else { continue };
             let Ok(to) = group_of_after(Some(&from), &service.config) else { continue };
-            set_movement(&from, &before.ids(), &to, &service.ids())
+            taken_movement(&from, &before.ids(), &to, &service.ids())
         };
         moved.push((service.config.name.clone(), movement));
     }

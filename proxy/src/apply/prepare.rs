@@ -10,10 +10,10 @@ use crate::ambient;
 use crate::net::tls;
 use crate::snapshot::Snapshot;
 use ringway_config::model::Config;
-use ringway_config::{Diff, diff};
+use ringway_config::{Diff, Origin, diff};
 use ringway_ring::Movement;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// A change that is ready: what is left to do cannot fail.
@@ -33,10 +33,10 @@ pub(super) struct Change<'c> {
 }
 
 /// What becomes of the files that a configuration names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Files {
-    /// They are read.
-    Read,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Files<'o> {
+    /// They are read. With what the configuration was read from itself, if it was from texts.
+    Read(Option<&'o Origin>),
     /// What was read of them stays in force: something else is changed.
     Stay,
 }
@@ -46,7 +46,7 @@ impl Control {
     ///
     /// # Errors
     /// See [`ReloadError`].
-    pub(super) fn prepare(&self, mut config: Config, files: Files) -> Result<Option<Change<'_>>, ReloadError> {
+    pub(super) fn prepare(&self, mut config: Config, files: Files<'_>) -> Result<Option<Change<'_>>, ReloadError> {
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
@@ -58,14 +58,14 @@ impl Control {
             return Ok(None);
         }
         config.share(&old.config);
-        let mut diff = diff(&old.config, &config);
+        let mut diff = self.differences(&old.config, &config, files);
         if !is_first && !same_files {
             diff.changes.push("files changed".into());
         }
         let now = ambient::now();
         let config = Arc::new(config);
         let mut new = match files {
-            Files::Read => self.registry.prepare(config, old.generation + 1, self.workers, now)?,
+            Files::Read(_) => self.registry.prepare(config, old.generation + 1, self.workers, now)?,
             Files::Stay => self.registry.prepare_changed(config, &old, self.workers, now)?,
         };
         if *old.config == *new.config && !is_first && same_shadow(&old, &new) && same_files {
@@ -95,6 +95,17 @@ impl Control {
         // The last step that may fail, because it is the first that clients see.
         sockets.listen(&new.config).map_err(ReloadError::Bind)?;
         Ok(Some(Change { state, old, new, diff, moved, sockets, access, exporter, now }))
+    }
+
+    /// What is different: by field, where the texts of both are known.
+    fn differences(&self, old: &Config, new: &Config, files: Files<'_>) -> Diff {
+        let before = self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (before, files) {
+            (Some(before), Files::Read(Some(origin))) => {
+                ringway_config::changes((old, &before), (new, origin), &|name| std::env::var(name).ok())
+            }
+            _ => diff(old, new),
+        }
     }
 
     /// Whether the listeners that are not there yet could be bound.
@@ -182,7 +193,7 @@ mod tests {
     async fn clients_can_connect_as_soon_as_a_change_is_ready() {
         let (control, _receivers) = testing::control(Source::Memory);
         let port = free_port();
-        let change = control.prepare(config(&[port], ""), Files::Read).unwrap().unwrap();
+        let change = control.prepare(config(&[port], ""), Files::Read(None)).unwrap().unwrap();
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         drop(change);
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
@@ -218,7 +229,7 @@ mod tests {
         let port = free_port();
         let change = config(&[port], "");
         let before = seen(&control, &change);
-        drop(control.prepare(change.clone(), Files::Read).unwrap().unwrap());
+        drop(control.prepare(change.clone(), Files::Read(None)).unwrap().unwrap());
         assert_eq!(seen(&control, &change), before);
         assert!(receivers.iter_mut().all(|receiver| receiver.try_recv().is_err()));
         TcpListener::bind(("127.0.0.1", port)).unwrap();

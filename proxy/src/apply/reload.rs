@@ -5,6 +5,7 @@ use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
 use super::prepare::Files;
 use crate::net::tls;
 use crate::snapshot::journal::{Happening, percents};
+use ringway_config::Origin;
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
 use std::path::Path;
@@ -46,7 +47,7 @@ impl Control {
             for warning in &loaded.warnings {
                 tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
             }
-            let applied = self.put(loaded.config, &changing)?;
+            let applied = self.put(loaded.config, Some(&loaded.origin), &changing)?;
             self.show_origin(loaded.origin);
             Ok(applied)
         });
@@ -79,10 +80,9 @@ impl Control {
             Ok(Applied { generation, diff, moved, .. }) => {
                 let revision = self.topology.get().map(|topology| topology().revision);
                 let revision = revision.map(|revision| format!(", revision {revision} of the topology"));
-                let restart = diff.needs_restart.iter().map(|line| format!("{line} (needs a restart)"));
                 (
                     format!("generation {generation}{}", revision.unwrap_or_default()),
-                    diff.changes.iter().cloned().chain(restart).collect(),
+                    diff.lines().collect(),
                     percents(moved),
                 )
             }
@@ -97,13 +97,18 @@ impl Control {
     /// # Errors
     /// See [`ReloadError`]; what was in force stays, untouched.
     pub(crate) fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
-        self.put(config, &self.changing())
+        self.put(config, None, &self.changing())
     }
 
     /// The lock is held before and after: a source reads nothing else meanwhile.
-    fn put(&self, config: Config, changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
+    fn put(
+        &self,
+        config: Config,
+        origin: Option<&Origin>,
+        changing: &MutexGuard<'_, ()>,
+    ) -> Result<Applied, ReloadError> {
         let overrides = self.over().0.clone();
-        self.put_over(config, overrides, Files::Read, changing)
+        self.put_over(config, overrides, Files::Read(origin), changing)
     }
 }
 

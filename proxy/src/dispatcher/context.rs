@@ -11,7 +11,7 @@ use crate::net::timer::{Timer, Timers};
 use ringway_http2::{Memory, MemoryLimits};
 use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
-use ringway_telemetry::access::AccessLog;
+use ringway_telemetry::access::{AccessLog, Format};
 use ringway_telemetry::counters::WorkerCounters;
 use ringway_telemetry::traces::{Outcome, Sink, SpanBatch};
 use std::cell::{Cell, RefCell};
@@ -134,7 +134,7 @@ impl Dispatcher {
             if let Some((_, old)) = access.as_mut() {
                 self.counters.access_log_lost.add(old.flush());
             }
-            *access = Some((identity, AccessLog::new(sink.format, sink.sender.clone())));
+            *access = Some((identity, AccessLog::new(sink.format.clone(), sink.sender.clone())));
         }
         if let Some((_, log)) = access.as_mut() {
             self.counters.access_log_lost.add(line(log));
@@ -143,6 +143,13 @@ impl Dispatcher {
 
     pub(crate) fn logs_access(&self) -> bool {
         self.sinks.borrow_mut().read().is_some()
+    }
+
+    /// Whether the access log may have fields of heads.
+    pub(crate) fn logs_chosen_fields(&self) -> bool {
+        let mut sinks = self.sinks.borrow_mut();
+        let Some(sink) = sinks.read().as_ref() else { return false };
+        matches!(sink.format, Format::Chosen(_))
     }
 
     /// Spans for the exporter, so many of them. Where there is none any more they are lost.

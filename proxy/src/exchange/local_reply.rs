@@ -10,7 +10,7 @@ use crate::ambient;
 use crate::error::ProxyError;
 use ringway_config::model::Tracing;
 use ringway_message::{Method, RequestHead, Version, write_hex};
-use ringway_telemetry::access::Value;
+use ringway_telemetry::access::{Field, More, Value};
 use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(crate) struct LocalReply {
     trace_id: Option<[u8; 16]>,
     trace: Option<Box<Trace>>,
     line: Vec<u8>,
+    /// The head, where the access log may want fields of it.
+    head: Box<[u8]>,
 }
 
 impl LocalReply {
@@ -59,6 +61,7 @@ impl LocalReply {
             trace_id: None,
             trace: None,
             line: Vec::new(),
+            head: Box::default(),
         })
     }
 
@@ -93,7 +96,20 @@ impl LocalReply {
             trace_id: None,
             trace: None,
             line,
+            head: Box::default(),
         })
+    }
+
+    /// Takes over the fields of the head, as the client has sent them, as lines below one without a request.
+    #[cold]
+    pub(super) fn keep_head(&mut self, bytes: &[u8], head: &RequestHead) {
+        let mut lines = b"\r\n".to_vec();
+        for field in &head.fields {
+            for part in [field.name.of(bytes), b": ", field.value.of(bytes), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        self.head = lines.into();
     }
 
     /// Takes over what marks the request.
@@ -164,21 +180,34 @@ impl LocalReply {
         let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
         let listener = client.open.active_listener.name();
         let pairs = [
-            ("time_ms", Value::Number(ambient::unix_millis())),
-            ("client", Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
-            ("listener", Value::Word(&listener)),
-            ("method", word()),
-            ("target", word()),
-            ("status", Value::Number(u64::from(self.status()))),
-            ("reason", reason),
-            ("service", if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
+            (Field::TIME_MS, Value::Number(ambient::unix_millis())),
+            (Field::CLIENT, Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
+            (Field::LISTENER, Value::Word(&listener)),
+            (Field::METHOD, word()),
+            (Field::TARGET, word()),
+            (Field::STATUS, Value::Number(u64::from(self.status()))),
+            (Field::REASON, reason),
+            (Field::SERVICE, if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
         ];
-        let id = self.id.as_deref().map(|id| ("request_id", Value::Bytes(id)));
+        let id = self.id.as_deref().map(|id| (Field::REQUEST_ID, Value::Bytes(id)));
         let mut digits = [0; 32];
         let trace_id = self.trace_id.map(|trace_id| {
             write_hex(&trace_id, &mut digits);
-            ("trace_id", Value::Bytes(&digits))
+            (Field::TRACE_ID, Value::Bytes(&digits))
         });
-        client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id)));
+        let peer = &client.peer;
+        let more = || More {
+            fields: [
+                (Field::PEER, Value::Word(&peer.text)),
+                (Field::PROTOCOL, Value::Word(self.version.name())),
+                (Field::ROUTE, Value::Nothing),
+                (Field::TRIES, Value::Number(0)),
+                (Field::TLS_VERSION, peer.tls_version()),
+                (Field::TLS_CIPHER, peer.tls_cipher()),
+                (Field::SNI, peer.logged_name()),
+            ],
+            head: &self.head,
+        };
+        client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id), more));
     }
 }

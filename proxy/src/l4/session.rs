@@ -20,7 +20,7 @@ use crate::upstream::search::{self, BackendSearch};
 use crate::worker::{OpenConnection, Peer, SessionEntry, View, Worker};
 use ringway_health::Outcome;
 use ringway_ring::Selection;
-use ringway_telemetry::access::Value;
+use ringway_telemetry::access::{Field, More, Value};
 use ringway_telemetry::counters::SESSION;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -307,23 +307,35 @@ impl Session {
         let mut hash_text = [0; 16];
         let listener = open.active_listener.name();
         let pairs = [
-            ("time_ms", Value::Number(ambient::unix_millis())),
-            ("client", Value::Word(&peer.text)),
-            ("listener", Value::Word(&listener)),
-            ("reason", Value::Word(reason)),
-            ("service", Value::Word(&service.config.name)),
-            ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-            ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-            ("backend", self.backend.map_or(Value::Nothing, id)),
-            ("spills", Value::Number(u64::from(self.selection.spills()))),
-            ("skipped", Value::Number(u64::from(self.selection.skipped()))),
-            ("retries", Value::Number(u64::from(self.retries))),
-            ("generation", Value::Number(view.snapshot.generation)),
-            ("received_bytes", Value::Number(self.up_bytes)),
-            ("sent_bytes", Value::Number(self.down_bytes)),
-            ("duration_us", Value::Number(elapsed.as_micros() as u64)),
-            ("connection_id", peer.logged_id()),
+            (Field::TIME_MS, Value::Number(ambient::unix_millis())),
+            (Field::CLIENT, Value::Word(&peer.text)),
+            (Field::LISTENER, Value::Word(&listener)),
+            (Field::REASON, Value::Word(reason)),
+            (Field::SERVICE, Value::Word(&service.config.name)),
+            (Field::KEY_HASH, hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
+            (Field::OWNER, owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+            (Field::BACKEND, self.backend.map_or(Value::Nothing, id)),
+            (Field::SPILLS, Value::Number(u64::from(self.selection.spills()))),
+            (Field::SKIPPED, Value::Number(u64::from(self.selection.skipped()))),
+            (Field::RETRIES, Value::Number(u64::from(self.retries))),
+            (Field::GENERATION, Value::Number(view.snapshot.generation)),
+            (Field::RECEIVED_BYTES, Value::Number(self.up_bytes)),
+            (Field::SENT_BYTES, Value::Number(self.down_bytes)),
+            (Field::DURATION_US, Value::Number(elapsed.as_micros() as u64)),
+            (Field::CONNECTION_ID, peer.logged_id()),
         ];
-        open.worker.log(|log| log.line(pairs));
+        let more = || More {
+            fields: [
+                (Field::PEER, Value::Word(&peer.text)),
+                (Field::PROTOCOL, Value::Word("TCP")),
+                (Field::ROUTE, Value::Nothing),
+                (Field::TRIES, Value::Number(self.backend.map_or(0, |_| u64::from(self.retries) + 1))),
+                (Field::TLS_VERSION, peer.tls_version()),
+                (Field::TLS_CIPHER, peer.tls_cipher()),
+                (Field::SNI, peer.logged_name()),
+            ],
+            head: &[],
+        };
+        open.worker.log(|log| log.line(pairs, more));
     }
 }

@@ -3,7 +3,7 @@
 
 use ringway_config::Diagnostics;
 use ringway_config::model::{self, Config};
-use ringway_ring::{BackendSet, BuildError, Load, MemberSpec, Total, hash_key};
+use ringway_ring::{BackendSet, BuildError, Load, MemberSpec, PolicyParams, Total, hash_key};
 use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
@@ -70,19 +70,27 @@ impl ShadowService {
 
     /// Which backend would own a key.
     pub(crate) fn owner(&self, key: &[u8]) -> Option<&str> {
-        let slot = self.backend_set.owner(hash_key(key, self.config.policy.seed()))?;
+        let slot = self.backend_set.taker(hash_key(key, self.config.policy.seed()))?;
         Some(&self.ids[usize::from(slot.0)])
     }
 }
 
-/// A service's group without live state: every backend is healthy and idle, and a draining one has no keys.
+/// A service's group without live state: every backend is healthy and idle, and one that drains takes no keys.
 pub(crate) fn group_of(service: &model::Service) -> Result<BackendSet, BuildError> {
     group_of_after(None, service)
 }
 
 /// As [`group_of`], made of what it has in common with a set that is there.
 pub(crate) fn group_of_after(before: Option<&BackendSet>, service: &model::Service) -> Result<BackendSet, BuildError> {
-    group_with(before, service, |backend| if backend.drain { 0 } else { backend.weight })
+    // Where one that leaves takes nothing of what others own, it is the same as if it were not there; a Maglev table would be another.
+    let stays = matches!(service.policy, PolicyParams::Maglev(_));
+    let set = group_with(before, service, |backend| if backend.drain && !stays { 0 } else { backend.weight })?;
+    let takes = |backend: &&model::Backend| !backend.drain && backend.weight > 0;
+    // All are healthy: the most preferred level of which anybody takes keys has all of them.
+    if let Some(level) = service.backends.iter().filter(takes).map(|backend| backend.level).min() {
+        set.set_level_shares(&[(level, 1.0)]);
+    }
+    Ok(set)
 }
 
 /// The digest of a service's ring, from its configuration alone: every proxy that runs it has the same. A function of membership (ids,
@@ -110,9 +118,18 @@ fn group_with(
         weight: weight(backend),
         requests_max: backend.requests_max,
         level: backend.level,
-        load: Arc::new(Load::new(&backend.id)),
+        load: load_of(backend),
     });
     BackendSet::build_after(before, service.policy, service.bound, members, Arc::new(Total::new(1)))
+}
+
+/// Of a backend that is healthy and idle.
+fn load_of(backend: &model::Backend) -> Arc<Load> {
+    let load = Load::new(&backend.id);
+    if backend.drain {
+        load.set_active_fraction(0);
+    }
+    Arc::new(load)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::net::tls::{self, ServerTls};
 use ringway_telemetry::access::Value;
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
+use tokio_rustls::rustls::{CipherSuite, ProtocolVersion};
 
 /// The peer of a client's connection, and what its PROXY header and TLS session say.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) secure: bool,
     /// The server name that it asked for in TLS.
     pub(crate) server_name: Option<String>,
+    /// The version and the cipher suite of its TLS session, as TLS numbers them; 0 for none.
+    session: (u16, u16),
     /// An id of its connection: from the proxy in front, or Ringway's own once it is needed.
     unique_id: OnceCell<Box<[u8]>>,
     /// SHA-256 of its certificate, as text, and the field that carries it to backends.
@@ -29,7 +32,16 @@ impl Peer {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let text = address.ip().to_canonical().to_string();
         let unique_id = OnceCell::new();
-        Self { address, text, destination: None, secure: false, server_name: None, unique_id, certificate: None }
+        Self {
+            address,
+            text,
+            destination: None,
+            secure: false,
+            server_name: None,
+            session: (0, 0),
+            unique_id,
+            certificate: None,
+        }
     }
 
     /// A unique id of its connection.
@@ -40,6 +52,27 @@ impl Peer {
     /// The same for the access log, if it has one.
     pub(crate) fn logged_id(&self) -> Value<'_> {
         self.unique_id.get().map_or(Value::Nothing, |id| Value::Bytes(id))
+    }
+
+    /// The version of TLS of its session, for the access log.
+    pub(crate) fn tls_version(&self) -> Value<'_> {
+        let name = match ProtocolVersion::from(self.session.0) {
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            version => version.as_str(),
+        };
+        name.filter(|_| self.session.0 != 0).map_or(Value::Nothing, Value::Word)
+    }
+
+    /// The cipher suite of its session, for the access log.
+    pub(crate) fn tls_cipher(&self) -> Value<'_> {
+        let name = CipherSuite::from(self.session.1).as_str();
+        name.filter(|_| self.session.1 != 0).map_or(Value::Nothing, Value::Word)
+    }
+
+    /// The server name that it has asked for, for the access log.
+    pub(crate) fn logged_name(&self) -> Value<'_> {
+        self.server_name.as_deref().map_or(Value::Nothing, |name| Value::Bytes(name.as_bytes()))
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -60,6 +93,9 @@ impl Peer {
     pub(crate) fn take_session<T>(&mut self, session: &tokio_rustls::server::TlsStream<T>, tls: &ServerTls) {
         let (_, session) = session.get_ref();
         self.secure = true;
+        let version = session.protocol_version().map_or(0, u16::from);
+        let suite = session.negotiated_cipher_suite().map_or(0, |suite| suite.suite().into());
+        self.session = (version, suite);
         self.server_name = session.server_name().map(str::to_ascii_lowercase);
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         // An empty value when there is none: only Ringway may set the field.

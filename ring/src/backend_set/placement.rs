@@ -9,6 +9,19 @@ use crate::ring::Ring;
 use crate::slot::Slot;
 use crate::stage::Stage;
 
+/// What a step round a circle costs, in comparisons: it passes members that were met before.
+const STEP_COST: u64 = 20;
+
+impl Level {
+    /// What the look at one more member costs, in comparisons of members.
+    fn look_cost(&self) -> u64 {
+        match &*self.policy {
+            Policy::Rendezvous(_) => self.slots.len() as u64,
+            _ => STEP_COST,
+        }
+    }
+}
+
 impl BackendSet {
     /// The ring of the most preferred level, if the policy has one.
     #[must_use]
@@ -64,6 +77,54 @@ impl BackendSet {
         level.policy.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
     }
 
+    /// The member that takes a key as long as none carries anything: its owner, or where that takes no new keys (it drains, it is down) the
+    /// next of its candidate sequence that does. None without keys.
+    #[must_use]
+    pub fn taker(&self, hash: Hash) -> Option<Slot> {
+        self.taker_at_cost(hash, &mut 0)
+    }
+
+    /// As [`Self::taker`]; adds what it has cost, in comparisons of members.
+    pub(crate) fn taker_at_cost(&self, hash: Hash, cost: &mut u64) -> Option<Slot> {
+        let of_owner = self.levels[self.home(hash)].look_cost();
+        *cost += of_owner;
+        let owner = self.owner(hash).filter(|slot| self.accepts(*slot, hash));
+        owner.or_else(|| self.order(hash).find_map(|level| self.taker_of(level, hash, cost)))
+    }
+
+    fn taker_of(&self, level: &Level, hash: Hash, cost: &mut u64) -> Option<Slot> {
+        let at = |index: usize| Slot(level.slots[index]);
+        let mut candidates = level.policy.begin(hash);
+        if let Policy::Rendezvous(_) = &*level.policy {
+            // Each of its steps looks at all members: those that take nothing are left out beforehand, so that one is enough.
+            let weighs = |index: &usize| self.members[usize::from(at(*index).0)].weight > 0;
+            let idle = (0..level.slots.len()).filter(weighs).filter(|&index| !self.accepts(at(index), hash));
+            idle.for_each(|index| candidates.seen_mut().insert(index as u16, level.slots.len()));
+        }
+        loop {
+            *cost += level.look_cost();
+            let index = level.policy.step(&mut candidates, hash, level.slots.len())?;
+            let slot = at(usize::from(index.0));
+            if self.accepts(slot, hash) {
+                return Some(slot);
+            }
+        }
+    }
+
+    /// The levels in the order in which a key goes through them. None without keys.
+    fn order(&self, hash: Hash) -> impl Iterator<Item = &Level> {
+        let home = self.home(hash);
+        let levels = if self.policy.hashes() { self.levels.len() } else { 0 };
+        let others = (0..levels).filter(move |&level| level != home);
+        std::iter::once(home).take(levels).chain(others).map(|level| &self.levels[level])
+    }
+
+    /// Whether every member takes all keys that it owns.
+    #[must_use]
+    pub(crate) fn takes_all(&self) -> bool {
+        self.members.iter().all(|member| member.weight == 0 || member.load.active_fraction() == FULL_SHARE)
+    }
+
     /// The member that a key belongs to when all are healthy, if `keeps` says that it keeps the clients it has although it takes
     /// nothing new. A level of which no member takes anything new is not forgotten for that.
     #[must_use]
@@ -80,13 +141,8 @@ impl BackendSet {
     /// A key's whole sequence of members, healthy or not, level after level: what spill, skip and retry follow.
     #[must_use]
     pub fn sequence(&self, hash: Hash) -> Vec<Slot> {
-        let home = self.home(hash);
-        let order = std::iter::once(home).chain((0..self.levels.len()).filter(move |&level| level != home));
         let mut sequence = Vec::with_capacity(self.members.len());
-        for level in order.map(|level| &self.levels[level]) {
-            if !self.policy.hashes() {
-                break;
-            }
+        for level in self.order(hash) {
             let mut candidates = level.policy.begin(hash);
             while let Some(index) = level.policy.step(&mut candidates, hash, level.slots.len()) {
                 sequence.push(Slot(level.slots[usize::from(index.0)]));

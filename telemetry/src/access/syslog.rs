@@ -1,6 +1,7 @@
 //! A syslog server as the target of lines: RFC 5424 over datagrams or TCP. One that is gone is looked for again, with growing pauses;
 //! lines are lost meanwhile, and counted.
 
+use super::calendar::Civil;
 use super::lost::Lost;
 use super::target::Syslog as Address;
 use std::io::{ErrorKind, Write};
@@ -132,16 +133,7 @@ fn resolve(server: &str) -> std::io::Result<SocketAddr> {
 /// RFC 3339, in UTC. Source: Hinnant, "chrono-compatible low-level date algorithms".
 fn stamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let Civil { year, month, day, hour, minute, second } = Civil::of(since.as_secs());
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
 }
 

@@ -139,7 +139,10 @@ pub(super) fn explain_subject(
     let mut ids: Vec<&str> = found.backends.iter().map(|backend| backend.id.as_str()).collect();
     ids.sort_unstable();
     let hash = subject.hash(found.policy.seed());
-    let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)].to_owned()).collect();
+    let drained: Vec<&str> =
+        found.backends.iter().filter(|backend| backend.drain).map(|backend| backend.id.as_str()).collect();
+    let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)]);
+    let walk = walk.filter(|id| !drained.contains(id)).map(str::to_owned).collect();
     // The candidates are those of today, without those that drain; the ring is that of all members.
     let ring_digest = ring_digest(found).map_err(build)?.unwrap_or_default();
     let (policy, priorities) = (found.policy.name(), Priorities::of(config, index));

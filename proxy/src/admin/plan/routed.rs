@@ -67,7 +67,7 @@ impl<'c> Picker<'c> {
                 Some(AffinityCookie { service, name, secret, .. }) => format!("cookie {service} {name} {secret:?}"),
                 None => format!("{:?}", service.hash_key),
             };
-            let slot = backend_set.owner(hash_key(&key(number, &source), service.policy.seed()))?;
+            let slot = backend_set.taker(hash_key(&key(number, &source), service.policy.seed()))?;
             return Some(usize::from(slot.0));
         }
         let list: Vec<_> = takers(self.service).collect();

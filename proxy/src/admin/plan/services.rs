@@ -3,7 +3,7 @@
 use super::outcome::{PlanError, ServicePlan};
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{Backend, Config, Service};
-use ringway_ring::{BackendSet, Move, Movement, independent_movement, set_movement};
+use ringway_ring::{BackendSet, Move, Movement, independent_movement, taken_movement, taken_shares};
 use std::collections::HashSet;
 
 /// A service's ring, with every backend up.
@@ -19,7 +19,7 @@ impl Ring {
         let mut ids: Vec<String> = service.backends.iter().map(|backend| backend.id.clone()).collect();
         ids.sort_unstable();
         let backend_set = group_of(service).map_err(|source| PlanError { service: service.name.clone(), source })?;
-        let shares = backend_set.shares();
+        let shares = taken_shares(&backend_set);
         Ok(Self { backend_set, ids, shares })
     }
 
@@ -62,7 +62,7 @@ pub(super) fn compare(old: Option<&Service>, new: &Service) -> Result<ServicePla
     } else if has_other_key(old, new) {
         independent_movement(&before.shares, &before.ids(), &after.shares, &after.ids())
     } else {
-        set_movement(&before.backend_set, &before.ids(), &after.backend_set, &after.ids())
+        taken_movement(&before.backend_set, &before.ids(), &after.backend_set, &after.ids())
     };
     if has_other_key(old, new) {
         plan.kind = "other_key";

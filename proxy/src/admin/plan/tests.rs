@@ -5,6 +5,7 @@ use crate::routing::hash_key::{self, KeyInput};
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{HttpListener, Route, Service};
 use ringway_http1::{Limits, RequestHead, parse_request};
+use ringway_ring::{Pick, PickContext};
 use std::collections::BTreeMap;
 
 fn config(text: &str) -> Config {
@@ -134,7 +135,7 @@ impl<'c> Serving<'c> {
         let (found, (group, ids)) = (&self.config.services[service], &self.groups[service]);
         takers(found).next()?;
         assert!(hash_key::extract(&found.hash_key, &input, &mut bytes));
-        let slot = group.owner(ringway_ring::hash_key(&bytes, found.policy.seed()))?;
+        let slot = group.taker(ringway_ring::hash_key(&bytes, found.policy.seed()))?;
         let (id, address) = &ids[usize::from(slot.0)];
         Some((found.name.clone(), id.clone(), address.clone()))
     }
@@ -264,4 +265,60 @@ fn listeners_connections_and_empty_services_count_as_routes_do() {
     let plan = plan(&shared((100, 10)), &shared((10, 100)), Scope::Whole).unwrap();
     assert!((plan.moved() - 90.0 / 110.0).abs() < 0.01, "{plan:?}");
     assert_eq!(plan.services.iter().map(|service| service.movement.moved).sum::<f64>(), 0.0, "keys stay in each");
+}
+
+/// Who takes keys on the data path, as a registry builds it.
+fn takers_of(config: &Config, keys: u64) -> Vec<String> {
+    let registry = crate::snapshot::Registry::default();
+    let now = crate::ambient::now();
+    let snapshot = registry.prepare(std::sync::Arc::new(config.clone()), 1, 1, now).unwrap();
+    registry.commit(&snapshot, now);
+    registry.settle(&snapshot);
+    let service = &snapshot.services[0];
+    let ids = service.ids();
+    let take = |key: u64| {
+        let hash = ringway_ring::hash_key(&key.to_le_bytes(), service.config.policy.seed());
+        let mut selection = service.backend_set.begin(PickContext { hash, chance: 0, now_millis: 1, owners: 0 });
+        let Pick::Backend(slot) = service.backend_set.next(&mut selection, 0) else { panic!("nobody takes {key}") };
+        service.backend_set.release(slot, 0);
+        ids[usize::from(slot.0)].to_owned()
+    };
+    (0..keys).map(take).collect()
+}
+
+#[test]
+fn what_a_drain_moves_is_what_moves_on_the_data_path() {
+    const KEYS: u64 = 4_000;
+    let service = |policy: &str, backends: [&str; 5]| {
+        let backends: Vec<String> = backends
+            .iter()
+            .enumerate()
+            .map(|(at, fields)| format!("{{ id: b{at}, address: \"10.0.0.{}:1\", {fields} }}", at + 1))
+            .collect();
+        let balance = format!("balance: {{ policy: {policy}, hash_key: [ {{ header: x-key }} ] }}");
+        with("service: s", &format!("{{ name: s, {balance}, backends: [ {} ] }}", backends.join(", ")))
+    };
+    let (tier, drain) = ("tier: 1", "drain: true");
+    for policy in ["ring", "maglev, table_size: 1021", "hrw"] {
+        for (before, after) in [
+            (["", "", "", "", ""], [drain, "", "", "", ""]),
+            ([drain, "", "", "", ""], ["", "", "maintenance: true", "", ""]),
+            (["", "", "", tier, tier], [drain, "", "", tier, tier]),
+            (["", "", "", tier, tier], [drain, drain, drain, tier, tier]),
+            ([drain, drain, drain, tier, tier], ["weight: 0", drain, "", tier, "tier: 1, drain: true"]),
+        ] {
+            let (old, new) = (service(policy, before), service(policy, after));
+            let plan = plan(&old, &new, Scope::Whole).unwrap();
+            let (from, to) = (takers_of(&old, KEYS), takers_of(&new, KEYS));
+            let moved = from.iter().zip(&to).filter(|(from, to)| from != to).count() as f64 / KEYS as f64;
+            for said in [plan.services[0].movement.moved, plan.routes[0].movement.moved] {
+                assert!((said - moved).abs() < 0.05, "{policy} {before:?} {after:?}: {said} {moved}");
+            }
+            for (id, _, share) in &plan.services[0].shares {
+                let has = to.iter().filter(|taker| *taker == id).count() as f64 / KEYS as f64;
+                assert!((share - has).abs() < 0.05, "{policy} {after:?} {id}: {share} {has}");
+                assert_eq!(*share == 0.0, has == 0.0, "{policy} {after:?} {id}: {share} {has}");
+            }
+        }
+    }
 }

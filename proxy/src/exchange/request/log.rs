@@ -12,7 +12,7 @@ use crate::routing::{affinity_cookie, hash_key};
 use crate::snapshot::Service;
 use crate::worker::Worker;
 use ringway_message::{HeadWriter, TraceParent};
-use ringway_telemetry::access::Value;
+use ringway_telemetry::access::{Field, More, Value};
 
 impl Request {
     /// The cookie and the explanation that the response carries, each line with its end.
@@ -87,10 +87,10 @@ impl Request {
     }
 
     /// What marks it, where that is configured.
-    fn logged_marks(&self) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+    fn logged_marks(&self) -> impl Iterator<Item = (Field, Value<'_>)> {
         let Marked { id, parent } = self.report.marked;
         let trace_id = parent.of(&self.out).get(TraceParent::ID).unwrap_or_default();
-        let marks = [("request_id", id.of(&self.out)), ("trace_id", trace_id)];
+        let marks = [(Field::REQUEST_ID, id.of(&self.out)), (Field::TRACE_ID, trace_id)];
         marks.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, Value::Bytes(text)))
     }
 
@@ -113,29 +113,44 @@ impl Request {
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
         let listener = client.open.active_listener.name();
         let pairs = [
-            ("time_ms", Value::Number(ambient::unix_millis())),
-            ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
-            ("listener", Value::Word(&listener)),
-            ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
-            ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
-            ("status", Value::Number(u64::from(status))),
-            ("reason", error.map_or(Value::Nothing, |error| Value::Word(error.reason()))),
-            ("service", Value::Word(&service.config.name)),
-            ("key_hash", self.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-            ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-            ("backend", self.report.backend.map_or(Value::Nothing, id)),
-            ("spills", Value::Number(u64::from(self.selection.spills()))),
-            ("skipped", Value::Number(u64::from(self.selection.skipped()))),
-            ("hot", Value::Number(u64::from(self.selection.is_hot()))),
-            ("retries", Value::Number(u64::from(self.report.retries))),
-            ("generation", Value::Number(self.view.snapshot.generation)),
-            ("received_bytes", Value::Number(self.report.received_bytes)),
-            ("sent_bytes", Value::Number(self.report.sent_bytes)),
-            ("connect_us", number(self.report.connect_micros)),
-            ("upstream_head_us", number(self.report.head_micros)),
-            ("duration_us", Value::Number(elapsed.as_micros() as u64)),
-            ("connection_id", client.peer.logged_id()),
+            (Field::TIME_MS, Value::Number(ambient::unix_millis())),
+            (Field::CLIENT, Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
+            (Field::LISTENER, Value::Word(&listener)),
+            (Field::METHOD, line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
+            (Field::TARGET, line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
+            (Field::STATUS, Value::Number(u64::from(status))),
+            (Field::REASON, error.map_or(Value::Nothing, |error| Value::Word(error.reason()))),
+            (Field::SERVICE, Value::Word(&service.config.name)),
+            (
+                Field::KEY_HASH,
+                self.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text))),
+            ),
+            (Field::OWNER, owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+            (Field::BACKEND, self.report.backend.map_or(Value::Nothing, id)),
+            (Field::SPILLS, Value::Number(u64::from(self.selection.spills()))),
+            (Field::SKIPPED, Value::Number(u64::from(self.selection.skipped()))),
+            (Field::HOT, Value::Number(u64::from(self.selection.is_hot()))),
+            (Field::RETRIES, Value::Number(u64::from(self.report.retries))),
+            (Field::GENERATION, Value::Number(self.view.snapshot.generation)),
+            (Field::RECEIVED_BYTES, Value::Number(self.report.received_bytes)),
+            (Field::SENT_BYTES, Value::Number(self.report.sent_bytes)),
+            (Field::CONNECT_US, number(self.report.connect_micros)),
+            (Field::UPSTREAM_HEAD_US, number(self.report.head_micros)),
+            (Field::DURATION_US, Value::Number(elapsed.as_micros() as u64)),
+            (Field::CONNECTION_ID, client.peer.logged_id()),
         ];
-        worker.log(|log| log.line(pairs.into_iter().chain(self.logged_marks())));
+        let more = || More {
+            fields: [
+                (Field::PEER, Value::Word(&client.peer.text)),
+                (Field::PROTOCOL, Value::Word(self.version.name())),
+                (Field::ROUTE, Value::Number(self.route as u64)),
+                (Field::TRIES, Value::Number(self.report.backend.map_or(0, |_| u64::from(self.report.retries) + 1))),
+                (Field::TLS_VERSION, client.peer.tls_version()),
+                (Field::TLS_CIPHER, client.peer.tls_cipher()),
+                (Field::SNI, client.peer.logged_name()),
+            ],
+            head: line.get(..self.head_len).unwrap_or_default(),
+        };
+        worker.log(|log| log.line(pairs.into_iter().chain(self.logged_marks()), more));
     }
 }

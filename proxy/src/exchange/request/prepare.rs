@@ -47,6 +47,9 @@ pub(crate) fn prepare(
         Ok(routed) => routed,
         Err(Unrouted(why, service)) => {
             let mut refusal = LocalReply::of(why, bytes, head);
+            if worker.logs_chosen_fields() {
+                refusal.keep_head(bytes, head);
+            }
             let origin = forwarded::origin(&http.forwarded, &client.peer, bytes, head);
             refusal.client = named_client(client, origin);
             let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);

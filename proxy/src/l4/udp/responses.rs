@@ -11,7 +11,7 @@ use crate::upstream::in_flight::InFlight;
 use crate::worker::{OpenConnection, SessionEntry, View};
 use ringway_config::model::QuicIds;
 use ringway_ring::Selection;
-use ringway_telemetry::access::Value;
+use ringway_telemetry::access::{Field, More, Value};
 use ringway_telemetry::counters::SESSION;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -133,18 +133,30 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
     let listener = started.open.active_listener.name();
     let peer = flow.path.client.ip().to_canonical().to_string();
     let pairs = [
-        ("time_ms", Value::Number(ambient::unix_millis())),
-        ("client", Value::Word(&peer)),
-        ("listener", Value::Word(&listener)),
-        ("reason", Value::Word(reason)),
-        ("service", Value::Word(&service.config.name)),
-        ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-        ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-        ("backend", id(started.guard.index())),
-        ("generation", Value::Number(started.view.snapshot.generation)),
-        ("received_bytes", Value::Number(flow.up.get())),
-        ("sent_bytes", Value::Number(flow.down.get())),
-        ("duration_us", Value::Number(elapsed.as_micros() as u64)),
+        (Field::TIME_MS, Value::Number(ambient::unix_millis())),
+        (Field::CLIENT, Value::Word(&peer)),
+        (Field::LISTENER, Value::Word(&listener)),
+        (Field::REASON, Value::Word(reason)),
+        (Field::SERVICE, Value::Word(&service.config.name)),
+        (Field::KEY_HASH, started.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
+        (Field::OWNER, owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+        (Field::BACKEND, id(started.guard.index())),
+        (Field::GENERATION, Value::Number(started.view.snapshot.generation)),
+        (Field::RECEIVED_BYTES, Value::Number(flow.up.get())),
+        (Field::SENT_BYTES, Value::Number(flow.down.get())),
+        (Field::DURATION_US, Value::Number(elapsed.as_micros() as u64)),
     ];
-    worker.log(|log| log.line(pairs));
+    let more = || More {
+        fields: [
+            (Field::PEER, Value::Word(&peer)),
+            (Field::PROTOCOL, Value::Word("UDP")),
+            (Field::ROUTE, Value::Nothing),
+            (Field::TRIES, Value::Number(1)),
+            (Field::TLS_VERSION, Value::Nothing),
+            (Field::TLS_CIPHER, Value::Nothing),
+            (Field::SNI, Value::Nothing),
+        ],
+        head: &[],
+    };
+    worker.log(|log| log.line(pairs, more));
 }

@@ -131,3 +131,10 @@ pub(crate) fn escape(text: &str) -> String {
     }
     escaped
 }
+
+/// A time of a command line, in whole seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    ringway_config::parse_duration(text)
+        .filter(|duration| duration.subsec_nanos() == 0 && !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is no time of whole seconds: write for example `30s`, `10m` or `1h30m`"))
+}

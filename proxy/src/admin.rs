@@ -6,6 +6,7 @@ mod dispatch;
 pub(crate) mod explain;
 mod foreign;
 mod live;
+mod log;
 mod metrics;
 mod page;
 mod patient;
@@ -18,6 +19,7 @@ mod sessions;
 mod shown;
 mod status;
 mod words;
+mod workers;
 
 pub(crate) use live::Live;
 pub(crate) use serve::{Socket, serve};

@@ -12,6 +12,7 @@ mod permits;
 mod session_query;
 mod shared;
 mod tasks;
+mod worker_report;
 
 pub(crate) use budget::Budget;
 pub(crate) use bulk::{BULK_BYTES, BulkTurn};
@@ -20,6 +21,7 @@ pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
 pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
 pub(crate) use per_ip::{PerIp, Place};
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
-pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 pub(crate) use shared::{AccessSink, Shared};
 pub(crate) use tasks::wake_after_sockets;
+pub(crate) use worker_report::{BufferCounts, ListenerReport, UpstreamReport, WorkerReport};

@@ -2,6 +2,7 @@
 
 use super::access_log::AccessWriter;
 use super::listeners::Listeners;
+use super::log_change::LogChange;
 use super::outcome::LastReload;
 use super::overrides::{Overlaid, Overrides};
 use super::scrapes::Scrapes;
@@ -45,6 +46,8 @@ pub(crate) struct Control {
     over: Mutex<(Overrides, Overlaid)>,
     /// The task that takes back keys that are spread no longer.
     pub(super) spread_watch: Mutex<Option<tokio::task::AbortHandle>>,
+    /// The last change of the log's filter.
+    pub(super) log_change: Mutex<Option<LogChange>>,
     /// What the configuration in force was read from, if anybody has said it.
     pub(super) origin: Mutex<Option<Origin>>,
     /// Held for moments: the status is asked for while a configuration is built.
@@ -86,6 +89,7 @@ impl Control {
             changing: Mutex::new(()),
             over: Mutex::default(),
             spread_watch: Mutex::default(),
+            log_change: Mutex::default(),
             origin: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),

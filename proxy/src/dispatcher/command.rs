@@ -3,6 +3,7 @@
 use super::listener_id::{ListenerId, Listening};
 use super::permits::{ConnectionPermit, ListenerPermits};
 use super::session_query::{SessionPage, SessionQuery};
+use super::worker_report::WorkerReport;
 use crate::net::transport::Detached;
 use crate::snapshot::connection_slot::Wanted;
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Drain { done: oneshot::Sender<()> },
     /// List what is under way.
     List(Arc<SessionQuery>, oneshot::Sender<SessionPage>),
+    /// Tell what there is, and of backends so many at most.
+    Inspect(usize, oneshot::Sender<WorkerReport>),
     /// End now.
     Stop,
 }

@@ -5,10 +5,11 @@
 
 use super::active_listener::ActiveListener;
 use super::view::View;
-use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -28,6 +29,7 @@ struct Connected {
     begun: Deadline,
     listener: Rc<ActiveListener>,
     client: SocketAddr,
+    tls: Option<TlsSession>,
     under_way: Rc<Cell<u32>>,
 }
 
@@ -68,6 +70,24 @@ impl Sessions {
         (self.connections.borrow().len(), self.under_way.borrow().in_use().count())
     }
 
+    /// Connections by kind and state, and what is under way by protocol and state: how many of each that there is.
+    pub(super) fn counts_by(&self) -> (Counts, Counts) {
+        let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
+        let connected = connections.iter().map(|(_, one)| (one.listener.key().kind.name(), one.state().name()));
+        (count(connected), count(under_way.in_use().map(|one| (one.protocol, one.state.name()))))
+    }
+
+    /// How much is under way on each backend, by service and id.
+    pub(super) fn under_way_on_backends(&self) -> HashMap<String, HashMap<String, usize>> {
+        let mut counts: HashMap<String, HashMap<String, usize>> = HashMap::new();
+        for one in self.under_way.borrow().in_use() {
+            let Some(backend) = one.backend_id() else { continue };
+            let of_service = counts.entry(one.service_name().to_owned()).or_default();
+            *of_service.entry(backend.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
     /// Lists what is asked for, the first rows in their order.
     pub(crate) fn list(&self, query: &SessionQuery) -> SessionPage {
         match query.listed {
@@ -79,12 +99,10 @@ impl Sessions {
     fn list_connections(&self, query: &SessionQuery) -> SessionPage {
         let connections = self.connections.borrow();
         let now = self.timers.now();
-        let state = |one: &Connected| if one.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle };
         let is_asked = |one: &&Connected| {
             now.since(one.begun) >= query.age_min
-                && query.client.is_none_or(|client| client == one.client.ip().to_canonical())
-                && query.state.is_none_or(|wanted| wanted == state(one))
-                && query.listener.as_ref().is_none_or(|wanted| *wanted == *one.listener.name())
+                && one.is_asked(query)
+                && query.state.is_none_or(|wanted| wanted == one.state())
                 // Of no service, and no backend.
                 && query.service.is_none()
                 && query.backend.is_none()
@@ -93,10 +111,11 @@ impl Sessions {
         let row = |one: &&Connected| SessionRow {
             worker: self.worker,
             age: now.since(one.begun),
-            state: state(one),
+            state: one.state(),
             protocol: one.listener.key().kind.name(),
             client: one.client,
             listener: one.listener.name().to_string(),
+            tls: one.tls,
             request: None,
             route: None,
             service: None,
@@ -115,10 +134,9 @@ impl Sessions {
             let connection = &connections[one.connection];
             now.since(one.begun) >= query.age_min
                 && query.state.is_none_or(|wanted| wanted == one.state)
-                && query.client.is_none_or(|client| client == connection.client.ip().to_canonical())
+                && connection.is_asked(query)
                 && query.service.as_ref().is_none_or(|wanted| wanted == one.service_name())
                 && query.backend.as_deref().is_none_or(|wanted| one.backend_id() == Some(wanted))
-                && query.listener.as_ref().is_none_or(|wanted| *wanted == *connection.listener.name())
         };
         let matching: Vec<&UnderWay> = under_way.in_use().filter(is_asked).collect();
         let row = |one: &&UnderWay| {
@@ -130,6 +148,7 @@ impl Sessions {
                 protocol: one.protocol,
                 client: connection.client,
                 listener: connection.listener.name().to_string(),
+                tls: connection.tls,
                 request: one.request(),
                 route: one.route.map(|route| route as usize + 1),
                 service: Some(one.service_name().to_owned()),
@@ -144,6 +163,28 @@ impl Sessions {
             Order::Bytes => u128::from(one.received_bytes) + u128::from(one.sent_bytes),
         };
         page(matching, query, rank, row)
+    }
+}
+
+/// Words, and how many there are of each pair.
+type Counts = Vec<(&'static str, &'static str, usize)>;
+
+fn count(all: impl Iterator<Item = (&'static str, &'static str)>) -> Counts {
+    let mut counts = BTreeMap::new();
+    all.for_each(|pair| *counts.entry(pair).or_insert(0) += 1);
+    counts.into_iter().map(|((one, other), count)| (one, other, count)).collect()
+}
+
+impl Connected {
+    fn state(&self) -> SessionState {
+        if self.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle }
+    }
+
+    /// Whether client and listener are those that are asked for.
+    fn is_asked(&self, query: &SessionQuery) -> bool {
+        query.client.is_none_or(|client| client == self.client.ip().to_canonical())
+            && query.kind.is_none_or(|kind| kind == self.listener.key().kind)
+            && query.listener.as_ref().is_none_or(|wanted| *wanted == *self.listener.name())
     }
 }
 
@@ -246,9 +287,15 @@ impl ConnectionEntry {
     pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
         let begun = sessions.timers.now();
         let under_way = Rc::new(Cell::new(0));
-        let connected = Connected { begun, listener: Rc::clone(listener), client, under_way: Rc::clone(&under_way) };
+        let (listener, tls) = (Rc::clone(listener), None);
+        let connected = Connected { begun, listener, client, tls, under_way: Rc::clone(&under_way) };
         let index = sessions.connections.borrow_mut().insert(connected);
         Rc::new(Self { sessions: Rc::clone(sessions), index, under_way })
+    }
+
+    /// Its TLS session, once the handshake is done.
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        self.sessions.connections.borrow_mut()[self.index].tls = Some(session);
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use hyper::{Method, StatusCode};
 use ringway_config::plain::line;
-use ringway_control::http::{Client, Endpoint};
+use ringway_control::http::{Client, Endpoint, Followed, Lines};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -61,6 +61,16 @@ impl Access {
         ask(&self.admin, &self.credentials, method, path, body)
     }
 
+    /// As [`Access::ask`] by POST, of what answers in lines.
+    pub(crate) async fn follow(&self, path: &str, body: &Value) -> anyhow::Result<Result<Box<Lines>, String>> {
+        let sent = (Method::POST, path, body.to_string().into());
+        let client = client(&self.admin, &self.credentials)?;
+        Ok(match client.follow(sent, ANSWER_BYTES_MAX, PATIENCE).await? {
+            Followed::Lines(lines) => Ok(lines),
+            Followed::Refused(status, body) => Err(refusal(status, &body)),
+        })
+    }
+
     /// As [`Access::ask`], of what is no JSON.
     pub(crate) fn text(&self, path: &str, json: bool) -> anyhow::Result<Result<String, String>> {
         let (status, body) = send(&self.admin, &self.credentials, (Method::GET, path), None, json)?;
@@ -92,12 +102,16 @@ fn send(
     body: Option<&Value>,
     json: bool,
 ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
-    let identity = credentials.certificate.as_deref().zip(credentials.key_file.as_deref());
-    let client = Client::new(admin.clone(), credentials.token_file.as_deref(), credentials.ca.as_deref(), identity)?;
+    let client = client(admin, credentials)?;
     let body = body.map(ToString::to_string).unwrap_or_default();
     let sent = client.send((method, path, body.into(), json), ANSWER_BYTES_MAX, PATIENCE);
     let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
     Ok((status, body.to_vec()))
+}
+
+fn client(admin: &Endpoint, credentials: &Credentials) -> anyhow::Result<Client> {
+    let identity = credentials.certificate.as_deref().zip(credentials.key_file.as_deref());
+    Ok(Client::new(admin.clone(), credentials.token_file.as_deref(), credentials.ca.as_deref(), identity)?)
 }
 
 /// Why somebody says no, and what may help.

@@ -13,6 +13,7 @@ mod save;
 mod sessions;
 mod status;
 mod table;
+mod tap;
 mod terminal;
 mod top;
 mod workers;
@@ -81,6 +82,8 @@ enum Command {
     Sessions(sessions::SessionsArguments),
     /// Say what each worker of a running proxy has, and how it does; or all of one.
     Workers(workers::WorkersArguments),
+    /// Show the whole life of the next requests of a running proxy that match, step by step.
+    Tap(Box<tap::TapArguments>),
     /// Change what a running proxy does with a backend, without a file: it lasts until the process ends.
     Backend(operate::BackendArguments),
     /// Have several backends serve a key of a running proxy for a time.
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
         Command::Control { access, command } => control::control(&access, command),
         Command::Sessions(arguments) => sessions::sessions(&arguments),
         Command::Workers(arguments) => workers::workers(&arguments),
+        Command::Tap(arguments) => tap::tap(&arguments),
         Command::Backend(arguments) => operate::backend(&arguments),
         Command::Spread(arguments) => operate::spread(&arguments),
         Command::Overrides(arguments) => operate::overrides(&arguments),

@@ -18,6 +18,7 @@ mod serve;
 mod sessions;
 mod shown;
 mod status;
+mod tap;
 mod words;
 mod workers;
 

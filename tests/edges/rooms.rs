@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["main.rs"],
             &["control"],
-            &["demo", "explain", "log", "operate", "sessions", "top", "workers"],
+            &["demo", "explain", "log", "operate", "sessions", "tap", "top", "workers"],
             &["status"],
             &["live"],
             &["admin", "save"],

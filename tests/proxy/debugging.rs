@@ -2,10 +2,15 @@
 
 use crate::common::control::ringway_said;
 use crate::common::peers::curl_body;
-use crate::common::{Backend, Ringway, free_address, get, require, send, wait_for};
+use crate::common::{
+    Backend, Ringway, free_address, get, output, read_answer, require, response, scripted, send, wait_for,
+};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A proxy with a Unix socket, by which one may operate.
 struct Rig {
@@ -43,6 +48,195 @@ impl Rig {
         let said = curl_body(&["-sS", "--unix-socket", &socket, "-X", method, "-d", &body, &url]);
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
+}
+
+/// `ringway tap --json`, whose tap has begun.
+struct Looker {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Looker {
+    fn new(rig: &Rig, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["tap", "--json", "--admin", &format!("unix:{}", rig.socket.display())])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut this = Self { lines: BufReader::new(child.stdout.take().unwrap()), child };
+        assert_eq!(this.next()["tap"]["silent_workers"], json!([]));
+        this
+    }
+
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// The lives that there are, and how it ends.
+    fn rest(mut self) -> (Vec<Value>, Value, Option<i32>) {
+        let mut lives = Vec::new();
+        loop {
+            let line = self.next();
+            if line["end"].is_object() {
+                return (lives, line["end"].clone(), self.child.wait().unwrap().code());
+            }
+            lives.push(line);
+        }
+    }
+}
+
+/// A raw request for a tap by the socket: nothing of the answer is read.
+fn ask_for_tap(rig: &Rig, body: &Value) -> UnixStream {
+    let mut stream = UnixStream::connect(&rig.socket).unwrap();
+    let body = body.to_string();
+    write!(stream, "POST /tap HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    stream
+}
+
+fn status_line(stream: UnixStream) -> String {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn the_next_requests_that_match_are_told_with_every_step_and_no_secret() {
+    let Some(()) = require("curl") else { return };
+    let backend = Backend::echo("a");
+    let rig = Rig::new(&[("a", backend.address)]);
+    let looker = Looker::new(&rig, &["--path", "/look", "--header", "x-user: alice", "--values", "--count", "2"]);
+    let url = format!("http://{}/look/here?page=7", rig.web);
+    let secrets = ["-H", "authorization: Bearer hidden", "-H", "cookie: id=hidden", "-H", "x-api-key: hidden"];
+    let fields = [&["-sS", "-H", "x-user: alice", "-d", "12345"], &secrets[..]].concat();
+    get(rig.web, "/look").unwrap();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        curl_body(&[&fields[..], &[version, &url]].concat());
+    }
+    // It has all that it wanted.
+    curl_body(&[&fields[..], &[&url]].concat());
+    let (lives, end, code) = looker.rest();
+    assert_eq!((code, lives.len(), end), (Some(0), 2, json!({ "why": "count", "told": 2, "lost": 0, "passed_by": 0 })));
+    for (life, protocol) in lives.iter().zip(["HTTP/1.1", "HTTP/2"]) {
+        let request = &life["request"];
+        for (field, expected) in [
+            ("protocol", protocol),
+            ("method", "POST"),
+            ("path", "/look/here"),
+            ("query", "page=7"),
+            ("listener", "web"),
+            ("client", "127.0.0.1"),
+            ("authority", &rig.web.to_string()),
+        ] {
+            assert_eq!(request[field], expected, "{life:#}");
+        }
+        let field = |name: &str| {
+            let mut fields = request["fields"].as_array().unwrap().iter();
+            fields.find(|field| field["name"] == name).unwrap_or_else(|| panic!("{name}: {life:#}"))
+        };
+        assert_eq!(field("x-user")["value"], "alice");
+        assert_eq!(field("authorization"), &json!({ "name": "authorization", "bytes": 13 }));
+        assert!(!life.to_string().contains("hidden"), "{life:#}");
+        assert_eq!((&life["service"], &life["backend"], &life["owner"]), (&"s".into(), &"a".into(), &"a".into()));
+        assert_eq!((&life["candidates"], &life["route"]["number"]), (&json!(["a"]), &1.into()));
+        assert_eq!(life["key_hash"].as_str().unwrap().len(), 16);
+        let steps = life["steps"].as_array().unwrap();
+        assert!(steps.len() == 1 && steps[0]["kind"] == "try" && steps[0]["status"] == 200, "{life:#}");
+        assert!(["new", "reused"].iter().any(|word| steps[0]["connection"] == *word), "{life:#}");
+        let times = ["began_seconds", "connected_seconds", "response_seconds", "ended_seconds"];
+        let times = times.map(|name| steps[0][name].as_f64().unwrap());
+        assert!(times.is_sorted() && times[3] <= life["duration_seconds"].as_f64().unwrap(), "{life:#}");
+        assert_eq!(life["response"]["status"], 200);
+        assert!(life["response"]["fields"].as_array().is_some_and(|fields| !fields.is_empty()), "{life:#}");
+        assert!(life["received_bytes"].as_u64() >= Some(5) && life["sent_bytes"].as_u64() > Some(0), "{life:#}");
+    }
+    // Without `--values` none but harmless ones are told, nor the query.
+    let looker =
+        Looker::new(&rig, &["--service", "s", "--method", "POST", "--from", "127.0.0.0/8", "--listener", "web"]);
+    curl_body(&[&fields[..], &[&url]].concat());
+    let (lives, ..) = looker.rest();
+    let text = lives[0].to_string();
+    assert!(!text.contains("alice") && !text.contains("page=7") && text.contains("content-length"), "{text}");
+}
+
+#[test]
+fn failed_tries_refusals_and_what_only_the_end_tells_are_seen() {
+    let Some(()) = require("curl") else { return };
+    let backend = scripted(|head| match head.contains("/bad") {
+        true => response("503 Busy", "", "busy"),
+        false => response("200 OK", "", "fine"),
+    });
+    let rig = Rig::new(&[("dead", free_address()), ("b", backend.address)]);
+    let looker = Looker::new(&rig, &["--count", "30", "--path", "/key"]);
+    for key in 0..30 {
+        assert_eq!(get(rig.web, &format!("/key{key}")).unwrap().status, 200);
+    }
+    let (lives, ..) = looker.rest();
+    let walked = lives.iter().find(|life| life["owner"] == "dead" && life["steps"].as_array().unwrap().len() > 1);
+    let walked = walked.unwrap_or_else(|| panic!("{lives:#?}"));
+    let (first, last) = (&walked["steps"][0], walked["steps"].as_array().unwrap().last().unwrap());
+    assert!(first["backend"] == "dead" && first["error"].is_string() && first["connection"].is_null(), "{walked:#}");
+    assert!(last["backend"] == "b" && last["status"] == 200 && walked["backend"] == "b", "{walked:#}");
+
+    let looker = Looker::new(&rig, &["--status-min", "500", "--slower", "0", "--path", "/"]);
+    assert_eq!(get(rig.web, "/good").unwrap().status, 200);
+    assert_eq!(get(rig.web, "/bad").unwrap().status, 503);
+    let (lives, end, code) = looker.rest();
+    assert_eq!((code, &lives[0]["request"]["path"], &end["told"]), (Some(0), &"/bad".into(), &1.into()));
+
+    // What goes to no backend is told too.
+    let looker = Looker::new(&rig, &["--path", "/big"]);
+    let head = b"GET /big HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n";
+    assert_eq!(read_answer(&mut send(rig.web, head), true).unwrap().status, 417);
+    let (lives, ..) = looker.rest();
+    assert_eq!((&lives[0]["response"]["status"], &lives[0]["steps"]), (&417.into(), &json!([])), "{:#}", lives[0]);
+
+    // And a time that is over is said.
+    let looker = Looker::new(&rig, &["--path", "/never", "--for", "1s"]);
+    let (lives, end, code) = looker.rest();
+    assert_eq!((code, lives.len(), &end["why"]), (Some(1), 0, &"time".into()));
+    let (code, said) = rig.run(&["tap", "--path", "/never", "--for", "1s"]);
+    assert!(code == Some(1) && said.contains("the time is over: 0 shown"), "{said}");
+}
+
+#[test]
+fn who_reads_nothing_leaves_or_asks_for_nonsense_disturbs_nobody() {
+    let Some(()) = require("h2load") else { return };
+    let backend = Backend::echo("a");
+    let rig = Rig::new(&[("a", backend.address)]);
+    for (body, said) in [
+        (json!({ "count": 1_000_000 }), "`count` is a whole number from 1 to 100"),
+        (json!({ "for_seconds": 0 }), "`for_seconds` is"),
+        (json!({ "path_prefix": "x".repeat(5000) }), "`path_prefix` is a text"),
+        (json!({ "client": "10.0.0.0/99" }), "`client` is an address"),
+        (json!({ "service": "s", "body": true }), "there is no field \"body\""),
+    ] {
+        let refused = rig.ask("POST", "/tap", &body);
+        assert!(refused["error"].as_str().unwrap().contains(said), "{refused}");
+    }
+    let refused = ringway_said(&["tap", "--admin", &rig.ringway.admin.to_string()]);
+    assert!(refused.status.code() == Some(1) && String::from_utf8_lossy(&refused.err).contains("token"));
+
+    // As many as may look at once; none of them reads.
+    let wanted = json!({ "count": 100, "for_seconds": 600, "values": true });
+    let silent: Vec<UnixStream> = (0..4).map(|_| ask_for_tap(&rig, &wanted)).collect();
+    let admin_busy = || status_line(ask_for_tap(&rig, &json!({}))).contains(" 503 ");
+    wait_for("all places to be taken", || admin_busy().then_some(()));
+    let load = |protocol: &str| {
+        let url = format!("http://{}/{}", rig.web, "p".repeat(900));
+        let field = format!("x-long: {}", "v".repeat(4000));
+        let done = output("h2load", &[protocol, "-n", "600", "-c", "4", "-m", "4", "-H", &field, &url]);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(said.contains("600 succeeded, 0 failed"), "{said}");
+    };
+    load("--h1");
+    load("-ph2c");
+    // They leave, and others have their places.
+    drop(silent);
+    wait_for("a place", || status_line(ask_for_tap(&rig, &json!({}))).contains(" 200 ").then_some(()));
+    load("--h1");
 }
 
 #[test]
@@ -107,7 +301,7 @@ fn a_worker_is_looked_into_with_its_listeners_connections_and_backends() {
     let rig = Rig::new(&[("a", backend.address)]);
     // Idle on either side: a connection that has had a request, and one in a pool.
     let mut idle = send(rig.web, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(crate::common::read_answer(&mut idle, true).unwrap().status, 200);
+    assert_eq!(read_answer(&mut idle, true).unwrap().status, 200);
     let ask = |path: &str| -> Value { serde_json::from_slice(&get(rig.ringway.admin, path).unwrap().body).unwrap() };
     let one = wait_for("the worker that has them", || {
         let workers = ask("/workers");

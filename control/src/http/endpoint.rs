@@ -1,11 +1,13 @@
 //! Somebody who is asked over HTTP, wherever they listen: at an address, in the clear or by TLS, or at a Unix socket.
 
 use super::call::{begin, body};
+use super::lines::{Followed, Lines};
 use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,9 @@ pub struct Client {
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<header::HeaderValue>,
 }
+
+/// A connection, and the head of a response on it.
+type Begun = (SendRequest<Full<Bytes>>, Response<Incoming>);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -122,20 +127,7 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), EndpointError> {
         let failed = |reason: String| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason };
         let whole = async {
-            let mut sender = self.connect().await?;
-            let mut request =
-                Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
-            if json {
-                request = request.header(header::ACCEPT, "application/json");
-            }
-            if !sent.is_empty() {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-            }
-            if let Some(authorization) = &self.authorization {
-                request = request.header(header::AUTHORIZATION, authorization);
-            }
-            let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-            let response = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
+            let (_sender, response) = self.begin((method, path, sent, json)).await?;
             let status = response.status();
             Ok((status, body(response, bytes_max).await.map_err(|error| error.to_string())?))
         };
@@ -143,6 +135,45 @@ impl Client {
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
         answer.map_err(failed)
+    }
+
+    /// The same, where the response goes on: its head comes within `timeout`, its lines are asked for. A refusal has at most so many
+    /// bytes.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub async fn follow(
+        &self,
+        (method, path, sent): (Method, &str, Bytes),
+        bytes_max: usize,
+        timeout: Duration,
+    ) -> Result<Followed, EndpointError> {
+        let begun = async {
+            let (sender, response) = self.begin((method, path, sent, true)).await?;
+            Lines::of(sender, response, bytes_max).await
+        };
+        let followed: Result<_, String> = tokio::time::timeout(timeout, begun)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
+        followed.map_err(|reason| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason })
+    }
+
+    /// Sends a request on a connection of its own, which lasts as long as the sender; the head of the response is there.
+    async fn begin(&self, (method, path, sent, json): (Method, &str, Bytes, bool)) -> Result<Begun, String> {
+        let mut sender = self.connect().await?;
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
+        if json {
+            request = request.header(header::ACCEPT, "application/json");
+        }
+        if !sent.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
+        Ok((sender, response))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {

@@ -7,7 +7,7 @@ use super::live::Live;
 use super::page::{self, File};
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{changes, explain, log, metrics, sessions, shown, status, workers};
+use super::{changes, explain, log, metrics, sessions, shown, status, tap, workers};
 use crate::ambient;
 use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
@@ -39,6 +39,7 @@ enum Resource {
     Overrides,
     Config,
     Log,
+    Tap,
     Workers,
     Worker,
 }
@@ -53,6 +54,7 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/sessions", Resource::Sessions, READ),
+    ("/tap", Resource::Tap, &[Method::POST]),
     ("/workers", Resource::Workers, READ),
     ("/workers/{worker}", Resource::Worker, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
@@ -113,7 +115,7 @@ where
         return wrong_method(methods);
     }
     if let (Level::Operate, Ok(caller)) = (level, &caller) {
-        return change(control, caller, resource, &names, request).await;
+        return change(control, (caller, peer), resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => metrics::respond(control, request.headers()).await,
@@ -138,7 +140,7 @@ where
         Resource::Log => log::shown(control),
         Resource::Config => changes::config(control, request.headers()).await,
         // Those who change something are known by now.
-        Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
+        Resource::Backend | Resource::HotKeys | Resource::Tap => denied(Denial::NoCredentials, request.method()),
     }
 }
 
@@ -161,7 +163,7 @@ fn names(known: &str, path: &str) -> Option<Vec<String>> {
 /// Changes something that runs.
 async fn change<B>(
     control: &ControlHandle,
-    caller: &Caller,
+    (caller, peer): (&Caller, &Peer),
     resource: Resource,
     names: &[String],
     request: Request<B>,
@@ -175,12 +177,14 @@ where
         (Resource::Log, &Method::DELETE) => return log::restore(control, caller),
         _ => {}
     }
-    let body = match read_json(request.into_body()).await {
+    let (head, body) = request.into_parts();
+    let body = match read_json(body).await {
         Ok(body) => body,
         Err(reply) => return reply,
     };
     let wish = match (resource, names) {
         (Resource::Log, _) => return log::change(control, caller, &body),
+        (Resource::Tap, _) => return tap::tap(control, (peer, &head.headers), &body).await,
         (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
         (_, [service, ..]) => changes::of_key(control, service, &body),
         _ => Err("there is no name in the path".to_owned()),

@@ -8,7 +8,7 @@ use super::overrides::{Author, Overrides};
 use super::scrapes::Scrapes;
 use super::topology::TopologyStatus;
 use crate::ambient;
-use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery, WorkerReport};
+use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery, Tap, WorkerReport};
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -140,6 +141,22 @@ impl ControlHandle {
     pub(crate) fn inspect(&self, worker: usize, rows_max: usize) -> Option<oneshot::Receiver<WorkerReport>> {
         let (reply, answer) = oneshot::channel();
         self.0.commands.get(worker)?.send(Command::Inspect(rows_max, reply)).ok().map(|()| answer)
+    }
+
+    /// Has every worker follow the requests that somebody wants to see: each says when it does, in their order.
+    pub(crate) fn tap(&self, tap: &Arc<Tap>) -> Vec<oneshot::Receiver<()>> {
+        let ask = |commands: &UnboundedSender<Command>| {
+            let (reply, begun) = oneshot::channel();
+            // One that has ended has no requests, and drops the channel.
+            let _ = commands.send(Command::Tap(Arc::clone(tap), reply));
+            begun
+        };
+        self.0.commands.iter().map(ask).collect()
+    }
+
+    /// Places of those who look at requests at once.
+    pub(crate) fn tap_places(&self) -> &Arc<Semaphore> {
+        &self.0.tap_places
     }
 
     /// A request is refused for who sends it: whether to log that, and how many have not been logged before.

@@ -214,6 +214,7 @@ impl WorkerLoop {
             worker.release_idle();
         }
         worker.flush_log();
+        worker.taps.sweep();
         if ticks.is_multiple_of(SPAN_TICKS) {
             worker.flush_spans();
         }
@@ -304,6 +305,11 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                     if !reply.is_closed() {
                         let _ = reply.send(this.report(rows_max, commands.len()));
                     }
+                }
+                Some(Command::Tap(tap, begun)) => {
+                    this.worker.taps.arm(tap);
+                    // Who has asked may have given up.
+                    let _ = begun.send(());
                 }
                 Some(Command::Drain { done }) => this.drain(done),
             },

@@ -297,6 +297,11 @@ impl ConnectionEntry {
     pub(crate) fn set_tls(&self, session: TlsSession) {
         self.sessions.connections.borrow_mut()[self.index].tls = Some(session);
     }
+
+    /// The same, for who tells of a request on it.
+    pub(crate) fn tls(&self) -> Option<TlsSession> {
+        self.sessions.connections.borrow()[self.index].tls
+    }
 }
 
 impl Drop for ConnectionEntry {

@@ -45,12 +45,13 @@ const UPSTREAMS: [Column; 6] = [
     Column { head: "streams", is_number: true, rank: 4 },
 ];
 
-const LISTENERS: [Column; 5] = [
+const LISTENERS: [Column; 6] = [
     Column { head: "listener", is_number: false, rank: 0 },
     Column { head: "address", is_number: false, rank: 1 },
     Column { head: "kind", is_number: false, rank: 2 },
     Column { head: "state", is_number: false, rank: 4 },
-    Column { head: "permits", is_number: true, rank: 3 },
+    Column { head: "connections", is_number: true, rank: 3 },
+    Column { head: "permits", is_number: true, rank: 5 },
 ];
 
 /// Exit 0: told; 1: refused. Whoever cannot be asked is an error.
@@ -125,7 +126,8 @@ fn upstream(row: &Value) -> Vec<String> {
 
 fn listener(row: &Value) -> Vec<String> {
     let state = if row["open"] == true { "open" } else { "closing" };
-    vec![text(&row["name"]), text(&row["address"]), text(&row["kind"]), state.into(), number(&row["permits_taken"])]
+    let [connections, permits] = ["connections", "permits_taken"].map(|name| number(&row[name]));
+    vec![text(&row["name"]), text(&row["address"]), text(&row["kind"]), state.into(), connections, permits]
 }
 
 fn text(value: &Value) -> String {

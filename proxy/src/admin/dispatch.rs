@@ -184,7 +184,7 @@ where
     };
     let wish = match (resource, names) {
         (Resource::Log, _) => return log::change(control, caller, &body),
-        (Resource::Tap, _) => return tap::tap(control, (peer, &head.headers), &body).await,
+        (Resource::Tap, _) => return tap::tap(control, (caller, peer, &head.headers), &body).await,
         (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
         (_, [service, ..]) => changes::of_key(control, service, &body),
         _ => Err("there is no name in the path".to_owned()),

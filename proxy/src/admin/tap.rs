@@ -6,6 +6,7 @@ use super::reply::{Reply, error, lines};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::dispatcher::{Tap, TapMatch};
+use crate::snapshot::journal::Happening;
 use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::HeaderMap;
@@ -59,7 +60,11 @@ struct Wish {
 }
 
 /// Begins a tap, for as long as who asks may operate.
-pub(super) async fn tap(control: &ControlHandle, (peer, shown): (&Peer, &HeaderMap), body: &Value) -> Reply {
+pub(super) async fn tap(
+    control: &ControlHandle,
+    (caller, peer, shown): (&Caller, &Peer, &HeaderMap),
+    body: &Value,
+) -> Reply {
     let Wish { wanted, count, time, shows_values } = match parse(body) {
         Ok(wish) => wish,
         Err(problem) => return error(StatusCode::UNPROCESSABLE_ENTITY, &problem),
@@ -69,6 +74,7 @@ pub(super) async fn tap(control: &ControlHandle, (peer, shown): (&Peer, &HeaderM
     };
     let (sender, lives) = mpsc::channel(WAITING_MAX);
     let tap = Tap::new(wanted, shows_values, count, sender);
+    note(control, caller, body);
     let mut lives = Lives::new((tap, lives), (count, time), place);
     let mut silent = Vec::new();
     let begun_until = (ambient::now() + PATIENCE).into();
@@ -86,6 +92,17 @@ pub(super) async fn tap(control: &ControlHandle, (peer, shown): (&Peer, &HeaderM
         move || Caller::of(&control, &peer, &shown).is_ok_and(|caller| caller.needs(Level::Operate).is_ok());
     lives.still_may = Box::new(still_may);
     lines(lives)
+}
+
+/// Who looks at others' requests is known afterwards; the values of fields that they look for may be secrets.
+fn note(control: &ControlHandle, caller: &Caller, body: &Value) {
+    let mut body = body.clone();
+    if let Some(headers) = body.get_mut("headers").and_then(Value::as_object_mut) {
+        headers.values_mut().for_each(|value| *value = json!("..."));
+    }
+    let (by, text) = (caller.by.clone(), format!("requests are looked at: {body}"));
+    tracing::info!(by, wanted = %body, "requests are looked at");
+    control.journal().note(&Happening { kind: "change", to: "tap", text, by, ..Happening::default() });
 }
 
 /// The lives, as they come, and at last a line that says why there are no more.

@@ -76,7 +76,7 @@ async fn reports(control: &ControlHandle, only: Option<usize>, rows_max: usize) 
         let mut value = json!({
             "worker": worker, "answers": report.is_some(), "stuck": lag.is_stuck,
             "silent_seconds": silent.map(|silent| silent.as_secs_f64()),
-            "lag_seconds": lag.lag.as_secs_f64(), "busy_ratio": busy,
+            "lag_seconds": lag.lag.as_secs_f64(), "busy_ratio": busy, "permits_taken": control.permits_taken(worker),
         });
         if let (Some(value), Some(report)) = (value.as_object_mut(), report) {
             tell(value, &report);
@@ -119,7 +119,7 @@ fn tell_rows(value: &mut Map<String, Value>, report: &WorkerReport) {
     let listeners = report.listeners.iter().map(|listener| {
         json!({
             "name": listener.name, "address": listener.address, "kind": listener.kind.name(), "open": listener.is_open,
-            "permits_taken": listener.taken,
+            "connections": listener.connections, "permits_taken": listener.taken,
         })
     });
     value.insert("listeners".into(), listeners.collect());

@@ -137,6 +137,12 @@ impl ControlHandle {
         self.0.commands.iter().map(ask).collect()
     }
 
+    /// Connections that a worker has permits for: those that are open, or on their way to it.
+    pub(crate) fn permits_taken(&self, worker: usize) -> usize {
+        let open = self.0.shared.occupancy.open.get(worker);
+        open.map_or(0, |open| open.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
     /// Asks a worker what it has; `None`: it has ended.
     pub(crate) fn inspect(&self, worker: usize, rows_max: usize) -> Option<oneshot::Receiver<WorkerReport>> {
         let (reply, answer) = oneshot::channel();

@@ -53,7 +53,7 @@ pub(crate) struct BufferCounts {
     pub(crate) large_used: usize,
 }
 
-/// A listener that it accepts from.
+/// A listener that it accepts from, or that has connections left.
 #[derive(Debug)]
 pub(crate) struct ListenerReport {
     pub(crate) name: String,
@@ -61,6 +61,8 @@ pub(crate) struct ListenerReport {
     pub(crate) kind: ListenerKind,
     /// It has not begun to close.
     pub(crate) is_open: bool,
+    /// Those of this worker.
+    pub(crate) connections: usize,
     /// Permits taken, over all workers.
     pub(crate) taken: usize,
 }

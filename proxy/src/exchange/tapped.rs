@@ -51,14 +51,18 @@ const SECRETS: [&str; 8] = ["auth", "cookie", "token", "secret", "password", "ap
 /// A request that somebody looks at.
 pub(crate) struct Tapped {
     followed: Vec<Followed>,
-    /// Whether one of them is shown values of fields.
-    shows_values: bool,
-    request: Value,
+    /// The heads without values of fields, and with them, as far as somebody is shown them.
+    heads: [Option<Heads>; 2],
     route: Value,
     service: Option<String>,
-    response_fields: Value,
     /// Where it went; `None`: Ringway has responded itself at once.
     pub(super) routing: Option<Routing>,
+}
+
+/// What is told of the head of a request, and of that of its response.
+struct Heads {
+    request: Value,
+    response_fields: Value,
 }
 
 /// Where a request went, and why there.
@@ -121,13 +125,15 @@ impl Tapped {
         if followed.is_empty() {
             return None;
         }
-        let shows_values = followed.iter().any(Followed::shows_values);
+        let heads = |shows_values: bool| {
+            let is_shown = followed.iter().any(|followed| followed.shows_values() == shows_values);
+            let request = is_shown.then(|| request(beginning, &listener, shows_values))?;
+            Some(Heads { request, response_fields: Value::Null })
+        };
         Some(Box::new(Self {
-            shows_values,
-            request: request(beginning, &listener, shows_values),
+            heads: [false, true].map(heads),
             route: json!({ "number": number, "path": beginning.route.map(path) }),
             service: service.map(str::to_owned),
-            response_fields: Value::Null,
             routing: None,
             followed,
         }))
@@ -135,7 +141,11 @@ impl Tapped {
 
     /// The head of the response that the client gets.
     pub(super) fn handle_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
-        self.response_fields = fields(&head.fields, bytes, self.shows_values);
+        for (heads, shows_values) in self.heads.iter_mut().zip([false, true]) {
+            if let Some(heads) = heads {
+                heads.response_fields = fields(&head.fields, bytes, shows_values);
+            }
+        }
     }
 
     /// It has ended: its life is told to those who want it as it was.
@@ -147,11 +157,8 @@ impl Tapped {
         }
         let steps: Vec<Value> = steps.map(|step| step.json(ended)).collect();
         let mut life = json!({
-            "request": self.request.take(), "route": self.route.take(), "service": self.service, "steps": steps,
-            "response": {
-                "status": (ended.status > 0).then_some(ended.status), "reason": ended.reason,
-                "fields": self.response_fields.take(),
-            },
+            "route": self.route.take(), "service": self.service, "steps": steps,
+            "response": { "status": (ended.status > 0).then_some(ended.status), "reason": ended.reason },
             "duration_seconds": duration.as_secs_f64(),
         });
         if let (Some(routing), Some(life)) = (&self.routing, life.as_object_mut())
@@ -159,8 +166,21 @@ impl Tapped {
         {
             life.extend(more);
         }
-        let line = Bytes::from(format!("{life}\n"));
-        self.followed.drain(..).for_each(|followed| followed.tell(line.clone()));
+        let lines = self.heads.map(|heads| heads.map(|heads| heads.line(&mut life)));
+        for followed in self.followed {
+            if let Some(line) = &lines[usize::from(followed.shows_values())] {
+                followed.tell(line.clone());
+            }
+        }
+    }
+}
+
+impl Heads {
+    /// A life with these heads, as a line.
+    fn line(self, life: &mut Value) -> Bytes {
+        life["request"] = self.request;
+        life["response"]["fields"] = self.response_fields;
+        Bytes::from(format!("{life}\n"))
     }
 }
 

@@ -1,11 +1,13 @@
 //! What a worker tells of itself: counts of what it has, and the backends that it has most to do with.
 
+use super::active_listener::ActiveListener;
 use super::context::Worker;
 use super::view::View;
 use crate::ambient;
 use crate::dispatcher::{BufferCounts, ListenerReport, UpstreamReport, WorkerReport};
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 impl Worker {
     /// All but what its loop alone knows; of its backends so many at most.
@@ -42,18 +44,23 @@ impl Worker {
         BufferCounts { small_kept, large_kept, heads_kept, large_used: self.buffers.large_out() }
     }
 
+    /// Those that it accepts from, and those that are closed but for their connections.
     fn listeners(&self) -> Vec<ListenerReport> {
-        let listening = self.listening.borrow();
-        let mut reports: Vec<_> = listening
-            .iter()
-            .map(|(key, listener)| ListenerReport {
-                name: listener.name().to_string(),
-                address: listener.address_text.to_string(),
-                kind: key.kind,
-                is_open: !listener.closing.get(),
-                taken: listener.permits.fullness(ambient::now()).taken,
-            })
-            .collect();
+        let mut all = self.sessions.by_listener();
+        for listener in self.listening.borrow().values() {
+            if !all.iter().any(|(known, _)| Rc::ptr_eq(known, listener)) {
+                all.push((Rc::clone(listener), 0));
+            }
+        }
+        let report = |(listener, connections): (Rc<ActiveListener>, usize)| ListenerReport {
+            name: listener.name().to_string(),
+            address: listener.address_text.to_string(),
+            kind: listener.key().kind,
+            is_open: !listener.closing.get(),
+            connections,
+            taken: listener.permits.fullness(ambient::now()).taken,
+        };
+        let mut reports: Vec<_> = all.into_iter().map(report).collect();
         reports.sort_by(|one, other| one.name.cmp(&other.name));
         reports
     }

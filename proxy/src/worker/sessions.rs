@@ -9,9 +9,10 @@ use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, Se
 use crate::net::timer::{Deadline, Timers};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+mod counts;
 
 /// Bytes of method and path that are kept.
 const LINE_BYTES_MAX: usize = 64;
@@ -68,24 +69,6 @@ impl Sessions {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.connections.borrow().len(), self.under_way.borrow().in_use().count())
-    }
-
-    /// Connections by kind and state, and what is under way by protocol and state: how many of each that there is.
-    pub(super) fn counts_by(&self) -> (Counts, Counts) {
-        let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
-        let connected = connections.iter().map(|(_, one)| (one.listener.key().kind.name(), one.state().name()));
-        (count(connected), count(under_way.in_use().map(|one| (one.protocol, one.state.name()))))
-    }
-
-    /// How much is under way on each backend, by service and id.
-    pub(super) fn under_way_on_backends(&self) -> HashMap<String, HashMap<String, usize>> {
-        let mut counts: HashMap<String, HashMap<String, usize>> = HashMap::new();
-        for one in self.under_way.borrow().in_use() {
-            let Some(backend) = one.backend_id() else { continue };
-            let of_service = counts.entry(one.service_name().to_owned()).or_default();
-            *of_service.entry(backend.to_owned()).or_default() += 1;
-        }
-        counts
     }
 
     /// Lists what is asked for, the first rows in their order.
@@ -164,15 +147,6 @@ impl Sessions {
         };
         page(matching, query, rank, row)
     }
-}
-
-/// Words, and how many there are of each pair.
-type Counts = Vec<(&'static str, &'static str, usize)>;
-
-fn count(all: impl Iterator<Item = (&'static str, &'static str)>) -> Counts {
-    let mut counts = BTreeMap::new();
-    all.for_each(|pair| *counts.entry(pair).or_insert(0) += 1);
-    counts.into_iter().map(|((one, other), count)| (one, other, count)).collect()
 }
 
 impl Connected {

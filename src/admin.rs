@@ -1,10 +1,11 @@
 //! The admin listener of a running proxy, as commands ask it.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::{Method, StatusCode};
 use ringway_config::plain::line;
-use ringway_control::http::{Client, Endpoint, Followed, Lines};
+use ringway_control::http::{Client, Endpoint, Followed, Lines, Opened};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,6 +17,10 @@ use std::time::Duration;
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for it: a change takes as long as a build does.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait until what goes on begins.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest refusal of it that is read.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 /// Which proxy is asked, and who asks.
 #[derive(Debug, Args)]
@@ -69,6 +74,18 @@ impl Access {
             Followed::Lines(lines) => Ok(lines),
             Followed::Refused(status, body) => Err(refusal(status, &body)),
         })
+    }
+
+    /// A response that goes on: its body, as it comes.
+    pub(crate) async fn open(&self, path: &str) -> anyhow::Result<Opened> {
+        let mut opened = client(&self.admin, &self.credentials)?.open(path, BEGIN_PATIENCE).await?;
+        if opened.status.is_success() {
+            return Ok(opened);
+        }
+        let said = Limited::new(&mut opened.body, REFUSAL_BYTES_MAX).collect();
+        let said = tokio::time::timeout(BEGIN_PATIENCE, said).await.ok().and_then(Result::ok);
+        let said = said.map(Collected::to_bytes).unwrap_or_default();
+        bail!("{} refuses: {}", self.admin, refusal(opened.status, &said))
     }
 
     /// As [`Access::ask`], of what is no JSON.

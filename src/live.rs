@@ -1,36 +1,23 @@
 //! What a running proxy shows live: its stream of frames, for the commands that draw it.
 
+use crate::admin::{Access, escape};
 use anyhow::{Context, bail};
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use ringway_config::plain::line;
+use http_body_util::BodyExt as _;
+use ringway_control::http::Opened;
 use serde_json::{Map, Value};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Longest event that is read: a frame of 65,535 backends fits.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for the next event: there is one each second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Sender = http1::SendRequest<Empty<Bytes>>;
-
 /// Which proxy is looked at.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// The admin listener of a running proxy.
-    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
-    pub(crate) admin: SocketAddr,
-    /// A file with a token that may read, where the listener asks for one.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) access: Access,
     /// The backends of this service.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) service: Option<String>,
@@ -38,9 +25,7 @@ pub(crate) struct Target {
 
 /// A stream of what is shown.
 pub(crate) struct Live {
-    /// The connection lasts as long as it does.
-    _sender: Sender,
-    body: Incoming,
+    opened: Opened,
     rest: Vec<u8>,
     /// What is shown now.
     pub(crate) frame: Value,
@@ -49,41 +34,9 @@ pub(crate) struct Live {
 impl Target {
     /// Begins a stream.
     pub(crate) async fn look(&self) -> anyhow::Result<Live> {
-        let service = self.service.as_deref().map(|name| format!("?service={}", crate::admin::escape(name)));
-        let (sender, response) = self.get(&format!("/live{}", service.unwrap_or_default())).await?;
-        Ok(Live { _sender: sender, body: response.into_body(), rest: Vec::new(), frame: Value::Null })
-    }
-
-    /// JSON of a path.
-    pub(crate) async fn json(&self, path: &str) -> anyhow::Result<Value> {
-        let (_sender, response) = self.get(path).await?;
-        let body = response.into_body().collect().await.context("read the response")?;
-        serde_json::from_slice(&body.to_bytes()).context("the answer is not JSON")
-    }
-
-    async fn get(&self, path: &str) -> anyhow::Result<(Sender, Response<Incoming>)> {
-        let admin = self.admin;
-        let asked = async {
-            let stream = TcpStream::connect(admin).await.with_context(|| format!("connect to {admin}"))?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            drop(tokio::spawn(connection));
-            let mut request = Request::get(path).header(HOST, admin.to_string());
-            if let Some(file) = &self.token_file {
-                let token = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-                request = request.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
-            }
-            let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-            anyhow::Ok((sender, response))
-        };
-        let (sender, response) =
-            tokio::time::timeout(PATIENCE, asked).await.with_context(|| format!("{admin} says nothing"))??;
-        let status = response.status();
-        if !status.is_success() {
-            let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-            bail!("{admin} answers {status}: {}", line(said["error"].as_str().unwrap_or_default()));
-        }
-        Ok((sender, response))
+        let service = self.service.as_deref().map(|name| format!("?service={}", escape(name)));
+        let opened = self.access.open(&format!("/live{}", service.unwrap_or_default())).await?;
+        Ok(Live { opened, rest: Vec::new(), frame: Value::Null })
     }
 }
 
@@ -98,7 +51,8 @@ impl Live {
             if self.rest.len() > EVENT_BYTES_MAX {
                 bail!("an event of the stream is too long");
             }
-            let next = tokio::time::timeout(PATIENCE, self.body.frame()).await.context("the stream has stalled")?;
+            let next =
+                tokio::time::timeout(PATIENCE, self.opened.body.frame()).await.context("the stream has stalled")?;
             let Some(next) = next else { bail!("the proxy has ended the stream") };
             if let Some(data) = next.context("read the stream")?.data_ref() {
                 self.rest.extend_from_slice(data);

@@ -1,10 +1,12 @@
 //! `ringway status`: how a running proxy does, as tables that fit the terminal; what `ringway top` draws again and again.
 
+use crate::admin::{Answer, refused};
 use crate::live::Target;
 use crate::table::{Column, cut, table};
 use crate::terminal;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use hyper::Method;
 use ringway_config::plain::line;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -45,7 +47,7 @@ const SERVICES: [Column; 9] = [
     Column { head: "ring", is_number: false, rank: 7 },
 ];
 
-const BACKENDS: [Column; 11] = [
+const BACKENDS: [Column; 12] = [
     Column { head: "backend", is_number: false, rank: 0 },
     Column { head: "state", is_number: false, rank: 0 },
     Column { head: "share %", is_number: true, rank: 5 },
@@ -55,6 +57,7 @@ const BACKENDS: [Column; 11] = [
     Column { head: "5xx %", is_number: true, rank: 2 },
     Column { head: "p50 ms", is_number: true, rank: 7 },
     Column { head: "p99 ms", is_number: true, rank: 3 },
+    Column { head: "spills/s", is_number: true, rank: 10 },
     Column { head: "address", is_number: false, rank: 9 },
     Column { head: "why", is_number: false, rank: 8 },
 ];
@@ -62,12 +65,16 @@ const BACKENDS: [Column; 11] = [
 /// Prints it once.
 pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let target = &arguments.target;
-    let runtime = crate::run::control_runtime()?;
     if arguments.json {
-        let status = runtime.block_on(target.json("/status"))?;
-        writeln!(terminal::stdout(), "{status:#}")?;
-        return Ok(ExitCode::SUCCESS);
+        return match target.access.ask(Method::GET, "/status", None)? {
+            Answer::Done(status) => {
+                writeln!(terminal::stdout(), "{status:#}")?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Answer::Refused(why) => refused(&why),
+        };
     }
+    let runtime = crate::run::control_runtime()?;
     let frame = runtime.block_on(settled(target))?;
     let text = draw(&frame, target.service.as_deref(), Sort::State, terminal::size().0);
     terminal::stdout().lock().write_all(text.as_bytes())?;
@@ -212,6 +219,7 @@ fn backend(id: &str, entry: &Value) -> Vec<String> {
         number(&entry["classes"]["5xx"], 1.0),
         milliseconds(&entry["p50_seconds"]),
         milliseconds(&entry["p99_seconds"]),
+        number(&entry["spills_per_second"], 1.0),
         text("address"),
         if up { String::new() } else { text("reason") },
     ]

@@ -4,8 +4,10 @@ use crate::live::Target;
 use crate::status::{Sort, draw, settled};
 use crate::terminal::{self, Keys};
 use clap::Args;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::task::Poll;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What is asked of `ringway top`.
 #[derive(Debug, Args)]
@@ -35,6 +37,7 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     let mut keys = Keys::new()?;
     let mut sort = arguments.sort;
     runtime.block_on(async {
+        let mut ended = Ended::new()?;
         let mut live = target.look().await?;
         live.next().await?;
         loop {
@@ -43,6 +46,8 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
             terminal::draw_screen(&text, width, height)?;
             tokio::select! {
                 more = live.next() => more?,
+                // The terminal is as it was before once the keys are dropped.
+                code = ended.next() => return Ok(ExitCode::from(code)),
                 key = keys.next() => match key {
                     Some(b'q' | 3 | 4) | None => return Ok(ExitCode::SUCCESS),
                     Some(key) => sort = ordered_by(key).unwrap_or(sort),
@@ -50,6 +55,26 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
             }
         }
     })
+}
+
+/// What ends it from elsewhere: who signs off, or somebody's `kill`.
+struct Ended(Vec<(u8, Signal)>);
+
+impl Ended {
+    fn new() -> io::Result<Self> {
+        let kinds = [(1, SignalKind::hangup()), (2, SignalKind::interrupt()), (15, SignalKind::terminate())];
+        kinds.into_iter().map(|(number, kind)| Ok((number, signal(kind)?))).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The exit code that a shell gives to what a signal has ended.
+    async fn next(&mut self) -> u8 {
+        std::future::poll_fn(|context| {
+            let mut ends = self.0.iter_mut();
+            let come = ends.find_map(|(number, signal)| signal.poll_recv(context).is_ready().then_some(*number));
+            come.map_or(Poll::Pending, |number| Poll::Ready(128 + number))
+        })
+        .await
+    }
 }
 
 fn ordered_by(key: u8) -> Option<Sort> {

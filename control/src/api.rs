@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod backups;
+mod fleet;
 mod history;
 mod holding;
 mod member;
@@ -11,12 +12,14 @@ mod metrics;
 mod objects;
 mod openapi;
 mod owner;
+mod page;
 mod proxies;
 mod request;
 mod response;
 mod rollouts;
 mod routes;
 mod serve;
+mod shown;
 mod stream;
 mod tokens;
 

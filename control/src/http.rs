@@ -7,7 +7,7 @@ mod lines;
 mod problem;
 
 pub use self::call::{CallError, get, send};
-pub use self::endpoint::{Client, Endpoint, EndpointError};
+pub use self::endpoint::{Client, Endpoint, EndpointError, Opened};
 pub use self::lines::{Followed, Lines};
 pub use self::problem::Problem;
 use crate::Code;

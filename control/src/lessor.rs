@@ -6,6 +6,7 @@ mod ahead;
 mod clock;
 mod expiry_limiter;
 mod leases;
+mod noted;
 mod seen;
 mod standing;
 #[cfg(test)]
@@ -14,12 +15,13 @@ mod watched;
 
 use crate::state::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, State, Step, Vote};
-use crate::watch::wire::{Heartbeat, ProxyView};
+use crate::watch::wire::{Heartbeat, ProxyEvent, ProxyView};
 use ahead::Ahead;
 use clock::Clock;
 use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
+use noted::{Noted, standings};
 pub(crate) use seen::PROXY_TTL;
 use seen::Seen;
 use standing::Standing;
@@ -50,6 +52,7 @@ pub struct Lessor {
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
     forget: Duration,
+    noted: Noted,
 }
 
 /// The highest epoch that live proxies have seen, as far as it can be believed.
@@ -73,6 +76,7 @@ impl Lessor {
             rollout: None,
             votes: BTreeMap::new(),
             forget: PROXY_FORGET,
+            noted: Noted::new(now),
         }
     }
 
@@ -145,6 +149,7 @@ impl Lessor {
             return false;
         }
         self.proxies.remove(name);
+        self.noted.handle_left(name);
         self.votes.remove(name);
         if let (Some(watched), Some(rollout)) = (&mut self.rollout, state.rollout())
             && watched.id == rollout.id
@@ -166,58 +171,23 @@ impl Lessor {
     #[must_use]
     pub fn fleet(&self, state: &State, now: Instant) -> Vec<ProxyView> {
         let time = self.clock.read(now);
-        let view = |(name, seen): (&String, &Seen)| {
-            let age = time - seen.at;
-            let heartbeat = &seen.heartbeat;
-            let current = (state.epoch, state.revision);
-            let standing = if age >= PROXY_TTL {
-                "offline"
-            } else if heartbeat.stuck.is_some() {
-                "stuck"
-            } else if ahead::is_ahead(state, heartbeat) {
-                "ahead"
-            } else if (heartbeat.epoch, heartbeat.revision) != current {
-                "behind"
-            } else if heartbeat.canary.is_none() && heartbeat.digest != state.digest.to_string() {
-                "drifted"
-            } else {
-                "synced"
-            };
-            ProxyView {
+        let view = |(name, standing): (&String, &'static str)| {
+            let seen = self.proxies.get(name)?;
+            Some(ProxyView {
                 name: name.clone(),
-                heartbeat: heartbeat.clone(),
+                heartbeat: seen.heartbeat.clone(),
                 age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
                 state: Cow::Borrowed(standing),
-            }
+                since_ms: Some(self.noted.held(name, standing, time).as_millis() as u64),
+            })
         };
-        let mut fleet: Vec<ProxyView> = self.proxies.iter().map(view).collect();
-        self.mark_ring_drift(&mut fleet);
-        fleet
+        standings(&self.proxies, state, time).into_iter().filter_map(view).collect()
     }
 
-    /// Proxies on one revision whose rings differ: those that are not as most are have drifted.
-    fn mark_ring_drift(&self, fleet: &mut [ProxyView]) {
-        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-        let synced = |view: &&mut ProxyView| view.state == "synced" && view.heartbeat.canary.is_none();
-        for view in fleet.iter_mut().filter(|view| synced(view)) {
-            for (service, digest) in &view.heartbeat.rings {
-                *counts.entry((service.clone(), digest.clone())).or_default() += 1;
-            }
-        }
-        let mut most: BTreeMap<&str, usize> = BTreeMap::new();
-        for ((service, _), count) in &counts {
-            let most = most.entry(service).or_default();
-            *most = (*most).max(*count);
-        }
-        for view in fleet.iter_mut().filter(|view| synced(view)) {
-            let differs = view.heartbeat.rings.iter().any(|(service, digest)| {
-                let own = counts.get(&(service.clone(), digest.clone())).copied().unwrap_or(0);
-                most.get(service.as_str()).is_some_and(|most| *most > own)
-            });
-            if differs {
-                view.state = Cow::Borrowed("drifted");
-            }
-        }
+    /// What has become of proxies lately, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<ProxyEvent> {
+        self.noted.events()
     }
 
     /// Services whose backends do not expire although they are overdue, and how many of them.
@@ -231,6 +201,7 @@ impl Lessor {
         let mut commands = self.handle_wake(state, leader, at_ms, now);
         let now = self.clock.lead(now);
         self.proxies.retain(|_, seen| now - seen.at < self.forget);
+        self.noted.handle_tick(&self.proxies, state, at_ms, now);
         commands.extend(self.leases.follow(state, leader, now));
         commands.extend(self.expire(state, leader, at_ms, now));
         commands.extend(self.raise(state, at_ms, now));

@@ -18,5 +18,5 @@ pub use self::health::Health;
 pub(crate) use self::questions::fuzz as fuzz_ask;
 pub(crate) use self::roll::why_silent;
 pub use self::roll::{question, read_answer};
-pub use self::views::{FleetView, MemberChange, MemberView};
+pub use self::views::{FleetView, LeaderSeen, MemberChange, MemberView};
 pub use crate::state::judge::Guards;

@@ -1,6 +1,7 @@
 //! A proxy in a fleet: its file and the control plane's topology are one configuration, and every change of either is a
 //! reload. The control plane is never on the way of a request: what it says is applied, or it is not.
 
+use crate::course::{self, Course};
 use crate::reason::{first_error, reason};
 use crate::rollout::{self, Candidate, goes_first};
 use crate::services::Services;
@@ -12,7 +13,7 @@ use ringway_control::client::Client;
 use ringway_control::state::Vote;
 use ringway_control::watch::view::View;
 use ringway_control::watch::wire::Heartbeat;
-use ringway_proxy::{Handle, ReloadError, Report, Source, TopologyStatus};
+use ringway_proxy::{Handle, Published, ReloadError, Report, Source, TopologyStatus};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ pub struct Fleet {
     joiner: Joiner,
     services: Services,
     standing: Mutex<Standing>,
+    course: Mutex<Course>,
 }
 
 /// How long a proxy that has nothing stored waits for the control plane before it starts with its file alone.
@@ -32,7 +34,7 @@ const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// The name of a proxy that has none in its file.
 fn own_name(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let port = config.admin.as_ref().map_or(0, |admin| admin.address.port());
+    let port = config.admin.as_ref().and_then(|admin| admin.address).map_or(0, |address| address.port());
     let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("{plain}:{port}")
 }
@@ -52,7 +54,8 @@ impl Fleet {
         };
         let name = control.proxy.clone().unwrap_or_else(|| own_name(config));
         let client = Client::new(control, name).context("control plane")?;
-        let fleet = Self { file, client, joiner: <_>::default(), services: <_>::default(), standing: <_>::default() };
+        let (joiner, services, standing, course) = <_>::default();
+        let fleet = Self { file, client, joiner, services, standing, course };
         if let Some(view) = client_view(&fleet.client) {
             fleet.set_target(&view);
         }
@@ -163,6 +166,11 @@ impl Fleet {
             (status.epoch, status.revision) = (view.epoch, view.revision);
             status.digest = view.digest.to_string();
         }
+        status.published = client_view(&self.client).map(|view| Published {
+            epoch: view.epoch,
+            revision: view.revision,
+            digest: view.digest.to_string(),
+        });
         status
     }
 
@@ -209,6 +217,9 @@ impl Fleet {
         {
             tracing::error!(%error, "the topology cannot be stored: without the control plane, a restart has an older one");
         }
+        let canary = self.standing().applied().canary;
+        let steps = self.course.lock().unwrap_or_else(PoisonError::into_inner).handle_view(view, canary);
+        steps.into_iter().for_each(|step| proxy.note_rollout(step.to, step.text, step.keys));
         self.vote(proxy, view);
     }
 
@@ -224,6 +235,8 @@ impl Fleet {
             None => tracing::info!(rollout = rollout.id, moved_percent = f64::from(vote.moved_ppm) / 1e4, "prepared"),
             Some(why) => tracing::warn!(rollout = rollout.id, why, "a rollout cannot be put into force here: refused"),
         }
+        let step = course::voted(rollout, &vote);
+        proxy.note_rollout(step.to, step.text, step.keys);
         self.standing().set_vote(Some((rollout.id, vote)));
     }
 

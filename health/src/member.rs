@@ -37,6 +37,8 @@ pub(crate) struct MemberState {
     checked: bool,
     /// Checks in a row that contradict `check_up`.
     streak: u32,
+    /// It has been there from the start and was taken for down, as long as no check has said anything: to come up then is no comeback.
+    pub(crate) presumed_down: bool,
     pub(crate) last_failure: Option<CheckFailure>,
     pub(crate) check: Recurring,
     /// Failures of live traffic in a row; those of the way to it apart, if they are counted apart.
@@ -146,6 +148,7 @@ impl MemberState {
             without_keys_since: None,
             keeps_clients: false,
             checked: false,
+            presumed_down: false,
             streak: 0,
             last_failure: None,
             check: Recurring::NEVER,
@@ -205,6 +208,22 @@ impl MemberState {
     /// drained.
     pub(crate) fn weight_asked(&self) -> u64 {
         if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent()) }
+    }
+
+    /// The weight that its level is built for, in the same unit: what is drained, by its operator or by itself, counts in full, for
+    /// the others of the level are no more than they were.
+    pub(crate) fn weight_built_for(&self) -> u64 {
+        let drained = self.drain || self.percent() == 0;
+        u64::from(self.weight) * if drained { 100 } else { u64::from(self.percent()) }
+    }
+
+    /// Of that, what it carries: while it drains, along its ramp.
+    pub(crate) fn weight_carried(&self) -> u64 {
+        if !self.is_healthy() {
+            return 0;
+        }
+        let asked = u64::from(self.weight) * u64::from(self.percent());
+        if self.drain { asked * u64::from(self.own_share) / u64::from(FULL) } else { asked }
     }
 
     /// Takes in a check's result. `true`: what the checks say has changed.
@@ -284,9 +303,9 @@ impl MemberState {
     }
 
     /// Begins to take keys: at once, or along the ramp. A drained backend begins nothing, however well it is: its keys go, or
-    /// have gone.
+    /// have gone. One that was only presumed to be down has its share at once: it has been serving, and others know it.
     pub(crate) fn ramp_up(&mut self, slow_start: Option<SlowStartParams>, now: Instant) {
-        if self.drain {
+        if self.drain || self.presumed_down {
             return;
         }
         self.ramp = slow_start.map(|slow_start| Ramp {

@@ -92,6 +92,77 @@ fn whoever_joins_comes_along_the_ramp_unless_he_takes_no_keys_or_the_fleet_begin
     assert_eq!(health.share("c"), Some(FIRST));
 }
 
+/// Whoever takes a start for a comeback contradicts, for a whole window, every other proxy of its fleet.
+#[test]
+fn the_first_good_check_after_a_start_is_no_comeback_and_what_follows_a_failure_is_one() {
+    let unknown = CheckParams { initial: Initial::Down, rise: 2, fall: 1, jitter: 0.0, ..CheckParams::default() };
+    let ids = ["a", "b", "c", "d"];
+    let (mut health, now) = start(Params { check: Some(unknown), ..params() }, &ids.map(Member::new));
+    let share = |health: &ServiceHealth| ids.map(|id| health.share(id).unwrap());
+    // One after the other, as checks come.
+    health.handle_probe("a", Probe::Success, now);
+    health.handle_probe("b", Probe::Success, now + SECOND);
+    health.handle_probe("c", DOWN, now + SECOND);
+    health.handle_no_probe("d", now + SECOND);
+    assert_eq!(share(&health), [FULL, FULL, 0, 0]);
+    // One was down, of the other nothing was known yet.
+    for _ in 0..2 {
+        health.handle_probe("c", Probe::Success, now + SECOND * 2);
+    }
+    health.handle_probe("d", Probe::Success, now + SECOND * 2);
+    assert_eq!(share(&health), [FULL, FULL, FIRST, FULL]);
+    // And from then on each of them comes back as anybody does.
+    health.handle_probe("a", DOWN, now + SECOND * 3);
+    for _ in 0..2 {
+        health.handle_probe("a", Probe::Success, now + SECOND * 3);
+    }
+    assert_eq!(health.share("a"), Some(FIRST));
+    // Who was drained and is not any more begins, whether it has been checked or not.
+    let (mut health, now) = start(Params { check: Some(unknown), ..params() }, &[drained("a"), Member::new("b")]);
+    health.set_members(&two(), now);
+    health.handle_probe("a", Probe::Success, now);
+    assert_eq!(health.share("a"), Some(FIRST));
+}
+
+/// What is drained has left its level as much as what is down: without the overflow, whoever is left takes it all.
+#[test]
+fn what_a_level_has_drained_overflows_to_the_next_along_its_ramp_and_panics_nobody() {
+    let of = |level: u8, id| Member { level, ..Member::new(id) };
+    let members = [of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d"), of(1, "e"), of(1, "f")];
+    let (mut health, now) =
+        start(Params { panic_threshold_percent: 60, overprovisioning_percent: 140, ..params() }, &members);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+    let leaving = members.map(|member| Member { drain: ["a", "b"].contains(&member.id), ..member });
+    health.set_members(&leaving, now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)], "they have only begun to leave");
+    health.handle_timeout(now + SECOND * 50);
+    let half = health.level_shares()[0].1;
+    assert!((half - 1.4 * 2.0 / 3.0).abs() < 0.001, "{half}");
+    health.handle_timeout(now + SECOND * 100);
+    let left = health.level_shares()[0].1;
+    assert!((left - 1.4 / 3.0).abs() < 0.001, "{left}");
+    assert!(!health.is_panic());
+    // The last of them goes down: of those that are meant to serve here, none does. The next level has all, and no panic is called for.
+    health.handle_probe("c", DOWN, now + SECOND * 100);
+    assert_eq!(health.level_shares(), [(0, 0.0), (1, 1.0)]);
+    assert!(!health.is_panic());
+    // An agent that drains its own backend says the same.
+    let params = Params { overprovisioning_percent: 140, ..params() };
+    let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d")]);
+    for id in ["a", "b"] {
+        health.handle_agent(
+            id,
+            AgentReport { mode: Some(ringway_health::AgentMode::Drain), ..AgentReport::default() },
+            now,
+        );
+    }
+    assert!((health.level_shares()[0].1 - 1.4 / 3.0).abs() < 0.001, "{:?}", health.level_shares());
+    // A part of a weight is a smaller weight: the level was built for that.
+    let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(1, "c")]);
+    health.handle_probe("a", Probe::Weighted(10), now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+}
+
 #[test]
 fn in_panic_the_unhealthy_have_all_their_keys_the_healthy_their_ramps_and_the_drained_theirs() {
     let members = [Member::new("a"), Member::new("b"), Member::new("c"), drained("d"), Member::new("e")];

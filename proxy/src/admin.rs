@@ -22,5 +22,5 @@ mod tap;
 mod words;
 mod workers;
 
-pub(crate) use live::Live;
+pub(crate) use live::live;
 pub(crate) use serve::{Socket, serve};

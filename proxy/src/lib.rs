@@ -37,7 +37,7 @@ pub use admin::plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
 pub use apply::files::{findings, verified};
 pub use apply::outcome::{Applied, ReloadError};
 pub use apply::source::Source;
-pub use apply::topology::TopologyStatus;
+pub use apply::topology::{Published, TopologyStatus};
 pub use apply::watch::watch;
 pub use error::{ProxyError, RetryWhen, Side};
 pub use net::tls::TlsError;

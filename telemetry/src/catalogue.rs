@@ -71,6 +71,7 @@ catalogue! {
     REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, and datagrams for which no flow could begin, by reason.";
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
+    BACKEND_SPILLS = "ringway_backend_spills_total", Counter, ["service", "backend"], "Requests, sessions and flows that a backend has served although the bound had to send them on from an earlier one of their candidate sequence.";
     BACKEND_RESPONSES = "ringway_backend_responses_total", Counter, ["service", "backend", "class"], "Tries on a backend that have ended, by class of its response (1xx to 5xx); none: without one, because the try failed, another was faster or the client left; TCP sessions and UDP flows are session.";
     BACKEND_REQUEST_DURATION = "ringway_backend_request_duration_seconds", Histogram, ["service", "backend"], "From a try's start, its connection included, to the end of its response, as ringway_backend_responses_total counts them.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";

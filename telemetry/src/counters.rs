@@ -153,6 +153,8 @@ impl ServiceCounters {
 pub struct BackendCounters {
     /// Requests sent to it.
     pub requests: Cell,
+    /// Of what it has served: sent on to it because of another's bound.
+    pub spills: Cell,
     /// Tries that failed.
     pub failures: Cell,
     /// Connections opened.
@@ -351,6 +353,14 @@ impl Registry {
         let backends = lock(&self.backends);
         let counters = backends.get(&(Box::from(service), Box::from(id)));
         counters.map_or(0, |counters| counters.iter().map(|counters| counters.requests.get()).sum())
+    }
+
+    /// What a backend has served because the bound of another sent it on, over all workers.
+    #[must_use]
+    pub fn backend_spills(&self, service: &str, id: &str) -> u64 {
+        let backends = lock(&self.backends);
+        let counters = backends.get(&(Box::from(service), Box::from(id)));
+        counters.map_or(0, |counters| counters.iter().map(|counters| counters.spills.get()).sum())
     }
 
     pub(crate) fn for_workers(&self, mut visit: impl FnMut(&[Arc<WorkerCounters>])) {

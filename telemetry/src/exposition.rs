@@ -77,6 +77,16 @@ impl Page {
         let _ = write!(self.text, "# HELP {family} ");
         self.escape(metric.help, self.format == Format::OpenMetrics);
         let _ = write!(self.text, "\n# TYPE {family} {kind}\n");
+        if self.format == Format::OpenMetrics {
+            self.unit(family);
+        }
+    }
+
+    /// What a family is in, where its name ends in that.
+    fn unit(&mut self, family: &str) {
+        if let Some(unit) = unit(family) {
+            self.text.extend(["# UNIT ", family, " ", unit, "\n"]);
+        }
     }
 
     /// A sample whose labels have these values.
@@ -203,7 +213,10 @@ impl Page {
             Some((prefix, family(metric), rest))
         });
         match known {
-            Some((prefix @ "# TYPE ", (family, kind), _)) => self.text.extend([prefix, family, " ", kind, "\n"]),
+            Some((prefix @ "# TYPE ", (family, kind), _)) => {
+                self.text.extend([prefix, family, " ", kind, "\n"]);
+                self.unit(family);
+            }
             Some((prefix, (family, _), rest)) => self.text.extend([prefix, family, " ", rest, "\n"]),
             None if line.is_empty() => {}
             None => self.text.extend([line, "\n"]),
@@ -230,6 +243,13 @@ fn family(metric: &Metric) -> (&'static str, &'static str) {
         Some(family) if catalogue::ALL.iter().all(|other| other.name != family) => (family, "counter"),
         _ => (metric.name, "unknown"),
     }
+}
+
+/// What a family is in: the end of its name, where that is a unit. Source: OpenMetrics 1.0, section "Unit".
+#[must_use]
+pub fn unit(family: &str) -> Option<&'static str> {
+    let ends_in = |unit: &&str| family.strip_suffix(*unit).is_some_and(|rest| rest.ends_with('_'));
+    ["seconds", "bytes", "ratio"].into_iter().find(ends_in)
 }
 
 /// What follows the labels in a bucket's line: its bound, up to the count.
@@ -360,6 +380,22 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for metric in catalogue::ALL {
             assert!(names.insert(family(metric).0), "{} has a namesake", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_family_whose_name_ends_in_a_unit_says_so_in_openmetrics() {
+        let head = |name: &'static str, kind, format| {
+            let mut page = Page::new(format, 0);
+            page.head(&Metric { name, kind, labels: &[], help: "H." });
+            page.finish()
+        };
+        let written = "# HELP age_seconds H.\n# TYPE age_seconds gauge\n# UNIT age_seconds seconds\n# EOF\n";
+        assert_eq!(head("age_seconds", Kind::Gauge, Format::OpenMetrics), written);
+        assert!(!head("age_seconds", Kind::Gauge, Format::Text).contains("UNIT"));
+        assert!(head("sent_bytes_total", Kind::Counter, Format::OpenMetrics).contains("\n# UNIT sent_bytes bytes\n"));
+        for name in ["seconds", "milliseconds", "requests", "seconds_left"] {
+            assert!(!head(name, Kind::Gauge, Format::OpenMetrics).contains("UNIT"), "{name}");
         }
     }
 

@@ -161,9 +161,10 @@ impl Metrics {
 const BUCKETS: usize = BUCKETS_MICROS.len() + 1;
 type OfBackend = fn(&BackendCounters) -> &Cell;
 /// Metrics of backends that are one number each.
-const NUMBERS: [(Metric, OfBackend); 4] = [
+const NUMBERS: [(Metric, OfBackend); 5] = [
     (catalogue::BACKEND_REQUESTS, |counters| &counters.requests),
     (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
+    (catalogue::BACKEND_SPILLS, |counters| &counters.spills),
     (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
     (catalogue::BACKEND_PRECONNECTS, |counters| &counters.preconnects),
 ];
@@ -310,7 +311,7 @@ mod tests {
         let metrics = metrics();
         let counters = metrics.counters.backend("s", "b");
         counters.count_try(2, crate::counters::Measured::new(Duration::from_millis(3)));
-        for (of_backends, all) in [(OfBackends::Nothing, 0), (OfBackends::Numbers, 4), (OfBackends::All, 6)] {
+        for (of_backends, all) in [(OfBackends::Nothing, 0), (OfBackends::Numbers, 5), (OfBackends::All, 7)] {
             let text = metrics.page(Format::Text, of_backends, |_| {});
             let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
             assert_eq!(types.iter().filter(|line| line.starts_with("ringway_backend_")).count(), all);

@@ -12,7 +12,7 @@ pub struct Sums {
     pub buckets: [u64; BUCKETS_MICROS.len() + 1],
     /// Of a backend: tries that failed.
     pub failures: u64,
-    /// Of a service: sent on because of the bound.
+    /// Sent on because of the bound: by a service, or to a backend.
     pub spills: u64,
     /// Of a service: tries after the first.
     pub retries: u64,
@@ -26,7 +26,7 @@ impl Sums {
     }
 
     fn of_backend(counters: &BackendCounters) -> Self {
-        let mut sums = Self { failures: counters.failures.get(), ..Self::default() };
+        let mut sums = Self { failures: counters.failures.get(), spills: counters.spills.get(), ..Self::default() };
         sums.count(&counters.durations, counters.responses.iter().map(crate::counters::Cell::get));
         sums
     }

@@ -30,6 +30,11 @@ fn a_live_change_reaches_every_proxy() {
             (proxy.ringway.status()["services"][0]["backends"].as_array()?.len() == 3).then_some(())
         });
     }
+    for proxy in &proxies {
+        let topology = &proxy.ringway.status()["topology"];
+        assert_eq!(topology["published"]["digest"], topology["digest"], "what is in force is what was published");
+        assert_eq!(topology["published"]["revision"], 2);
+    }
     for key in 0..50 {
         let [first, second] =
             [&proxies[0], &proxies[1]].map(|proxy| get(proxy.listen, &format!("/{key}")).unwrap().text());
@@ -95,6 +100,18 @@ fn a_change_that_one_proxy_cannot_take_holds_for_none() {
     assert_eq!(cluster.control(&["get", "document/main"]).text(), good);
     let rollouts = cluster.control(&["rollouts"]).text();
     assert!(rollouts.contains("aborted"), "{rollouts}");
+    // One no is the end: whoever has said it has kept that, and what came of it.
+    wait_for("the end of the rollout, in the events of one that refused", || {
+        let refused = |told: &Vec<String>| told.iter().map(String::as_str).eq(["refused", "aborted"]);
+        proxies.iter().map(rollout_events).any(|told| refused(&told)).then_some(())
+    });
+}
+
+/// What a proxy has kept of rollouts, a word each.
+fn rollout_events(proxy: &FleetProxy) -> Vec<String> {
+    let events: Value = serde_json::from_slice(&get(proxy.ringway.admin, "/events").or_not_yet().body).unwrap();
+    let events = events["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "rollout");
+    events.map(|event| event["to"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -111,6 +128,16 @@ fn a_rollout_goes_first_to_some_and_then_to_all() {
     assert!(some < proxies.len(), "all at once");
     assert!(wait_for("the rollout", || apply.try_wait().unwrap()).success());
     wait_for("the rest", || (with() == proxies.len()).then_some(()));
+    let mut firsts = 0;
+    for proxy in &proxies {
+        let told = wait_for("what has become of it, in its events", || {
+            let told = rollout_events(proxy);
+            (told.last()? == "committed").then_some(told)
+        });
+        firsts += usize::from(told.iter().any(|word| word == "first"));
+        assert!(told.iter().any(|word| word == "prepared"), "{told:?}");
+    }
+    assert!((1..proxies.len()).contains(&firsts), "those that went first say so: {firsts}");
 }
 
 #[test]

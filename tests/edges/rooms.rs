@@ -72,7 +72,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["ambient", "planted"],
         ],
     ),
-    ("ringway-fleet", &[&["lib.rs"], &["follow"], &["rollout", "standing", "services", "reason"]]),
+    ("ringway-fleet", &[&["lib.rs"], &["follow"], &["course", "rollout", "standing", "services", "reason"]]),
     (
         "ringway",
         &[

@@ -12,7 +12,7 @@ use std::process::Command;
 
 const TOKEN: &str = "operator-0123456789abcdef";
 
-/// Two services: one of four backends, of which two have hostile names and one is not there, and one of a thousand.
+/// Three services: one of four backends, of which two have hostile names and one is not there, one of a thousand, and one of one.
 fn file(anonymous: &str, web: SocketAddr, token: &Path) -> String {
     let [a, b, c] = ["a", "b", "c"].map(|name| Backend::echo(name).address);
     let mut many = String::new();
@@ -26,7 +26,8 @@ fn file(anonymous: &str, web: SocketAddr, token: &Path) -> String {
          services:\n  - name: few\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    outlier: {{ consecutive_failures: 1 }}\n\
          \x20   backends: [ {{ id: a, address: \"{a}\" }}, {{ id: \"<img/src=x/onerror=window.hit=1>\", address: \"{b}\" }}, \
          {{ id: \"</script>\", address: \"{c}\" }}, {{ id: gone, address: \"{}\" }} ]\n\
-         \x20 - name: many\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    backends: [ {many} ]\n",
+         \x20 - name: many\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    backends: [ {many} ]\n\
+         \x20 - name: one\n    backends: [ {{ id: only, address: \"{a}\" }} ]\n",
         free_address(),
     )
 }
@@ -46,6 +47,8 @@ fn a_browser_shows_four_and_a_thousand_backends_an_ejection_and_a_request_and_ru
     let (ringway, web) = started("read", directory.path());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/page_in_browser.py");
     let seen = Command::new("python3")
+        // What it imports stands beside it, and nothing else.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script)
         .args(["chromium", &ringway.admin.to_string(), &web.to_string(), TOKEN])
         .output()
@@ -126,7 +129,7 @@ fn status_and_top_show_on_a_terminal_what_the_page_shows() {
         assert!(backends.contains("<img/src=x/onerror=window.hit=1>") && backends.contains("up"), "{backends}");
     }
     let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
-    assert_eq!(json["services"].as_array().unwrap().len(), 2);
+    assert_eq!(json["services"].as_array().unwrap().len(), 3);
     let without = crate::common::ringway(&["status", "--admin", &admin]);
     assert!(!without.status.success());
     assert!(String::from_utf8_lossy(&without.stderr).contains("token"), "it says what is missing");
@@ -141,4 +144,18 @@ fn status_and_top_show_on_a_terminal_what_the_page_shows() {
         token.to_str().unwrap(),
     ]);
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("there is no service"), "{nowhere:?}");
+}
+
+#[test]
+fn top_gives_the_terminal_back_whatever_ends_it() {
+    let Some(()) = require("python3") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (ringway, _) = started("read", directory.path());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/top_in_terminal.py");
+    for signal in ["15", "1"] {
+        let top = [env!("CARGO_BIN_EXE_ringway"), "top", "--admin", &ringway.admin.to_string()].map(str::to_owned);
+        let seen = Command::new("python3").arg(&script).arg(signal).args(top).output().unwrap();
+        let wrong = String::from_utf8_lossy(&seen.stderr);
+        assert!(seen.status.success(), "{signal}: {}{wrong}", String::from_utf8_lossy(&seen.stdout));
+    }
 }

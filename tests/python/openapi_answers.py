@@ -127,6 +127,12 @@ def until(what, condition):
     raise AssertionError(f"waited in vain for {what}")
 
 
+def live(answer):
+    """The first event of the page's stream: the whole of what it shows."""
+    assert answer.readline() == b"event: frame\n"
+    return json.loads(answer.readline().removeprefix(b"data: "))
+
+
 def watched(count):
     """The first lines of a stream, each held to its description."""
 
@@ -150,6 +156,7 @@ ask("get", "/readyz")
 ask("get", "/openapi.json")
 assert b"# TYPE" in ask("get", "/metrics")
 assert ask("get", "/v1/status")["identity"]
+assert ask("get", "/v1/whoami")["via"] == "anonymous"
 problem("bad_token", 401, "get", "/v1/status", headers={"Authorization": "Bearer of-nobody"})
 
 # Objects.
@@ -253,6 +260,8 @@ problem("bad_position", 400, "get", "/v1/topology", query={"after": "here"}, und
 assert "snapshot" in ask("get", "/v1/watch", lines=watched(1))[0]
 problem("bad_position", 400, "get", "/v1/watch", query={"from": "here"}, undescribed=True)
 ask("patch", "/v1/objects/{key}", key, body={"weight": 11})
+shown = ask("get", "/v1/live", query={"service": "s"}, lines=live)
+assert "real" in shown["proxies"] and shown["fleet"]["revision"] == topology["revision"] + 1, shown
 stream = ask("get", "/v1/watch", query={"from": here}, headers={"Accept": "text/event-stream"}, lines=watched(3))
 assert sorted(name for line in stream for name in line) == ["delta", "ping", "rollout"], stream
 ask("get", "/v1/watch", headers={"Accept": "text/event-stream", "Last-Event-ID": here}, lines=watched(1))

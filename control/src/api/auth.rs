@@ -15,6 +15,8 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     /// What it may do.
     pub(crate) role: Role,
+    /// What it has shown: `token`, `certificate`, or nothing, `anonymous`.
+    pub(crate) via: &'static str,
 }
 
 /// Names, roles, hashes.
@@ -108,22 +110,22 @@ impl Gate {
             let given = blake3::Hash::from(hash(token));
             // Hashes are compared, in constant time (that is what `blake3::Hash` does).
             if let Some((name, role, _)) = self.tokens.load().iter().find(|(_, _, hash)| given == *hash) {
-                return Ok(Caller { name: name.clone(), role: *role });
+                return Ok(Caller { name: name.clone(), role: *role, via: "token" });
             }
             let found = state.tokens.iter().find(|(_, token)| given == token.hash);
             return match found {
                 Some((_, token)) if token.expires_at_ms.is_some_and(|at| at <= now_ms) => {
                     Err(Problem::new(401, Code::ExpiredToken, "the token has expired: ask an admin for a new one"))
                 }
-                Some((name, token)) => Ok(Caller { name: name.clone(), role: token.role }),
+                Some((name, token)) => Ok(Caller { name: name.clone(), role: token.role, via: "token" }),
                 None => Err(Problem::new(401, Code::BadToken, "nobody knows this token")),
             };
         }
         if let Some((name, role)) = self.clients.iter().find(|(name, _)| names.contains(name)) {
-            return Ok(Caller { name: name.clone(), role: *role });
+            return Ok(Caller { name: name.clone(), role: *role, via: "certificate" });
         }
         match self.anonymous {
-            Some(role) => Ok(Caller { name: from.ip().to_string(), role }),
+            Some(role) => Ok(Caller { name: from.ip().to_string(), role, via: "anonymous" }),
             None => Err(Problem::new(
                 401,
                 Code::NoToken,

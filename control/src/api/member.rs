@@ -2,6 +2,7 @@
 
 use super::audit::AuditLog;
 use super::auth::{self, Gate, TokenError};
+use super::fleet::{self, Live};
 use super::request::Call;
 use super::response::Body;
 use crate::Code;
@@ -42,6 +43,8 @@ pub struct Api {
     pub(super) restoring: tokio::sync::Mutex<()>,
     pub(super) places: Arc<Places>,
     pub(super) evicted: Rarely,
+    /// Who looks at the fleet's page.
+    pub(super) live: Arc<Live>,
 }
 
 impl Api {
@@ -58,6 +61,7 @@ impl Api {
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
+        let live = fleet::live(Arc::clone(&plane), me.name.clone());
         Ok(Self {
             plane,
             gate: Gate::new(member)?,
@@ -68,6 +72,7 @@ impl Api {
             restoring: Default::default(),
             places: Places::new(LIMITS.within_descriptors(DESCRIPTORS_SHARE)),
             evicted: Rarely::default(),
+            live,
         })
     }
 

@@ -1,15 +1,17 @@
-//! `GET /metrics` of a member, in Prometheus' text format. `docs/metrics.md` has the same table.
+//! `GET /metrics` of a member, in Prometheus' text format or OpenMetrics. `docs/metrics.md` has the same table.
 
 use super::member::Api;
 use super::request::Call;
-use super::response::{Body, full};
+use super::response::Body;
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
 use crate::lessor::PROXY_STATES;
 use crate::state::Role;
 use crate::store::latency::Latencies;
-use hyper::{Response, StatusCode};
-use ringway_telemetry::exposition::{Format, Page};
+use bytes::Bytes;
+use hyper::Response;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY};
+use ringway_telemetry::exposition::{Format, Page, unit};
 use ringway_telemetry::process;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -253,6 +255,15 @@ const METRICS: &[Metric] = &[
 
 pub(super) fn metrics(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
+    let accept: Vec<&str> = ask.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::of_accept(&accept.join(","));
+    let mut response = Response::new(Bytes::from(page(api, format)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(ringway_page::encoded(response, ask.headers))
+}
+
+fn page(api: &Api, format: Format) -> String {
     let mut text = String::new();
     for Metric { name, kind, help, label, value } in METRICS {
         let mut samples = String::new();
@@ -261,18 +272,31 @@ pub(super) fn metrics(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Probl
             Value::Each(read) => {
                 read(api).iter().try_for_each(|(of, value)| sample(&mut samples, name, Some((label, of)), *value))
             }
-            Value::Latency(read) => histogram(&mut samples, name, &read(api)),
+            Value::Latency(read) => histogram(&mut samples, name, &read(api), format),
         };
         // Writing to a String does not fail. What has no sample is left out.
         if written.is_ok() && !samples.is_empty() {
-            let _ =
-                write!(text, "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\n{samples}");
+            head(&mut text, &format!("ringway_control_{name}"), (kind, help), format);
+            text.push_str(&samples);
         }
     }
-    let mut page = Page::new(Format::Text, 4096);
+    let mut page = Page::new(format, 4096);
     process::write(&mut page);
     text.push_str(&page.finish());
-    Ok(full(StatusCode::OK, Format::Text.content_type(), text))
+    text
+}
+
+/// The lines before a metric's samples. In OpenMetrics, a counter's family is its name without `_total`, and says its unit.
+fn head(text: &mut String, name: &str, (kind, help): (&str, &str), format: Format) {
+    let family = match format {
+        Format::OpenMetrics if kind == "counter" => name.strip_suffix("_total").unwrap_or(name),
+        Format::OpenMetrics | Format::Text => name,
+    };
+    // Writing to a String does not fail.
+    let _ = write!(text, "# HELP {family} {help}\n# TYPE {family} {kind}\n");
+    if let (Format::OpenMetrics, Some(unit)) = (format, unit(family)) {
+        let _ = writeln!(text, "# UNIT {family} {unit}");
+    }
 }
 
 fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: f64) -> std::fmt::Result {
@@ -284,19 +308,46 @@ fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: f64)
     if value.is_infinite() { writeln!(out, " +Inf") } else { writeln!(out, " {value}") }
 }
 
-fn histogram(out: &mut String, name: &str, read: &Latencies) -> std::fmt::Result {
+fn histogram(out: &mut String, name: &str, read: &Latencies, format: Format) -> std::fmt::Result {
     let bucket = format!("{name}_bucket");
     for (bound, count) in &read.buckets {
-        sample(out, &bucket, Some(("le", &bound.to_string())), *count as f64)?;
+        sample(out, &bucket, Some(("le", &bound_text(*bound, format))), *count as f64)?;
     }
     sample(out, &bucket, Some(("le", "+Inf")), read.count as f64)?;
     sample(out, &format!("{name}_sum"), None, read.sum)?;
     sample(out, &format!("{name}_count"), None, read.count as f64)
 }
 
+/// Numbers of buckets are floats in OpenMetrics.
+fn bound_text(bound: f64, format: Format) -> String {
+    match format {
+        Format::OpenMetrics if bound.fract() == 0.0 => format!("{bound:.1}"),
+        Format::OpenMetrics | Format::Text => bound.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::METRICS;
+    use super::*;
+
+    #[test]
+    fn in_openmetrics_a_counter_is_a_family_and_units_are_told() {
+        let head_of = |name: &str, kind: &str, format| {
+            let mut text = String::new();
+            head(&mut text, name, (kind, "H."), format);
+            text
+        };
+        let counter = "# HELP ringway_control_lapses H.\n# TYPE ringway_control_lapses counter\n";
+        assert_eq!(head_of("ringway_control_lapses_total", "counter", Format::OpenMetrics), counter);
+        assert!(head_of("ringway_control_lapses_total", "counter", Format::Text).contains("lapses_total counter\n"));
+        assert!(head_of("a_seconds", "histogram", Format::OpenMetrics).ends_with("# UNIT a_seconds seconds\n"));
+        assert!(!head_of("a_seconds", "histogram", Format::Text).contains("UNIT"));
+        let families: std::collections::BTreeSet<&str> =
+            METRICS.iter().map(|metric| metric.name.strip_suffix("_total").unwrap_or(metric.name)).collect();
+        assert_eq!(families.len(), METRICS.len(), "each family has its name for itself");
+        assert_eq!(bound_text(1.0, Format::OpenMetrics), "1.0");
+        assert_eq!(bound_text(0.5, Format::OpenMetrics), "0.5");
+    }
 
     #[test]
     fn every_metric_of_members_is_documented_as_it_is() {

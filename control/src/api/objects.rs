@@ -17,7 +17,6 @@ use hyper::{Response, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json as value};
-use std::collections::BTreeMap;
 
 /// How often a change by a registrar is judged again.
 const JUDGED_MAX: u32 = 5;
@@ -325,21 +324,6 @@ pub(super) async fn roll_out(api: &Api, ask: &Call<'_>, body: &[u8]) -> Result<R
         return Ok(json(&value!({ "revision": done.revision, "changed": 0, "id": null })));
     }
     Ok(json(&value!({ "revision": done.revision, "changed": done.changed, "id": done.id, "participants": count })))
-}
-
-/// A summary of the fleet's objects, for the status.
-pub(super) fn counts(state: &crate::state::State) -> Value {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for key in state.objects.keys() {
-        let kind = match key {
-            Key::Document(_) => "documents",
-            Key::Service(_) => "services",
-            Key::Certificate(_) => "certificates",
-            Key::Backend { .. } => "backends",
-        };
-        *counts.entry(kind).or_default() += 1;
-    }
-    value!(counts)
 }
 
 pub(super) async fn done(api: &Api, command: Command) -> Result<Response<Body>, Problem> {

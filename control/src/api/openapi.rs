@@ -104,10 +104,15 @@ fn answers(answer: Answer) -> Map<String, Value> {
         Answer::Tagged(name) | Answer::Later(name) => with("As of the place in the headers", &tagged, json_of(name)),
         Answer::Document => with("OpenAPI 3.1", &[], json!({ "application/json": { "schema": { "type": "object" } } })),
         Answer::Text | Answer::Ready => with("It is so", &[], plain()),
-        Answer::Metrics => with("Prometheus' text format", &[], plain()),
+        Answer::Metrics => with(
+            "Prometheus' text format, or OpenMetrics for who accepts it",
+            &[],
+            json!({ "text/plain": lines(), "application/openmetrics-text": lines() }),
+        ),
         Answer::Lines => {
             with("It does not end", &[], json!({ "application/x-ndjson": lines(), "text/event-stream": lines() }))
         }
+        Answer::Events => with("It does not end", &[], json!({ "text/event-stream": lines() })),
         Answer::Backup => with("A backup", &placed, json!({ "application/octet-stream": { "schema": bytes() } })),
     };
     let mut answers = Map::from_iter([("200".to_owned(), ok)]);

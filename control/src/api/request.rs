@@ -16,6 +16,8 @@ pub(super) struct Call<'a> {
     pub(super) headers: &'a hyper::HeaderMap,
     pub(super) caller: Caller,
     pub(super) from: SocketAddr,
+    /// Of the client's certificate.
+    pub(super) names: &'a [String],
 }
 
 impl Call<'_> {

@@ -1,10 +1,12 @@
 //! Which path does what.
 
+use super::auth::role_name;
 use super::member::Api;
 use super::metrics::metrics;
 use super::objects::{self, done, fresh, parse, placed};
 use super::request::{Call, duration_ms, number};
 use super::response::{Body, full, json, problem};
+use super::shown::{counts, rollout_json};
 use super::stream;
 use super::{backups, history, holding, members, openapi, proxies, rollouts, tokens};
 use crate::Code;
@@ -50,6 +52,8 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Call<'_>, body: Bytes) -> Result
     match (ask.method.as_str(), &path[..]) {
         ("GET", ["metrics"]) => metrics(api, ask),
         ("GET", ["v1", "status"]) => status(api, ask),
+        ("GET", ["v1", "whoami"]) => Ok(whoami(ask)),
+        ("GET", ["v1", "live"]) => stream::live(api, ask),
         ("GET", ["v1", "topology"]) => topology(api, ask).await,
         ("GET", ["v1", "watch"]) => {
             ask.caller.needs(Role::Register)?;
@@ -86,23 +90,35 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Call<'_>, body: Bytes) -> Result
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollouts::rollout(api, ask, id).await,
         ("POST", ["v1", "rollouts", id, "abort"]) => rollouts::abort(api, ask, id, &body).await,
+        _ => route_member(api, ask, &path, &body).await,
+    }
+}
+
+/// What concerns the control plane itself.
+async fn route_member(api: &Arc<Api>, ask: &Call<'_>, path: &[&str], body: &Bytes) -> Result<Response<Body>, Problem> {
+    match (ask.method.as_str(), path) {
         ("GET", ["v1", "members"]) => members::members(api, ask).await,
-        ("POST", ["v1", "members"]) => members::join(api, ask, &body).await,
+        ("POST", ["v1", "members"]) => members::join(api, ask, body).await,
         ("POST", ["v1", "members", id, "promote"]) => {
             members::change_member(api, ask, MemberChange::Promote(number(id)?)).await
         }
         ("DELETE", ["v1", "members", id]) => members::change_member(api, ask, MemberChange::Remove(number(id)?)).await,
         ("POST", ["v1", "transfer"]) => {
-            let to: members::To = parse(&body)?;
+            let to: members::To = parse(body)?;
             members::change_member(api, ask, MemberChange::Transfer(to.to)).await
         }
         ("GET", ["v1", "backup"]) => backups::backup(api, ask).await,
-        ("POST", ["v1", "restore"]) => backups::restore(api, ask, &body).await,
+        ("POST", ["v1", "restore"]) => backups::restore(api, ask, body).await,
         (_, ["v1", known, ..]) if openapi::is_resource(known) => {
             Err(problem(405, Code::BadMethod, format!("{} is not for this path: see /openapi.json", ask.method)))
         }
         _ => Err(problem(404, Code::UnknownPath, "there is nothing here: see /openapi.json")),
     }
+}
+
+fn whoami(ask: &Call<'_>) -> Response<Body> {
+    let (name, role, via) = (&ask.caller.name, role_name(ask.caller.role), ask.caller.via);
+    json(&value!({ "name": name, "role": role, "via": via }))
 }
 
 fn status(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
@@ -124,10 +140,10 @@ fn status(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
                 "node": node, "name": info.name, "api_address": info.api_address,
             })),
             "leader_age_ms": api.plane.leader_age().map(|age| age.as_millis() as u64),
-            "objects": objects::counts(&state),
+            "objects": counts(&state),
             "objects_bytes": state.objects_bytes, "leases": state.leases.size(), "locks": state.locks.size(),
             "watchers": api.plane.hub.watchers(),
-            "rollout": state.rollout().map(rollouts::rollout_json),
+            "rollout": state.rollout().map(rollout_json),
         })),
     ))
 }

@@ -2,6 +2,7 @@
 
 use super::auth::{self};
 use super::member::Api;
+use super::page;
 use super::request::{Call, bounded, unescape};
 use super::response::{Body, problem, problem_answer};
 use super::routes;
@@ -149,7 +150,7 @@ impl Api {
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path: Vec<String> = parts.uri.path().split('/').filter(|part| !part.is_empty()).map(unescape).collect();
-        let open = routes::open(self, &parts.method, &path);
+        let open = page::respond(&parts).or_else(|| routes::open(self, &parts.method, &path));
         let answer = match open {
             Some(response) => Ok(response),
             None if self.gate.is_foreign(&parts) => Err(problem(
@@ -208,7 +209,7 @@ impl Api {
                 problem(400, Code::BadBody, "the request's body broke off")
             }
         })?;
-        let ask = Call { method: &parts.method, path, query, headers: &parts.headers, caller, from };
+        let ask = Call { method: &parts.method, path, query, headers: &parts.headers, caller, from, names };
         let answer = match bounded("note", ask.parameter("note").unwrap_or_default()) {
             Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
             Err(problem) => Err(problem),

@@ -6,8 +6,8 @@ use super::request::Call;
 use super::response::{Body, problem};
 use crate::Code;
 use crate::http::Problem;
-use crate::plane::{Lead, Plane};
-use crate::state::State;
+use crate::plane::{Lead, Plane, unix_ms};
+use crate::state::{Role, State};
 use crate::watch::hub::{Now, line};
 use crate::watch::wire::{Message, Ping};
 use bytes::Bytes;
@@ -52,6 +52,31 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Pr
     let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Begins a stream of what the fleet's page shows, for as long as who asks may read.
+pub(super) fn live(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    let service = ask.parameter("service").map(str::to_owned);
+    let still_may = {
+        let (api, headers, names, from) = (Arc::clone(api), ask.headers.clone(), ask.names.to_vec(), ask.from);
+        move || {
+            let caller = api.gate.caller(&api.plane.state(), &headers, &names, from, unix_ms());
+            !api.plane.is_removed() && caller.is_ok_and(|caller| caller.needs(Role::Read).is_ok())
+        }
+    };
+    let Some(events) = api.live.look(service, Box::new(still_may)) else {
+        return Err(problem(
+            503,
+            Code::Busy,
+            "too many look at the fleet here already: close a page, or ask another member",
+        ));
+    };
+    let mut response = Response::new(events.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     Ok(response)
 }

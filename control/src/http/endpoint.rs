@@ -1,5 +1,6 @@
 //! Somebody who is asked over HTTP, wherever they listen: at an address, in the clear or by TLS, or at a Unix socket.
 
+use super::advice;
 use super::call::{begin, body};
 use super::lines::{Followed, Lines};
 use crate::transport::tls::{self, TlsError};
@@ -40,6 +41,17 @@ pub struct Client {
 
 /// A connection, and the head of a response on it.
 type Begun = (SendRequest<Full<Bytes>>, Response<Incoming>);
+
+/// A response that has begun.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its status.
+    pub status: StatusCode,
+    /// What comes of it.
+    pub body: Incoming,
+    /// It lasts as long as this.
+    _connection: SendRequest<Full<Bytes>>,
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -125,16 +137,54 @@ impl Client {
         bytes_max: usize,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), EndpointError> {
-        let failed = |reason: String| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason };
         let whole = async {
-            let (_sender, response) = self.begin((method, path, sent, json)).await?;
+            let (_connection, response) = self.begun((method, path, sent, json)).await?;
             let status = response.status();
             Ok((status, body(response, bytes_max).await.map_err(|error| error.to_string())?))
         };
-        let answer: Result<_, String> = tokio::time::timeout(timeout, whole)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
-        answer.map_err(failed)
+        self.within(timeout, whole).await
+    }
+
+    /// One GET whose response has begun within the time, and may go on without end.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub async fn open(&self, path: &str, timeout: Duration) -> Result<Opened, EndpointError> {
+        let begun = async {
+            let (connection, response) = self.begun((Method::GET, path, Bytes::new(), false)).await?;
+            Ok(Opened { status: response.status(), body: response.into_body(), _connection: connection })
+        };
+        self.within(timeout, begun).await
+    }
+
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        asked: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, EndpointError> {
+        let answer = tokio::time::timeout(timeout, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
+        answer.map_err(|reason| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason })
+    }
+
+    /// A request on a connection of its own, up to the head of its response.
+    async fn begun(&self, (method, path, sent, json): (Method, &str, Bytes, bool)) -> Result<Begun, String> {
+        let mut sender = self.connect().await?;
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
+        if json {
+            request = request.header(header::ACCEPT, "application/json");
+        }
+        if !sent.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
+        // With TLS 1.3, what the other side thinks of a certificate is heard only now.
+        let refused = |error: hyper::Error| of_certificate(&error).unwrap_or_else(|| with_cause(&error));
+        let response = sender.send_request(request).await.map_err(refused)?;
+        Ok((sender, response))
     }
 
     /// The same, where the response goes on: its head comes within `timeout`, its lines are asked for. A refusal has at most so many
@@ -149,31 +199,10 @@ impl Client {
         timeout: Duration,
     ) -> Result<Followed, EndpointError> {
         let begun = async {
-            let (sender, response) = self.begin((method, path, sent, true)).await?;
+            let (sender, response) = self.begun((method, path, sent, true)).await?;
             Lines::of(sender, response, bytes_max).await
         };
-        let followed: Result<_, String> = tokio::time::timeout(timeout, begun)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
-        followed.map_err(|reason| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason })
-    }
-
-    /// Sends a request on a connection of its own, which lasts as long as the sender; the head of the response is there.
-    async fn begin(&self, (method, path, sent, json): (Method, &str, Bytes, bool)) -> Result<Begun, String> {
-        let mut sender = self.connect().await?;
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
-        if json {
-            request = request.header(header::ACCEPT, "application/json");
-        }
-        if !sent.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
-        Ok((sender, response))
+        self.within(timeout, begun).await
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
@@ -196,6 +225,17 @@ impl Client {
             )
         })?;
         begin(stream).await.map_err(|error| with_cause(&error))
+    }
+}
+
+/// What to show, where the other side does not take the certificate that was shown.
+fn of_certificate(error: &hyper::Error) -> Option<String> {
+    match advice::of_rustls(error)? {
+        refused @ rustls::Error::AlertReceived(_) => Some(format!(
+            "{refused}: the certificate that is shown is not taken: `--certificate FILE --key-file FILE` want one of an authority in \
+             the listener's `client_ca`"
+        )),
+        _ => None,
     }
 }
 

@@ -88,7 +88,11 @@ impl Plane {
     #[must_use]
     pub fn fleet_here(&self) -> Option<FleetView> {
         match self.kept(|lessor, state, now| {
-            Reply::Fleet(FleetView { proxies: lessor.fleet(state, now), frozen: lessor.frozen().clone() })
+            Reply::Fleet(FleetView {
+                proxies: lessor.fleet(state, now),
+                frozen: lessor.frozen().clone(),
+                events: lessor.events(),
+            })
         }) {
             Reply::Fleet(fleet) => Some(fleet),
             _ => None,

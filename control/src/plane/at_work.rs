@@ -1,6 +1,7 @@
 //! A member at work: what it has at hand.
 
 use super::health::Roll;
+use super::views::LeaderSeen;
 use crate::consensus::replica::Published;
 use crate::consensus::{Node, Status};
 use crate::lessor::{Lessor, PROXY_FORGET};
@@ -9,6 +10,7 @@ use crate::state::parsed::Parsed;
 use crate::state::{Command, State};
 use crate::store::latency::Latency;
 use crate::watch::hub::Hub;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +19,8 @@ use tokio::time::Instant;
 
 /// Judgements that read texts at a time: each has a core for itself.
 const JUDGEMENTS_MAX: usize = 2;
+/// Leaders that are remembered.
+const LEADERS_MAX: usize = 32;
 
 /// A member at work.
 pub struct Plane {
@@ -40,6 +44,8 @@ pub struct Plane {
     pub commits: Latency,
     /// Leaders that came after another, as seen here.
     pub leader_changes: AtomicU64,
+    /// The last of them, oldest first.
+    pub(super) leaders: Mutex<VecDeque<LeaderSeen>>,
     /// Times that this member led, and then had no quorum, or another leader.
     pub lapses: AtomicU64,
     /// Rollouts that have ended since this member started: committed, aborted.
@@ -100,6 +106,7 @@ impl Plane {
             refusals: AtomicU64::new(0),
             commits: Latency::default(),
             leader_changes: AtomicU64::new(0),
+            leaders: Mutex::default(),
             lapses: AtomicU64::new(0),
             rollouts_over: Default::default(),
             led: AtomicBool::new(false),
@@ -175,6 +182,33 @@ impl Plane {
     pub fn leader_age(&self) -> Option<Duration> {
         let seen = self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.map(|at| at.elapsed())
+    }
+
+    /// Since when the present leader has led, as far as it was seen here.
+    #[must_use]
+    pub fn led_for(&self) -> Option<Duration> {
+        let (leader, since) = *self.leadership.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.map(|_| since.elapsed())
+    }
+
+    /// Leaders that were seen here lately, oldest first.
+    #[must_use]
+    pub fn leaders(&self) -> Vec<LeaderSeen> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(super) fn note_leader(&self, seen: LeaderSeen) {
+        let mut leaders = self.leaders.lock().unwrap_or_else(PoisonError::into_inner);
+        if leaders.len() >= LEADERS_MAX {
+            leaders.pop_front();
+        }
+        leaders.push_back(seen);
+    }
+
+    /// What the fleet's objects are together, or why they are no configuration. May take as long as reading them all does.
+    pub async fn configuration(&self) -> Option<Arc<Result<ringway_config::Loaded, ringway_config::Diagnostics>>> {
+        let (parsed, state) = (Arc::clone(&self.parsed), self.state());
+        tokio::task::spawn_blocking(move || parsed.configuration(&state)).await.ok()
     }
 
     /// How this member stands to the leader, as it changes.

@@ -2,6 +2,7 @@
 
 use super::at_work::{Lead, Leadership, Plane, changed};
 use super::questions::{Question, Reply};
+use super::views::LeaderSeen;
 use crate::consensus::replica::decode_answer;
 use crate::consensus::{Read, Role, Status};
 use crate::lessor::{Lessor, PROXY_TTL};
@@ -221,6 +222,9 @@ impl Plane {
         let (own, after) = (*node == now.id, leadership.0.map(|(_, node)| node));
         tracing::info!(term = now.term, leader = info.name, node, own, ?after, "a member leads");
         *leadership = (leader, Instant::now());
+        drop(leadership);
+        let at_ms = (self.wall)();
+        self.note_leader(LeaderSeen { term: now.term, node: *node, name: info.name.clone(), at_ms });
     }
 
     /// Counts rollouts after `counted` that are over; what to go on after.

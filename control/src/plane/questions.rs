@@ -302,14 +302,16 @@ impl From<FrozenFleet> for FleetView {
             heartbeat: proxy.heartbeat.into(),
             age_ms: proxy.age_ms,
             state: proxy.state,
+            since_ms: None,
         };
-        Self { proxies: frozen.proxies.into_iter().map(proxy).collect(), frozen: frozen.frozen }
+        Self { proxies: frozen.proxies.into_iter().map(proxy).collect(), frozen: frozen.frozen, events: Vec::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::wire::ProxyEvent;
 
     fn heartbeat() -> Heartbeat {
         serde_json::from_value(serde_json::json!({
@@ -321,8 +323,28 @@ mod tests {
     }
 
     fn fleet() -> FleetView {
-        let proxy = ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state: Cow::Borrowed("synced") };
-        FleetView { proxies: vec![proxy], frozen: BTreeMap::from([("s".into(), 1)]) }
+        let state = Cow::Borrowed("synced");
+        let proxy = ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state, since_ms: None };
+        FleetView { proxies: vec![proxy], frozen: BTreeMap::from([("s".into(), 1)]), events: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_added_to_the_fleet_crosses_where_it_is_known_and_is_left_out_where_it_is_not() {
+        let mut told = fleet();
+        told.proxies[0].since_ms = Some(5);
+        told.events.push(ProxyEvent {
+            number: 1,
+            at_ms: 2,
+            proxy: "p".into(),
+            what: Cow::Borrowed("came"),
+            why: "version 1".into(),
+        });
+        let crossed = |writing| match Reply::decode(&Reply::Fleet(told.clone()).encode(writing).unwrap()) {
+            Reply::Fleet(fleet) => fleet,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(crossed(Writing::Json), told);
+        assert_eq!(crossed(Writing::Frozen), fleet());
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Plane {
             applied: status.applied.unwrap_or(0),
             epoch: state.epoch,
             revision: state.revision,
+            disk_bytes: self.node.disk_bytes(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What members tell each other of the fleet and of themselves.
 
-use crate::watch::wire::ProxyView;
+use crate::watch::wire::{ProxyEvent, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -11,6 +11,22 @@ pub struct FleetView {
     pub proxies: Vec<ProxyView>,
     /// Services whose backends do not expire although they should, because they are too many, and how many.
     pub frozen: BTreeMap<String, usize>,
+    /// What has become of proxies lately, oldest first; of this leader.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<ProxyEvent>,
+}
+
+/// A leader that a member has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderSeen {
+    /// The term that it leads in.
+    pub term: u64,
+    /// Its id.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// Unix milliseconds at which it was first heard of here.
+    pub at_ms: u64,
 }
 
 /// A change of which members there are.
@@ -55,4 +71,7 @@ pub struct MemberView {
     pub epoch: u64,
     /// Where its topology is.
     pub revision: u64,
+    /// What its log and snapshots take on its disk; `None`: an earlier version does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }

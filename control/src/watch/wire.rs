@@ -188,6 +188,24 @@ pub struct ProxyView {
     pub age_ms: u64,
     /// `synced`, `behind`, `ahead`, `drifted`, `stuck` or `offline`.
     pub state: Cow<'static, str>,
+    /// For how many milliseconds it has stood so, as far as the leader has seen; `None`: an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+}
+
+/// What has become of a proxy, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyEvent {
+    /// Counts them; of one leader.
+    pub number: u64,
+    /// Unix milliseconds, by the leader's clock.
+    pub at_ms: u64,
+    /// Its name in the fleet.
+    pub proxy: String,
+    /// `came`, `left`, or how it stands: see [`ProxyView::state`].
+    pub what: Cow<'static, str>,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// A revision, for people.

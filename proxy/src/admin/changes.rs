@@ -29,6 +29,10 @@ pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Resul
     };
     match outcome {
         Ok(applied) => json_value(StatusCode::OK, &made(&applied)),
+        // A page asks again where force is for it: the code says so.
+        Err(problem @ ChangeError::NothingLeft { .. }) => {
+            json_value(code(&problem), &json!({ "error": problem.to_string(), "code": "nothing_left" }))
+        }
         Err(problem) => error(code(&problem), &problem.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::{Described, Subject};
 use super::foreign::reject_foreign;
 use super::live::Live;
-use super::page::{self, File};
+use super::page;
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
 use super::{changes, explain, log, metrics, sessions, shown, status, tap, workers};
@@ -16,6 +16,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes};
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use ringway_page::File;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,9 +132,9 @@ where
             let number = names.first().map(String::as_str).unwrap_or_default();
             workers::one(control, number, request.uri().query().unwrap_or_default()).await
         }
-        Resource::Live => shown::look(live, peer, &request),
+        Resource::Live => shown::look(control, live, peer, &request),
         Resource::Events => shown::events(control),
-        Resource::Page(file) => page::serve(file),
+        Resource::Page(file) => page::serve(file, request.headers()),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
         Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
@@ -287,7 +288,9 @@ async fn reload(control: ControlHandle) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Names;
     use super::*;
+    use crate::admin::live::live;
     use crate::apply::source::Source;
     use crate::apply::testing;
     use http_body_util::Full;
@@ -299,12 +302,12 @@ mod tests {
                     services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
         control.apply(testing::config(file)).unwrap();
         let control = ControlHandle::new(Arc::new(control));
-        let live = Live::new(control.clone());
+        let live = live(control.clone());
         let code = async |method: &str, path: &str, fields: &[(&str, &str)]| {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
-            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
             respond(&control, &live, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");

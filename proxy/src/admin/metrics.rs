@@ -1,14 +1,14 @@
 //! `/metrics`: what is read at a scrape; the data path's own counters are rendered by telemetry.
 
 use super::peak_share::peak_share;
-use super::reply::{self, Reply, text};
+use super::reply::{self, Reply};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::dispatcher::{Fullness, ListenerPermits};
 use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
-use hyper::header::{ACCEPT, HeaderMap, VARY};
-use hyper::{StatusCode, header::HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::{Response, StatusCode};
 use ringway_config::model::Priority;
 use ringway_health::STATES;
 use ringway_ring::{FULL_SHARE, Load, Slot};
@@ -76,9 +76,10 @@ pub(super) async fn respond(control: &ControlHandle, headers: &HeaderMap) -> Rep
     let Some(page) = control.scrapes().page(format, move || page(&asked, format)).await else {
         return reply::error(StatusCode::INTERNAL_SERVER_ERROR, "the page has ended before its time");
     };
-    let mut reply = text(StatusCode::OK, format.content_type(), page);
+    let mut reply = Response::new(page);
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    reply
+    ringway_page::encoded(reply, headers)
 }
 
 /// The page. Samples of one metric stand together: that is the format's rule.

@@ -1,11 +1,11 @@
 //! What the admin listener answers with.
 
-use super::live::Stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Bytes};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
+use ringway_page::Stream;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 

@@ -9,14 +9,12 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Begins a stream of what is shown live, for as long as who asks may read.
-pub(super) fn look<B>(live: &Arc<Live>, peer: &Peer, request: &Request<B>) -> Reply {
+pub(super) fn look<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, request: &Request<B>) -> Reply {
     let query = request.uri().query().unwrap_or_default();
     let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
     let service = service.map(|name| percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned());
-    let (peer, fields) = (peer.clone(), request.headers().clone());
-    let still_may = move |control: &ControlHandle| {
-        Caller::of(control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok())
-    };
+    let (control, peer, fields) = (control.clone(), peer.clone(), request.headers().clone());
+    let still_may = move || Caller::of(&control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok());
     match live.look(service, Box::new(still_may)) {
         Some(events) => stream(events),
         None => error(StatusCode::SERVICE_UNAVAILABLE, "too many look at this proxy already: close a page"),

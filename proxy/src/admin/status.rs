@@ -147,6 +147,7 @@ fn backend_status(
         "concurrency_limit": cap_json(load.limit()),
         "ring_share": share,
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
+        "spills": control.counters().backend_spills(&service.config.name, &backend.config.id),
     })
 }
 

@@ -29,6 +29,19 @@ pub struct TopologyStatus {
     pub stuck: Option<String>,
     /// The rollout whose change is in force here before it is for all.
     pub canary: Option<u64>,
+    /// What the control plane has said last; `None`: nothing yet.
+    pub published: Option<Published>,
+}
+
+/// A topology as the control plane has published it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Published {
+    /// Revisions of different epochs are not comparable.
+    pub epoch: u64,
+    /// Its revision.
+    pub revision: u64,
+    /// Of its objects.
+    pub digest: String,
 }
 
 /// Asked at each status and scrape.
@@ -40,6 +53,9 @@ impl TopologyStatus {
             "source": self.source, "proxy": self.proxy, "cluster": self.cluster, "epoch": self.epoch,
             "revision": self.revision, "digest": self.digest, "age_seconds": self.age.map(|age| age.as_secs_f64()),
             "member": self.member, "error": self.error, "stuck": self.stuck, "canary": self.canary,
+            "published": self.published.as_ref().map(|published| json!({
+                "epoch": published.epoch, "revision": published.revision, "digest": published.digest,
+            })),
         })
     }
 }

@@ -281,6 +281,7 @@ impl Trace {
                 end_nanos: self.nanos(ended),
                 attributes: &self.attributes,
                 is_error,
+                is_random: place.own.random,
             });
         });
     }
@@ -301,6 +302,7 @@ impl Trace {
             end_nanos: self.nanos(part.ended.unwrap_or(ended)),
             attributes,
             is_error: part.attempt.as_ref().is_some_and(Try::is_error),
+            is_random: place.own.random,
         }
     }
 

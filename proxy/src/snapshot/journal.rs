@@ -1,4 +1,4 @@
-//! The last things that have happened to this proxy: reloads, health, overload, changes at run time. For an operator who comes late.
+//! The last things that have happened to this proxy: reloads, health, overload, changes at run time, rollouts. For an operator who comes late.
 
 use crate::ambient;
 use ringway_ring::Movement;
@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: usize = 400;
 /// What has happened.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Happening {
-    /// `reload`, `health`, `overload` or `change`.
+    /// `reload`, `health`, `overload`, `change` or `rollout`.
     pub(crate) kind: &'static str,
     /// What it has come to, in a word.
     pub(crate) to: &'static str,

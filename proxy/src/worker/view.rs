@@ -8,7 +8,7 @@ use crate::net::timer::Timers;
 use crate::routes::{NameTable, RouteTable};
 use crate::snapshot::{HotTable, ListenerTable, Service, Snapshot};
 use ringway_config::model::{self, HttpListener, Protocol};
-use ringway_ring::Sketch;
+use ringway_ring::{Hash, Sketch};
 use ringway_telemetry::counters::{BackendCounters, ServiceCounters};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,8 +19,6 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// In the order of the configuration. What is the same in the next version is the same value.
     pub(crate) services: Box<[Rc<WorkerService>]>,
-    /// Those of them that look for hot keys: the others are not looked at for that.
-    pub(super) with_hot_keys: Box<[usize]>,
     pub(super) timers: Rc<Timers>,
 }
 
@@ -78,6 +76,22 @@ pub(crate) struct WorkerService {
 }
 
 impl WorkerService {
+    /// Counts a request of a key that was in flight for so long.
+    #[inline]
+    pub(crate) fn count_key(&self, hash: Hash, micros: u64) {
+        let Some(params) = &self.service.config.hot_keys else { return };
+        let cost = ringway_ring::hot_cost(micros, params.half_life_millis);
+        if self.live.sketch.borrow_mut().count(hash, cost) {
+            self.begin_use();
+        }
+    }
+
+    /// Its keys are reported from now on.
+    #[cold]
+    pub(super) fn begin_use(&self) {
+        self.live.in_use.borrow_mut().push(self.service.config.name.as_str().into());
+    }
+
     /// This worker's part of a backend.
     pub(super) fn upstream(&self, id: &str) -> Option<&Rc<Upstream>> {
         self.service.slot_of(id).map(|slot| &self.upstreams[usize::from(slot.0)])
@@ -92,7 +106,9 @@ pub(crate) struct WorkerLive {
     /// Budget of hedges.
     pub(crate) hedges: RefCell<Budget>,
     /// Counts keys, if hot ones are looked for.
-    pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
+    pub(super) sketch: RefCell<Sketch>,
+    /// The worker's services that are in use.
+    pub(super) in_use: Rc<RefCell<Vec<Box<str>>>>,
     /// Owners of each hot key, as of the last tick.
     pub(crate) hot: RefCell<Arc<HotTable>>,
 }

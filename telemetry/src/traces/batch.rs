@@ -84,6 +84,7 @@ mod tests {
             end_nanos: 2,
             attributes,
             is_error: false,
+            is_random: true,
         }
     }
 

@@ -95,12 +95,16 @@ pub struct Span<'a> {
     pub attributes: &'a Attributes,
     /// It has failed.
     pub is_error: bool,
+    /// The trace's id was drawn at random: `traceparent` says so too.
+    pub is_random: bool,
 }
 
 /// A flag that the bit beside it says something (`SpanFlags`).
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
+/// Flags of `traceparent`. Source: W3C Trace Context, level 2, section 3.2.2.5.
 const SAMPLED: u32 = 1;
+const RANDOM: u32 = 2;
 /// `STATUS_CODE_ERROR` in a `Status`, field 3.
 const ERROR: [u8; 4] = [15 << 3 | BYTES, 2, 3 << 3 | VARINT, 2];
 
@@ -145,9 +149,10 @@ impl Span<'_> {
             out.extend_from_slice(&ERROR);
         }
         let is_remote = if self.parent.is_some_and(|(_, is_remote)| is_remote) { IS_REMOTE } else { 0 };
+        let random = if self.is_random { RANDOM } else { 0 };
         // A number above 15 takes two bytes.
         out.extend_from_slice(&[0x80 | FIXED32, 1]);
-        out.extend_from_slice(&(SAMPLED | HAS_IS_REMOTE | is_remote).to_le_bytes());
+        out.extend_from_slice(&(SAMPLED | random | HAS_IS_REMOTE | is_remote).to_le_bytes());
         debug_assert_eq!(out.len() - begin, length);
     }
 }
@@ -190,7 +195,7 @@ mod tests {
         #[test]
         fn what_is_written_is_what_the_official_messages_read(
             trace_id: [u8; 16], span_id: [u8; 8], parent: Option<([u8; 8], bool)>, state in "[a-z=,]{0,200}",
-            name in "[A-Z]{0,8}", route in "[/a-zé]{0,200}", times: (u64, u64), is_error: bool,
+            name in "[A-Z]{0,8}", route in "[/a-zé]{0,200}", times: (u64, u64), is_error: bool, is_random: bool,
             texts in proptest::collection::vec(("[a-z.]{1,40}", proptest::collection::vec(any::<u8>(), 0..300)), 0..6),
             numbers in proptest::collection::vec(("[a-z.]{1,40}", any::<u64>()), 0..4),
         ) {
@@ -199,7 +204,7 @@ mod tests {
             numbers.iter().for_each(|(key, value)| attributes.number(key, *value));
             let span = Span {
                 trace_id, span_id, parent, state: state.as_bytes(), name: [&name, "", &route], kind: Kind::Client,
-                start_nanos: times.0, end_nanos: times.1, attributes: &attributes, is_error,
+                start_nanos: times.0, end_nanos: times.1, attributes: &attributes, is_error, is_random,
             };
             let read = read(&[span, span]);
             prop_assert_eq!(read.len(), 2);
@@ -209,7 +214,8 @@ mod tests {
             prop_assert_eq!((&told.trace_state, &told.name), (&state, &format!("{name}{route}")));
             prop_assert_eq!((told.start_time_unix_nano, told.end_time_unix_nano, told.kind), (times.0, times.1, 3));
             prop_assert_eq!(told.status.as_ref().map(|status| status.code), is_error.then_some(2));
-            prop_assert_eq!(told.flags, if parent.is_some_and(|(_, remote)| remote) { 0x301 } else { 0x101 });
+            let flags = if parent.is_some_and(|(_, remote)| remote) { 0x301 } else { 0x101 };
+            prop_assert_eq!(told.flags, if is_random { flags | 2 } else { flags });
             let mut expected: Vec<(String, Value)> = Vec::new();
             for (key, value) in texts {
                 expected.push((key, Value::StringValue(String::from_utf8_lossy(&value).trim_end_matches('\u{fffd}').to_owned())));
@@ -242,6 +248,7 @@ mod tests {
             end_nanos: 0,
             attributes: &attributes,
             is_error: false,
+            is_random: true,
         };
         let read = read(&[span]);
         let lengths =

@@ -50,6 +50,7 @@ pub(super) enum Answer {
     Ready,
     Metrics,
     Lines,
+    Events,
     Backup,
 }
 
@@ -108,6 +109,19 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ask("get", "/metrics", "getMetrics", "member", "read", "Prometheus' text format").answers(Answer::Metrics),
     ask("get", "/v1/status", "getStatus", "member", "read", "This member, its leader, and the topology's revision")
         .answers(Placed("Status")),
+    ask("get", "/v1/whoami", "whoAmI", "member", "read", "Who asks, as this member knows them, and what they may do")
+        .answers(Json("Whoami")),
+    ask(
+        "get",
+        "/v1/live",
+        "watchFleet",
+        "member",
+        "read",
+        "What the fleet's page shows, as server-sent events: a whole `frame`, then once a second a `change`, a merge patch of it (RFC 7396). It \
+         does not end. Later versions may show something else",
+    )
+    .with(&["service"])
+    .answers(Answer::Events),
     ask("get", "/v1/topology", "getTopology", "topology", "register", "The whole topology; with `after`, as soon as it is later")
         .with(&["after", "wait", "consistency"])
         .answers(Answer::Later("Topology")),

@@ -27,6 +27,7 @@ fn all_parameters() -> Vec<Parameter> {
         ("query", "prefix", text(), false, "Objects whose names begin so"),
         ("query", "consistency", named("Consistency"), false, "`linearizable` if nothing is said"),
         ("query", "ttl", named("Duration"), false, "For backends: it goes when it has not been put again for so long"),
+        ("query", "service", named("Name"), false, "A service whose backends are shown beside"),
         ("query", "force", flag(), false, "The guards against accidents are off (`operate`)"),
         ("query", "note", text(), false, "Why, in the author's words"),
         ("query", "limit", number(), false, "At most so many, and at most 1000; 20 if nothing is said"),

@@ -178,7 +178,6 @@ fn object(value: Value) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::patch;
     use super::*;
     use crate::apply::source::Source;
     use crate::apply::testing;
@@ -207,12 +206,16 @@ mod tests {
         assert_eq!((&backends["a"]["state"], &backends["<b>"]["state"]), (&json!("unknown"), &json!("drained")));
         assert_eq!(first["services"]["s"]["backends"], 2);
         assert!(first["listeners"]["web"]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
-        let second = frames.frame(&control, &window, Some("s"));
-        let mut changed = object(patch::between(&first, &second));
-        changed.remove("at");
-        // When it has started is a difference of two clocks, and may be a second off.
-        changed.remove("proxy");
-        assert!(changed.is_empty(), "{changed:?}");
+        let [first, second] = [first, frames.frame(&control, &window, Some("s"))].map(|frame| {
+            let mut fields = object(frame);
+            fields.remove("at");
+            // When it has started is a difference of two clocks, and may be a second off.
+            if let Some(Value::Object(proxy)) = fields.get_mut("proxy") {
+                proxy.remove("started");
+            }
+            fields
+        });
+        assert_eq!(first, second);
         assert!(frames.frame(&control, &window, Some("nowhere")).get("service").is_none());
     }
 }

@@ -1,55 +1,25 @@
 // What changes something: only for those who have said who they are, and only after it has been said what will happen.
 
-import { el, setText, share } from './dom.js';
+import { whole } from './dialog.js';
+import { buttons, share } from './dom.js';
+import { api, perform } from './shell.js';
 
 const LASTS = 'It lasts until this process ends, or until it is taken back.';
 
-// A dialog that resolves to what was entered, or to null.
-function ask({ title, lines, field, confirm }) {
-  return new Promise((resolve) => {
-    const input = field && el('input', { id: 'dialog-field', ...field.attributes, value: field.value ?? '' });
-    const error = el('p', { class: 'notice bad', role: 'alert', hidden: true });
-    const close = (answer) => { dialog.close(); dialog.remove(); resolve(answer); };
-    const submit = (event) => {
-      event.preventDefault();
-      const wrong = field?.check?.(input.value);
-      error.hidden = !wrong;
-      setText(error, wrong);
-      if (!wrong) close(input ? input.value : true);
-    };
-    const dialog = el('dialog', { 'aria-labelledby': 'dialog-title', oncancel: (event) => { event.preventDefault(); close(null); } },
-      el('form', { onsubmit: submit }, el('h2', { id: 'dialog-title' }, title), lines.map((line) => el('p', null, line)),
-        input && el('div', { class: 'field' }, el('label', { for: 'dialog-field' }, field.label), input), error,
-        el('div', { class: 'buttons' }, el('button', { type: 'button', class: 'quiet', onclick: () => close(null) }, 'Cancel'),
-          el('button', { type: 'submit', class: 'primary' }, confirm))));
-    document.body.append(dialog);
-    dialog.showModal();
-  });
-}
-
-const whole = (low, high) => (text) => (/^\d+$/.test(text) && Number(text) >= low && Number(text) <= high ? '' : `a whole number from ${low} to ${high}`);
-
-export const askToken = (why) => ask({
-  title: 'Sign in', confirm: 'Sign in', lines: [why, 'The token is kept in this tab alone, until it is closed.'],
-  field: { label: 'Token', attributes: { type: 'password', autocomplete: 'off', spellcheck: 'false' }, check: (text) => (/^[\x21-\x7e]+$/.test(text) ? '' : 'a token has no spaces, and is not empty') },
-});
+// What is said before the last backend is taken out.
+const nobodyLeft = (service, id) => [`${id} is the last backend of ${service} that takes traffic.`, `Without it every request of ${service} fails, until another is ready or this one is again.`];
 
 export class Actions {
-  constructor(api, me, tell) {
-    Object.assign(this, { api, me, tell });
+  constructor(allowed) {
+    this.mayAct = allowed;
   }
 
   get allowed() {
-    return this.me().role === 'operate' && this.me().via !== 'anonymous';
+    return this.mayAct();
   }
 
-  // Buttons in a table's cell; none for those who may only look. `key` says when what they do has changed.
   cell(cell, key, list) {
-    const drawn = this.allowed ? key : '';
-    if (cell.dataset.drawn === drawn) return;
-    cell.dataset.drawn = drawn;
-    cell.classList.toggle('acts', this.allowed);
-    cell.replaceChildren(...(this.allowed ? list().map(([label, act]) => el('button', { type: 'button', class: 'small', onclick: act }, label)) : ['–']));
+    buttons(cell, this.allowed ? key : null, list);
   }
 
   ofBackend(service, row) {
@@ -57,16 +27,18 @@ export class Actions {
     return [drains ? ['Ready', () => this.ready(service, row)] : ['Drain', () => this.drain(service, row)], ['Weight', () => this.weight(service, row)]];
   }
 
-  async perform(question, method, path, body) {
-    const answer = await ask(question);
-    if (answer === null) return;
-    try {
-      const result = await this.api(method, path, typeof body === 'function' ? body(answer) : body);
-      const said = [...(result?.changes ?? []), ...(result?.moved ?? []).map(({ service, percent }) => `${Number(percent.toPrecision(3))} % of the keys of ${service} move`), result?.note];
-      this.tell(said.filter(Boolean).join('; ') || `${question.confirm}: done`);
-    } catch (error) {
-      this.tell(`${question.confirm}: ${error.message}`, true);
-    }
+  perform(question, method, path, body, force) {
+    return perform({
+      question, force,
+      act: (answer, isForced) => {
+        const asked = typeof body === 'function' ? body(answer) : body;
+        return api(method, path, isForced ? { ...asked, force: true } : asked);
+      },
+      said: (result) => {
+        const moved = (result?.moved ?? []).map(({ service, percent }) => `${Number(percent.toPrecision(3))} % of the keys of ${service} move`);
+        return [...(result?.changes ?? []), ...moved, result?.note].filter(Boolean).join('; ');
+      },
+    });
   }
 
   path = (service, id) => `/services/${encodeURIComponent(service)}/backends/${encodeURIComponent(id)}`;
@@ -74,7 +46,7 @@ export class Actions {
   drain(service, row) {
     return this.perform({ title: `Drain ${row.id}?`, confirm: 'Drain', lines: [
       `It takes no new requests: its ${share(row.share ?? 0)} of the keys of ${service} go to the next backends of the ring.`,
-      `What is in flight (${row.in_flight ?? 0}) ends in its own time.`, LASTS] }, 'POST', this.path(service, row.id), { drain: true });
+      `What is in flight (${row.in_flight ?? 0}) ends in its own time.`, LASTS] }, 'POST', this.path(service, row.id), { drain: true }, nobodyLeft(service, row.id));
   }
 
   ready(service, row) {
@@ -86,7 +58,7 @@ export class Actions {
     return this.perform({ title: `Change the weight of ${row.id}?`, confirm: 'Change', lines: [
       `It is ${row.weight} now. Keys move to or from ${row.id} alone; those of other backends of ${service} stay.`, LASTS],
       field: { label: 'Weight', value: row.weight, attributes: { inputmode: 'numeric', autocomplete: 'off' }, check: whole(0, 1600) } },
-      'POST', this.path(service, row.id), (answer) => ({ weight: Number(answer) }));
+      'POST', this.path(service, row.id), (answer) => ({ weight: Number(answer) }), nobodyLeft(service, row.id));
   }
 
   reload() {

@@ -1,11 +1,11 @@
 // Changes: what has happened to this proxy, newest first.
 
-import { ago, badge, card, clock, el, link, percent, serviceHref, setAttribute, setText } from './dom.js';
+import { ago, badge, card, clock, el, lineList, link, percent, serviceHref, setAttribute, setText } from './dom.js';
 import { Table } from './table.js';
 
 const KINDS = { reload: 'Reloads', health: 'Health', overload: 'Overload', change: 'Runtime changes', rollout: 'Rollouts' };
-const BAD = new Set(['down', 'ejected', 'panic_began', 'refused']);
-const GOOD = new Set(['up', 'returned', 'undrained', 'panic_ended', 'applied', 'normal']);
+const BAD = new Set(['down', 'ejected', 'panic_began', 'refused', 'aborted']);
+const GOOD = new Set(['up', 'returned', 'undrained', 'panic_ended', 'applied', 'normal', 'prepared', 'committed']);
 
 export function eventRows(frame) {
   return Object.entries(frame.events ?? {}).map(([number, event]) => ({ ...event, number: Number(number), now: frame.at }))
@@ -14,7 +14,7 @@ export function eventRows(frame) {
 
 function details(event) {
   const moved = (event.moved ?? []).map(({ service, percent: part }) => `${percent(part)} of the keys of ${service} moved`);
-  return [...(event.changes ?? []), ...moved, event.by ? `by ${event.by}` : ''].filter(Boolean);
+  return [event.by ? `by ${event.by}` : '', ...moved, ...(event.changes ?? [])].filter(Boolean);
 }
 
 function drawWhat(cell, event) {
@@ -22,7 +22,7 @@ function drawWhat(cell, event) {
   const key = JSON.stringify([event.text, lines]);
   if (cell.dataset.drawn === key) return;
   cell.dataset.drawn = key;
-  cell.replaceChildren(el('span', null, event.text ?? ''), lines.length ? el('ul', { class: 'details' }, lines.map((line) => el('li', null, line))) : '');
+  cell.replaceChildren(el('span', null, event.text ?? ''), ...lineList(lines));
 }
 
 export function eventsTable() {

@@ -90,6 +90,16 @@ function certificatesTable() {
   });
 }
 
+const DISAGREES = 'no: another digest';
+
+// Whether what is in force is what the control plane has published.
+export function agreement({ epoch, revision, digest, canary, published }) {
+  if (!published) return 'nothing has been published yet';
+  if (epoch !== published.epoch || revision !== published.revision) return `not yet: revision ${revision} is in force`;
+  if (digest === published.digest) return 'yes: the same digest';
+  return canary === undefined ? DISAGREES : `but for rollout ${canary}`;
+}
+
 export class Overview {
   constructor() {
     this.rates = new Rates();
@@ -110,7 +120,7 @@ export class Overview {
 
   update({ frame, history }) {
     const proxy = frame.proxy;
-    this.rates.update(proxy, history.proxy);
+    this.rates.update(proxy, history.whole);
     this.connections.update(number(proxy.connections ?? 0), { more: `${proxy.workers} workers` });
     const refused = Object.entries(proxy.overload_refused ?? {}).map(([name, part]) => `${number(part * 100)} % of ${name} refused`).join(', ');
     const calm = proxy.overload === 'normal' || proxy.overload === 'none';
@@ -125,6 +135,7 @@ export class Overview {
 
   drawProxy(proxy, now) {
     const topology = proxy.topology;
+    const published = topology?.published;
     const reload = proxy.last_reload;
     facts(this.facts, [
       ['Version', proxy.version],
@@ -133,7 +144,9 @@ export class Overview {
       ['Last reload', reload?.result ? `${reload.result}, ${ago(reload.unix_seconds, now)}` : null],
       ['Cluster', topology && `${topology.cluster}, as ${topology.proxy}`],
       ['Topology', topology && `revision ${topology.revision} of epoch ${topology.epoch}, from ${topology.source}`],
-      ['Objects', topology?.digest && `digest ${topology.digest}`],
+      ['Own digest', topology?.digest],
+      ['Published', published && `revision ${published.revision}${published.epoch === topology.epoch ? '' : ` of epoch ${published.epoch}`}, digest ${published.digest}`],
+      ['Agreement', topology && agreement(topology)],
       ['Heard of it', topology && ago(topology.heard_at, now)],
       ['Follows', topology?.member],
       ['Canary', topology?.canary && `rollout ${topology.canary}`],
@@ -141,6 +154,7 @@ export class Overview {
     const wrong = [
       proxy.draining && 'This proxy is draining: it takes no new connections.',
       reload?.result === 'refused' && `The last reload was refused: ${reload.error}`,
+      topology && agreement(topology) === DISAGREES && `What is in force here is not what the control plane has published: own digest ${topology.digest || 'none'}, published ${published.digest}.`,
       topology?.stuck && `The topology cannot be put into force: ${topology.stuck}`,
       topology && !topology.member && `No member of the control plane is followed: ${topology.error ?? 'none answers'}. What was in force stays.`,
     ].filter(Boolean);

@@ -43,6 +43,7 @@ function columns(actions, service) {
     { id: 'p50', label: 'p50', number: true, sort: (row) => row.p50_seconds, draw: text((row) => seconds(row.p50_seconds)) },
     { id: 'p99', label: 'p99', number: true, sort: (row) => row.p99_seconds, draw: text((row) => seconds(row.p99_seconds)) },
     { id: 'failures', label: 'Fails / s', title: 'Tries that failed', number: true, sort: (row) => row.failures_per_second ?? 0, draw: text((row) => number(row.failures_per_second ?? 0)) },
+    { id: 'spills', label: 'Spills / s', title: 'What it took because another was at its bound', number: true, sort: (row) => row.spills_per_second ?? 0, draw: text((row) => number(row.spills_per_second ?? 0)) },
     { id: 'ejections', label: 'Ejections', number: true, sort: (row) => row.ejections ?? 0, draw: text((row) => number(row.ejections ?? 0)) },
     { id: 'action', label: 'Action', draw: (cell, row) => actions.cell(cell, `${row.state} ${row.weight}`, () => actions.ofBackend(service, row)) },
   ];

@@ -54,6 +54,11 @@ pub(super) fn proxies() -> Schemas {
                     must("heartbeat", named("Heartbeat"), ""),
                     must("age_ms", number(), "Milliseconds since"),
                     must("state", words(PROXY_STATES), "How it stands to what was agreed on"),
+                    may(
+                        "since_ms",
+                        number(),
+                        "For how many milliseconds it has stood so, as far as the leader has seen",
+                    ),
                 ],
             ),
         ),

@@ -263,6 +263,17 @@ pub(super) fn holding() -> Schemas {
         ),
         ("Locked", object("The lock is the caller's.", vec![must("token", number(), "The fencing token")])),
         (
+            "Whoami",
+            object(
+                "Who asks.",
+                vec![
+                    must("name", text(), "As the history and the audit log have it"),
+                    must("role", named("Role"), "What they may do"),
+                    must("via", words(&["token", "certificate", "anonymous"]), "What they have shown"),
+                ],
+            ),
+        ),
+        (
             "Token",
             object(
                 "A bearer token; its text is nowhere.",

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// What has to be merged into `old` to have `new`. Neither has a null anywhere: a patch means by it that a field is gone.
-pub(super) fn between(old: &Value, new: &Value) -> Value {
+pub(crate) fn between(old: &Value, new: &Value) -> Value {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => Value::Object(of_fields(old, new)),
         _ => new.clone(),

@@ -1,16 +1,18 @@
 //! The body of a stream of events.
 
-use hyper::body::{Body, Bytes, Frame};
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
 /// Messages as they come, until whoever sends them ends.
-pub(crate) struct Stream(mpsc::Receiver<Bytes>);
+#[derive(Debug)]
+pub struct Stream(mpsc::Receiver<Bytes>);
 
 impl Stream {
-    pub(super) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
+    pub(crate) fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
         Self(receiver)
     }
 }

@@ -96,8 +96,25 @@ export function link(node, text, href) {
   setAttribute(node.firstElementChild, 'href', href);
 }
 
+// Buttons in a table's cell; none where `key` is null. `key` says when what they do has changed.
+export function buttons(cell, key, list) {
+  const drawn = key ?? '';
+  if (cell.dataset.drawn === drawn) return;
+  cell.dataset.drawn = drawn;
+  cell.classList.toggle('acts', key !== null);
+  cell.replaceChildren(...(key === null ? [NONE] : list().map(([label, act]) => el('button', { type: 'button', class: 'small', onclick: act }, label))));
+}
+
 export const card = (title, ...children) =>
   el('section', { class: 'card' }, el('h2', null, title), ...children);
+
+// Lines below one another; many are folded.
+const LINES_SHOWN = 6;
+export function lineList(lines) {
+  const list = (some) => el('ul', { class: 'details' }, some.map((line) => el('li', { class: 'lines' }, line)));
+  if (lines.length <= LINES_SHOWN + 1) return lines.length ? [list(lines)] : [];
+  return [list(lines.slice(0, LINES_SHOWN)), el('details', null, el('summary', null, `${lines.length - LINES_SHOWN} lines more`), list(lines.slice(LINES_SHOWN)))];
+}
 
 // Whatever a server says beside what is known here: names and values.
 export function facts(list, entries) {

@@ -35,9 +35,13 @@ export function* events(state, text) {
   }
 }
 
+// What a refusal says, of a proxy or of a member.
+export const problem = (answer) => answer?.error ?? answer?.detail;
+
+// `whole`: the frame's field that has the numbers of all services together.
 export class Live {
-  constructor({ headers, onFrame, onState }) {
-    Object.assign(this, { headers, onFrame, onState, frame: null, service: null, failures: 0, history: { proxy: [], service: [] } });
+  constructor({ path, whole, headers, onFrame, onState }) {
+    Object.assign(this, { path, whole, headers, onFrame, onState, frame: null, service: null, failures: 0, history: { whole: [], service: [] } });
     document.addEventListener('visibilitychange', () => (document.hidden ? this.stop() : this.start()));
   }
 
@@ -66,12 +70,12 @@ export class Live {
 
   async read(abort) {
     const query = this.service === null ? '' : `?service=${encodeURIComponent(this.service)}`;
-    const response = await fetch(`/live${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
+    const response = await fetch(`${this.path}${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
     if (response.status === 401 || response.status === 403) {
       this.onState('denied');
       return;
     }
-    if (!response.ok) throw new Error((await response.json().catch(() => ({}))).error ?? `status ${response.status}`);
+    if (!response.ok) throw new Error(problem(await response.json().catch(() => ({}))) ?? `status ${response.status}`);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     const state = { rest: '' };
     for (;;) {
@@ -96,7 +100,7 @@ export class Live {
     else if (event === 'change' && this.frame) merge(this.frame, data);
     else return;
     this.failures = 0;
-    this.remember(this.history.proxy, this.frame.proxy);
+    this.remember(this.history.whole, this.frame[this.whole]);
     if (this.service !== null) this.remember(this.history.service, this.frame.services?.[this.service]);
     this.onState('live');
     this.onFrame(this.frame);

@@ -1,0 +1,36 @@
+//! What several answers show of the state, as JSON.
+
+use crate::state::{Key, Rollout, State};
+use serde_json::{Value, json as value};
+use std::collections::BTreeMap;
+
+pub(super) fn rollout_json(rollout: &Rollout) -> Value {
+    let refused: Vec<Value> = rollout
+        .votes
+        .iter()
+        .filter_map(|(proxy, vote)| vote.refusal.as_ref().map(|why| value!({ "proxy": proxy, "reason": why })))
+        .collect();
+    let moved = rollout.votes.values().map(|vote| vote.moved_ppm).max().unwrap_or(0);
+    value!({
+        "id": rollout.id, "phase": rollout.phase, "percent": rollout.percent(), "policy": rollout.policy,
+        "author": rollout.txn.by.author, "note": rollout.txn.by.note, "at_ms": rollout.txn.by.at_ms,
+        "participants": rollout.participants.len(), "votes": rollout.votes.len(), "refused": refused,
+        "moved_percent": f64::from(moved) / 10_000.0,
+        "keys": rollout.changes.iter().map(|change| value!(change.key)).collect::<Vec<_>>(),
+    })
+}
+
+/// A summary of the fleet's objects, for the status.
+pub(super) fn counts(state: &State) -> Value {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for key in state.objects.keys() {
+        let kind = match key {
+            Key::Document(_) => "documents",
+            Key::Service(_) => "services",
+            Key::Certificate(_) => "certificates",
+            Key::Backend { .. } => "backends",
+        };
+        *counts.entry(kind).or_default() += 1;
+    }
+    value!(counts)
+}

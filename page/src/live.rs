@@ -1,0 +1,265 @@
+//! What a page shows, as server-sent events. A whole frame first, then once a second what has changed of it, as a merge patch (RFC 7396).
+//! Frames are made once for all who look, and not at all while nobody does.
+
+use crate::patch;
+use crate::stream::Stream;
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Streams at once, a part of the connections of a process: others have room left.
+const LOOKERS_MAX: usize = 24;
+/// Messages that wait for a client. One that reads more slowly is told nothing until there is room, and then everything anew.
+const WAITING_MAX: usize = 4;
+/// A client that has read nothing for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Whether who looks still may.
+pub type StillMay = Box<dyn Fn() -> bool + Send>;
+
+/// Where what is shown comes from, for as long as somebody looks: a proxy, or a fleet.
+pub trait Source: Send + 'static {
+    /// Looks at what is counted, once a second. `followed`: services that somebody looks at.
+    fn sample(&mut self, followed: &HashSet<String>) -> impl Future<Output = ()> + Send;
+
+    /// The frame for those who look at a service, or at none: an object without nulls.
+    fn frame(&mut self, service: Option<&str>) -> Value;
+}
+
+/// All who look at this process.
+pub struct Live<S> {
+    begin: Box<dyn Fn() -> S + Send + Sync>,
+    state: Mutex<State>,
+    newcomer: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    lookers: Vec<Looker>,
+    /// A task samples for them.
+    is_sampled: bool,
+}
+
+/// Who looks.
+struct Looker {
+    /// The service whose backends are wanted, if any.
+    service: Option<String>,
+    sender: mpsc::Sender<Bytes>,
+    /// Knows no frame that a patch could change.
+    wants_frame: bool,
+    /// Since when there has been no room for what it is to be told.
+    stalled: Option<Instant>,
+    still_may: StillMay,
+}
+
+/// What is told to those who look at one service, or at none.
+#[derive(Default)]
+struct Told {
+    frame: Value,
+    /// The frame as a message, and what has changed in it; made once, for all.
+    whole: Option<Bytes>,
+    patch: Option<Bytes>,
+}
+
+impl<S: Source> Live<S> {
+    /// `begin`: makes the source when somebody begins to look.
+    pub fn new(begin: impl Fn() -> S + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { begin: Box::new(begin), state: Mutex::default(), newcomer: Notify::new() })
+    }
+
+    /// Begins a stream; `None`: there are as many as may be. In a runtime.
+    pub fn look(self: &Arc<Self>, service: Option<String>, still_may: StillMay) -> Option<Stream> {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let mut state = self.state();
+        state.lookers.retain(|looker| !looker.sender.is_closed());
+        if state.lookers.len() >= LOOKERS_MAX {
+            return None;
+        }
+        state.lookers.push(Looker { service, sender, wants_frame: true, stalled: None, still_may });
+        if !std::mem::replace(&mut state.is_sampled, true) {
+            drop(tokio::spawn(Arc::clone(self).sample((self.begin)())));
+        }
+        drop(state);
+        self.newcomer.notify_one();
+        Some(Stream::new(receiver))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs for as long as somebody looks.
+    async fn sample(self: Arc<Self>, mut source: S) {
+        let mut told: HashMap<Option<String>, Told> = HashMap::new();
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_due = tokio::select! {
+                // There is no frame before the first sample.
+                biased;
+                _ = ticks.tick() => true,
+                () = self.newcomer.notified() => false,
+            };
+            let Some(wanted) = self.wanted(is_due) else { return };
+            if is_due {
+                source.sample(&wanted.iter().flatten().cloned().collect()).await;
+            }
+            told.retain(|service, _| wanted.contains(service));
+            for service in wanted {
+                if is_due || !told.contains_key(&service) {
+                    let frame = source.frame(service.as_deref());
+                    told.entry(service).or_default().renew(frame);
+                }
+            }
+            let now = Instant::now();
+            // Who has come meanwhile is told next.
+            self.state()
+                .lookers
+                .retain_mut(|looker| told.get_mut(&looker.service).is_none_or(|told| looker.tell(told, is_due, now)));
+        }
+    }
+
+    /// What is looked at; `None`: nobody looks any more, and this was the last look. `is_due`: those who may not any more are let go.
+    fn wanted(&self, is_due: bool) -> Option<HashSet<Option<String>>> {
+        let mut state = self.state();
+        state.lookers.retain(|looker| !looker.sender.is_closed() && (!is_due || (looker.still_may)()));
+        state.is_sampled = !state.lookers.is_empty();
+        state.is_sampled.then(|| state.lookers.iter().map(|looker| looker.service.clone()).collect())
+    }
+}
+
+impl Told {
+    fn renew(&mut self, frame: Value) {
+        let changed = patch::between(&self.frame, &frame);
+        self.patch = Some(message("change", &changed));
+        self.whole = None;
+        self.frame = frame;
+    }
+
+    fn whole(&mut self) -> Bytes {
+        let frame = &self.frame;
+        self.whole.get_or_insert_with(|| message("frame", frame)).clone()
+    }
+}
+
+impl Looker {
+    /// Whether it is still there. `is_due`: those who have a frame are told what has changed.
+    fn tell(&mut self, told: &mut Told, is_due: bool, now: Instant) -> bool {
+        let next = match (self.wants_frame, is_due) {
+            (true, _) if self.sender.capacity() == 0 => None,
+            (true, _) => Some(told.whole()),
+            (false, true) => told.patch.clone(),
+            (false, false) => return true,
+        };
+        let sent = next.map_or(Err(TrySendError::Full(Bytes::new())), |next| self.sender.try_send(next));
+        self.wants_frame = sent.is_err();
+        match sent {
+            Ok(()) => self.stalled = None,
+            Err(TrySendError::Full(_)) => {
+                let since = *self.stalled.get_or_insert(now);
+                return now.saturating_duration_since(since) < PATIENCE;
+            }
+            Err(TrySendError::Closed(_)) => return false,
+        }
+        true
+    }
+}
+
+/// An event of a stream. JSON has no line ends of its own.
+fn message(event: &str, data: &Value) -> Bytes {
+    Bytes::from(format!("event: {event}\ndata: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+    fn looker() -> (Looker, mpsc::Receiver<Bytes>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Looker { service: None, sender, wants_frame: true, stalled: None, still_may: Box::new(|| true) }, receiver)
+    }
+
+    fn event(bytes: Option<Bytes>) -> String {
+        let text = String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        text.lines().next().unwrap().to_owned() + " " + text.lines().nth(1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_that_reads_slowly_gets_a_whole_frame_when_it_reads_again_and_nothing_piles_up() {
+        let (mut looker, mut receiver) = looker();
+        let (mut told, now) = (Told::default(), Instant::now());
+        for number in 0..20 {
+            told.renew(json!({ "n": number }));
+            assert!(looker.tell(&mut told, true, now));
+        }
+        assert_eq!(receiver.len(), WAITING_MAX);
+        assert_eq!(event(receiver.recv().await), "event: frame data: {\"n\":0}");
+        for number in 1..WAITING_MAX {
+            assert_eq!(event(receiver.recv().await), format!("event: change data: {{\"n\":{number}}}"));
+        }
+        told.renew(json!({ "n": 20 }));
+        assert!(looker.tell(&mut told, true, now));
+        assert_eq!(event(receiver.recv().await), "event: frame data: {\"n\":20}");
+        told.renew(json!({ "n": 21 }));
+        assert!(looker.tell(&mut told, false, now), "between two ticks only newcomers are told");
+        assert!(receiver.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_reads_nothing_for_long_is_given_up() {
+        let (mut looker, _receiver) = looker();
+        let (mut told, now) = (Told::default(), Instant::now());
+        told.renew(json!({}));
+        (0..=WAITING_MAX).for_each(|_| assert!(looker.tell(&mut told, true, now)));
+        assert!(looker.tell(&mut told, true, now + PATIENCE - Duration::from_secs(1)));
+        assert!(!looker.tell(&mut told, true, now + PATIENCE));
+    }
+
+    struct Counting(Arc<AtomicU64>);
+
+    impl Source for Counting {
+        async fn sample(&mut self, _: &HashSet<String>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+
+        fn frame(&mut self, service: Option<&str>) -> Value {
+            json!({ "samples": self.0.load(Relaxed), "of": service.unwrap_or("none") })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sampled_while_nobody_looks_and_who_may_no_more_is_let_go() {
+        let (samples, may) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(true)));
+        let counted = Arc::clone(&samples);
+        let live = Live::new(move || Counting(Arc::clone(&counted)));
+        let still_may = Arc::clone(&may);
+        let mut first = live.look(None, Box::new(move || still_may.load(Relaxed))).unwrap();
+        let mut other = live.look(Some("s".into()), Box::new(|| true)).unwrap();
+        let next = async |stream: &mut Stream| {
+            let frame = stream.frame().await?.unwrap();
+            Some(event(Some(frame.into_data().unwrap())))
+        };
+        assert_eq!(next(&mut first).await.unwrap(), "event: frame data: {\"of\":\"none\",\"samples\":1}");
+        assert_eq!(next(&mut other).await.unwrap(), "event: frame data: {\"of\":\"s\",\"samples\":1}");
+        assert_eq!(next(&mut first).await.unwrap(), "event: change data: {\"samples\":2}");
+        may.store(false, Relaxed);
+        while next(&mut first).await.is_some() {}
+        drop(other);
+        // Longer than anybody is sampled for once nobody looks.
+        tokio::time::sleep(EVERY * 3).await;
+        let then = samples.load(Relaxed);
+        tokio::time::sleep(EVERY * 10).await;
+        assert_eq!(samples.load(Relaxed), then);
+        let streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, Box::new(|| true)).unwrap()).collect();
+        assert!(live.look(None, Box::new(|| true)).is_none(), "there are {} already", streams.len());
+    }
+}

@@ -56,7 +56,7 @@ pub(crate) struct TapArguments {
     /// For how long they are waited for.
     #[arg(long = "for", value_name = "TIME", value_parser = seconds, default_value = "60s")]
     duration: Duration,
-    /// Show values of fields and the query, but for what is secret by its name (authorization, cookies, tokens).
+    /// Show values of fields and the query, but for what is a secret by its name (authorization, cookies, tokens) or marked as one.
     #[arg(long)]
     values: bool,
     /// Print JSON, a line for each.
@@ -137,7 +137,11 @@ fn write(out: &mut dyn Write, value: &Value) -> io::Result<()> {
             _ => "the tap has ended",
         };
         write!(out, "{why}: {} shown", number("told"))?;
-        for (name, what) in [("lost", "lost"), ("passed_by", "passed by, too many were followed already")] {
+        for (name, what) in [
+            ("lost", "lost"),
+            ("passed_by", "passed by, too many were followed already"),
+            ("under_way", "not ended yet"),
+        ] {
             if number(name) > 0 {
                 write!(out, ", {} {what}", number(name))?;
             }
@@ -241,7 +245,11 @@ fn write_fields(out: &mut dyn Write, fields: &Value) -> io::Result<()> {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| "-".into(), line)
+    match (value.as_str(), value["bytes"].as_u64()) {
+        (Some(text), _) => line(text),
+        (None, Some(bytes)) => format!("({bytes} bytes)"),
+        (None, None) => "-".into(),
+    }
 }
 
 /// Seconds since the request began.
@@ -304,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_tap_that_ends_says_why_and_what_is_missing() {
-        let end = json!({ "end": { "why": "time", "told": 2, "lost": 1, "passed_by": 0 } });
-        assert_eq!(written(&end), "the time is over: 2 shown, 1 lost\n");
+        let end = json!({ "end": { "why": "time", "told": 2, "lost": 1, "passed_by": 0, "under_way": 3 } });
+        assert_eq!(written(&end), "the time is over: 2 shown, 1 lost, 3 not ended yet\n");
     }
 }

@@ -20,6 +20,7 @@ mod retry;
 mod run;
 pub(crate) mod span_attributes;
 mod tapped;
+mod told_head;
 mod trace;
 mod wish;
 

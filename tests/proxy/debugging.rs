@@ -3,14 +3,15 @@
 use crate::common::control::ringway_said;
 use crate::common::peers::curl_body;
 use crate::common::{
-    Backend, Ringway, free_address, get, output, read_answer, require, response, scripted, send, wait_for,
+    Backend, Ringway, free_address, get, output, patience, read_answer, require, response, scripted, send, wait_for,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 /// A proxy with a Unix socket, by which one may operate.
 struct Rig {
@@ -53,7 +54,7 @@ impl Rig {
 /// `ringway tap --json`, whose tap has begun.
 struct Looker {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Looker {
@@ -64,14 +65,16 @@ impl Looker {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut this = Self { lines: BufReader::new(child.stdout.take().unwrap()), child };
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut this = Self { lines, child };
         assert_eq!(this.next()["tap"]["silent_workers"], json!([]));
         this
     }
 
     fn next(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
+        let line = self.lines.recv_timeout(patience()).expect("a line in time");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
@@ -107,12 +110,22 @@ fn the_next_requests_that_match_are_told_with_every_step_and_no_secret() {
     let Some(()) = require("curl") else { return };
     let backend = Backend::echo("a");
     let rig = Rig::new(&[("a", backend.address)]);
-    let looker = Looker::new(&rig, &["--path", "/look", "--header", "x-user: alice", "--values", "--count", "2"]);
+    let host = format!("host: {}", rig.web);
+    let wanted = ["--path", "/look", "-H", "x-user: alice", "-H", &host, "--values", "--count", "2"];
+    let looker = Looker::new(&rig, &wanted);
     let blind =
         Looker::new(&rig, &["--service", "s", "--method", "POST", "--from", "127.0.0.0/8", "--listener", "web"]);
-    let url = format!("http://{}/look/here?page=7", rig.web);
-    let secrets = ["-H", "authorization: Bearer hidden", "-H", "cookie: id=hidden", "-H", "x-api-key: hidden"];
-    let fields = [&["-sS", "-H", "x-user: alice", "-d", "12345"], &secrets[..]].concat();
+    let url = format!("http://{}/look/here?page=7&access_token=hidden", rig.web);
+    let secrets = [
+        "authorization: Bearer hidden",
+        "cookie: id=hidden",
+        "x_api_key: hidden",
+        "x-jwt: hidden",
+        "referer: http://a/?q=1&code=hidden",
+    ];
+    let secrets: Vec<&str> = secrets.iter().flat_map(|field| ["-H", field]).collect();
+    // One of several fields of that name.
+    let fields = [&["-sS", "-H", "x-user: bob", "-H", "x-user: alice", "-d", "12345"], &secrets[..]].concat();
     get(rig.web, "/look").unwrap();
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         curl_body(&[&fields[..], &[version, &url]].concat());
@@ -120,7 +133,8 @@ fn the_next_requests_that_match_are_told_with_every_step_and_no_secret() {
     // It has all that it wanted.
     curl_body(&[&fields[..], &[&url]].concat());
     let (lives, end, code) = looker.rest();
-    assert_eq!((code, lives.len(), end), (Some(0), 2, json!({ "why": "count", "told": 2, "lost": 0, "passed_by": 0 })));
+    let ended = json!({ "why": "count", "told": 2, "lost": 0, "passed_by": 0, "under_way": 0 });
+    assert_eq!((code, lives.len(), end), (Some(0), 2, ended));
     for protocol in ["HTTP/1.1", "HTTP/2"] {
         let life = lives.iter().find(|life| life["request"]["protocol"] == protocol).unwrap();
         let request = &life["request"];
@@ -128,7 +142,7 @@ fn the_next_requests_that_match_are_told_with_every_step_and_no_secret() {
             ("protocol", protocol),
             ("method", "POST"),
             ("path", "/look/here"),
-            ("query", "page=7"),
+            ("query", "page=7&access_token=(secret)"),
             ("listener", "web"),
             ("client", "127.0.0.1"),
             ("authority", &rig.web.to_string()),
@@ -139,7 +153,8 @@ fn the_next_requests_that_match_are_told_with_every_step_and_no_secret() {
             let mut fields = request["fields"].as_array().unwrap().iter();
             fields.find(|field| field["name"] == name).unwrap_or_else(|| panic!("{name}: {life:#}"))
         };
-        assert_eq!(field("x-user")["value"], "alice");
+        assert_eq!((&field("x-user")["value"], &field("x-jwt")["bytes"]), (&"bob".into(), &6.into()));
+        assert_eq!(field("referer")["value"], "http://a/?q=1&code=(secret)");
         assert_eq!(field("authorization"), &json!({ "name": "authorization", "bytes": 13 }));
         assert!(!life.to_string().contains("hidden"), "{life:#}");
         assert_eq!((&life["service"], &life["backend"], &life["owner"]), (&"s".into(), &"a".into(), &"a".into()));
@@ -258,12 +273,14 @@ fn the_log_says_more_for_a_time_and_goes_back_by_itself() {
     let (code, said) = rig.run(&["log", "--filter", "warn,ringway_proxy=error", "--for", "1h"]);
     assert!(code == Some(0) && said.starts_with("warn,ringway_proxy=error\nchanged by"), "{said}");
     reload();
-    assert_eq!(told(), 1, "it says less");
     let changed = shown(&rig);
     assert_eq!((&changed["filter"], &changed["start"]), (&"warn,ringway_proxy=error".into(), &start));
     let left = changed["changed"]["seconds_left"].as_f64().unwrap();
     assert!((1.0..=3600.0).contains(&left), "{changed}");
     assert!(rig.run(&["log", "--back"]).1.contains("as at the start"));
+    // Lines come in their order: that of the reload would stand before this one.
+    wait_for("the end of the change", || rig.ringway.log().contains("that of the start again").then_some(()));
+    assert_eq!(told(), 1, "it says less");
     reload();
     wait_for("a line", || (told() == 2).then_some(()));
     // It goes back by itself.
@@ -282,6 +299,10 @@ fn the_log_says_more_for_a_time_and_goes_back_by_itself() {
         .collect();
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told[3].contains("its time is over"), "{told:?}");
+    // A log that says nothing at all has said so before.
+    assert_eq!(rig.run(&["log", "--filter", "off", "--for", "1h"]).0, Some(0));
+    wait_for("the last line", || rig.ringway.log().contains("is about to be \\\"off\\\"").then_some(()));
+    assert_eq!(rig.run(&["log", "--back"]).0, Some(0));
     // Nonsense changes nothing, and whoever only may read changes nothing either.
     for (body, said) in [
         (json!({ "filter": "dbug" }), "no level"),

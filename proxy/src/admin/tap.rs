@@ -170,8 +170,10 @@ impl Lives {
     fn end(&mut self, why: &'static str) -> Bytes {
         self.is_over = true;
         self.tap.close();
-        let (lost, passed_by) = (self.tap.lost(), self.tap.passed_by());
-        let end = json!({ "end": { "why": why, "told": self.told, "lost": lost, "passed_by": passed_by } });
+        let end = json!({ "end": {
+            "why": why, "told": self.told, "lost": self.tap.lost(), "passed_by": self.tap.passed_by(),
+            "under_way": self.tap.under_way(),
+        } });
         Bytes::from(format!("{end}\n"))
     }
 }

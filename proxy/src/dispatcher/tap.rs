@@ -5,12 +5,14 @@ use ringway_config::model::Networks;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Requests that one tap follows at once: where a tap asks for what is only known at the end, every request may be the one.
 const UNDER_WAY_MAX: u32 = 1024;
+/// What is kept of all of these; the longest heads of as many requests as a tap takes fit.
+const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Which requests are wanted; what is not said is not asked for.
 #[derive(Debug, Default)]
@@ -39,8 +41,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) path: &'a [u8],
     pub(crate) client: IpAddr,
     pub(crate) hash: Option<u64>,
-    /// The value of a field.
-    pub(crate) field: &'a dyn Fn(&str) -> Option<&'a [u8]>,
+    /// Whether a field has that value, or one of those with that name has.
+    pub(crate) has: &'a dyn Fn(&str, &[u8]) -> bool,
 }
 
 /// Somebody waits for the lives of requests.
@@ -51,6 +53,8 @@ pub(crate) struct Tap {
     /// How many requests it still takes.
     left: AtomicU32,
     under_way: AtomicU32,
+    /// Memory for what is kept of those that are followed.
+    kept_bytes: AtomicUsize,
     /// Lives that nobody had room for, or that broke off.
     lost: AtomicU32,
     /// Requests that may have matched, and were not followed, since so many were already.
@@ -63,7 +67,7 @@ impl TapMatch {
     /// Whether the beginning of a request is what is wanted.
     fn takes(&self, arrived: &Arrived<'_>) -> bool {
         let is = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| Some(wanted) == is);
-        let has = |(name, value): &(String, String)| (arrived.field)(name) == Some(value.as_bytes());
+        let has = |(name, value): &(String, String)| (arrived.has)(name, value.as_bytes());
         is(&self.listener, Some(arrived.listener))
             && is(&self.service, arrived.service)
             && self.route.is_none_or(|route| Some(route) == arrived.route)
@@ -94,6 +98,7 @@ impl Tap {
             shows_values,
             left: AtomicU32::new(count),
             under_way: AtomicU32::new(0),
+            kept_bytes: AtomicUsize::new(0),
             lost: AtomicU32::new(0),
             passed_by: AtomicU32::new(0),
             is_closed: AtomicBool::new(false),
@@ -108,6 +113,11 @@ impl Tap {
 
     pub(crate) fn lost(&self) -> u32 {
         self.lost.load(Relaxed)
+    }
+
+    /// Requests that it follows, and that have not ended.
+    pub(crate) fn under_way(&self) -> u32 {
+        self.under_way.load(Relaxed)
     }
 
     pub(crate) fn passed_by(&self) -> u32 {
@@ -132,7 +142,7 @@ impl Tap {
             self.passed_by.fetch_add(1, Relaxed);
             return None;
         }
-        let mut followed = Followed { tap: Arc::clone(self), has_place: false };
+        let mut followed = Followed { tap: Arc::clone(self), has_place: false, kept_bytes: 0 };
         if !self.wanted.asks_for_end() {
             // These are the next that come, whichever of them ends first.
             followed.has_place = self.take_place();
@@ -153,11 +163,24 @@ impl Tap {
 pub(crate) struct Followed {
     tap: Arc<Tap>,
     has_place: bool,
+    kept_bytes: usize,
 }
 
 impl Followed {
     pub(crate) fn shows_values(&self) -> bool {
         self.tap.shows_values
+    }
+
+    /// Counts memory that is kept for it; `false`: there is no room, and it is passed by.
+    pub(crate) fn keep(&mut self, bytes: usize) -> bool {
+        let room = |kept: usize| kept.checked_add(bytes).filter(|kept| *kept <= KEPT_BYTES_MAX);
+        let is_kept = self.tap.kept_bytes.fetch_update(Relaxed, Relaxed, room).is_ok();
+        if is_kept {
+            self.kept_bytes += bytes;
+        } else if !self.has_place {
+            self.tap.passed_by.fetch_add(1, Relaxed);
+        }
+        is_kept
     }
 
     /// Whether its life is told, now that it has ended like this.
@@ -170,8 +193,11 @@ impl Followed {
 
     /// Its life.
     pub(crate) fn tell(mut self, life: Bytes) {
-        if std::mem::take(&mut self.has_place) && self.tap.lives.try_send(life).is_err() {
-            self.tap.lose();
+        let (tap, has_place) = (Arc::clone(&self.tap), std::mem::take(&mut self.has_place));
+        // Who reads its life finds it under way no longer.
+        drop(self);
+        if has_place && tap.lives.try_send(life).is_err() {
+            tap.lose();
         }
     }
 }
@@ -179,6 +205,7 @@ impl Followed {
 impl Drop for Followed {
     fn drop(&mut self) {
         self.tap.under_way.fetch_sub(1, Relaxed);
+        self.tap.kept_bytes.fetch_sub(self.kept_bytes, Relaxed);
         if self.has_place {
             self.tap.lose();
         }
@@ -224,10 +251,10 @@ impl Taps {
 mod tests {
     use super::*;
 
-    fn arrived<'a>(path: &'a [u8], field: &'a dyn Fn(&str) -> Option<&'a [u8]>) -> Arrived<'a> {
+    fn arrived<'a>(path: &'a [u8], has: &'a dyn Fn(&str, &[u8]) -> bool) -> Arrived<'a> {
         let client = IpAddr::from([10, 0, 0, 7]);
         let (listener, service, route, hash) = ("web", Some("s"), Some(2), Some(7));
-        Arrived { listener, service, route, method: b"GET", path, client, hash, field }
+        Arrived { listener, service, route, method: b"GET", path, client, hash, has }
     }
 
     fn tap(wanted: TapMatch, count: u32) -> (Arc<Tap>, mpsc::Receiver<Bytes>) {
@@ -237,7 +264,7 @@ mod tests {
 
     #[test]
     fn each_condition_holds_or_nothing_is_followed() {
-        let field = |name: &str| (name == "x-user").then_some(&b"alice"[..]);
+        let has = |name: &str, value: &[u8]| name == "x-user" && value == b"alice";
         let text = |text: &str| Some(text.to_owned());
         let network = |text: &str| Networks::one(text).unwrap();
         let header = |value: &str| vec![("x-user".to_owned(), value.to_owned())];
@@ -260,15 +287,15 @@ mod tests {
                 TapMatch { headers: header("bob"), ..<_>::default() },
             ),
         ] {
-            assert!(tap(good, 1).0.follow(&arrived(b"/a/b", &field)).is_some());
-            assert!(tap(bad, 1).0.follow(&arrived(b"/a/b", &field)).is_none());
+            assert!(tap(good, 1).0.follow(&arrived(b"/a/b", &has)).is_some());
+            assert!(tap(bad, 1).0.follow(&arrived(b"/a/b", &has)).is_none());
         }
     }
 
     #[test]
     fn the_next_ones_have_their_places_from_their_beginning_and_each_is_told_or_lost() {
         let (tap, mut lives) = tap(TapMatch::default(), 3);
-        let follow = || tap.follow(&arrived(b"/", &|_| None));
+        let follow = || tap.follow(&arrived(b"/", &|_, _| false));
         let mut followed: Vec<_> = (0..3).map(|_| follow().unwrap()).collect();
         assert!(follow().is_none() && tap.is_over(), "it takes no more");
         assert!(followed[0].takes_end(200, Duration::ZERO));
@@ -286,9 +313,9 @@ mod tests {
         let (tap, mut lives) = tap(wanted, 1);
         let mut followed: Vec<_> = Vec::new();
         for _ in 0..UNDER_WAY_MAX + 5 {
-            followed.extend(tap.follow(&arrived(b"/", &|_| None)));
+            followed.extend(tap.follow(&arrived(b"/", &|_, _| false)));
         }
-        assert_eq!((followed.len() as u32, tap.passed_by()), (UNDER_WAY_MAX, 5));
+        assert_eq!((followed.len() as u32, tap.under_way(), tap.passed_by()), (UNDER_WAY_MAX, UNDER_WAY_MAX, 5));
         let mut next = || followed.pop().unwrap();
         assert!(!next().takes_end(200, Duration::from_secs(9)) && !next().takes_end(503, Duration::ZERO));
         let mut bad = next();
@@ -301,18 +328,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_all_that_are_followed_is_bounded_and_given_back() {
+        let (tap, _lives) = tap(TapMatch { status_min: Some(500), ..<_>::default() }, 100);
+        let follow = || tap.follow(&arrived(b"/", &|_, _| false)).unwrap();
+        let (mut first, mut second) = (follow(), follow());
+        assert!(first.keep(KEPT_BYTES_MAX - 10) && first.keep(10) && !second.keep(1));
+        assert_eq!((tap.passed_by(), tap.lost()), (1, 0));
+        drop(second);
+        drop(first);
+        assert!(follow().keep(KEPT_BYTES_MAX) && tap.kept_bytes.load(Relaxed) == 0 && !follow().keep(usize::MAX));
+    }
+
+    #[test]
     fn who_does_not_read_loses_lives_and_stops_nobody_and_a_tap_that_is_over_is_let_go() {
         let (tap, lives) = tap(TapMatch::default(), 100);
         let taps = Taps::default();
         taps.arm(Arc::clone(&tap));
         for _ in 0..50 {
-            taps.follow(&arrived(b"/", &|_| None)).into_iter().for_each(|followed| followed.tell("life".into()));
+            taps.follow(&arrived(b"/", &|_, _| false)).into_iter().for_each(|followed| followed.tell("life".into()));
         }
         assert_eq!((tap.lost(), lives.len()), (48, 2));
         taps.sweep();
         assert!(taps.is_armed());
         tap.close();
-        assert!(taps.follow(&arrived(b"/", &|_| None)).is_empty());
+        assert!(taps.follow(&arrived(b"/", &|_, _| false)).is_empty());
         taps.sweep();
         assert!(!taps.is_armed());
     }

@@ -1,68 +1,41 @@
 //! A request that an operator looks at: its whole life, as one line of JSON. Nothing here is on the way of requests that nobody looks at.
 
 use super::span_attributes::Beginning;
+use super::told_head::{KeptFields, KeptTarget};
 use crate::ambient;
-use crate::dispatcher::{Arrived, Followed};
+use crate::dispatcher::{Arrived, Followed, TlsSession};
 use crate::routing::hash_key;
 use bytes::Bytes;
 use ringway_config::model;
-use ringway_message::{Field, ResponseHead, Span, Version};
+use ringway_message::{ResponseHead, Version};
 use ringway_ring::Hash;
 use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
-
-/// Fields that are told of a head, and bytes of each text; the rest is only counted.
-const FIELDS_MAX: usize = 64;
-const TEXT_BYTES_MAX: usize = 256;
-const TARGET_BYTES_MAX: usize = 1024;
-
-/// Fields whose values are told to whoever may operate: they say how a message travels, not who sends it.
-const TOLD: [&str; 26] = [
-    "accept",
-    "accept-encoding",
-    "age",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "date",
-    "expect",
-    "forwarded",
-    "grpc-status",
-    "grpc-timeout",
-    "host",
-    "retry-after",
-    "server",
-    "te",
-    "traceparent",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "vary",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-request-id",
-];
-/// Fields with one of these in their names are secrets: nobody is told their values.
-const SECRETS: [&str; 8] = ["auth", "cookie", "token", "secret", "password", "api-key", "session", "signature"];
 
 /// A request that somebody looks at.
 pub(crate) struct Tapped {
     followed: Vec<Followed>,
-    /// The heads without values of fields, and with them, as far as somebody is shown them.
-    heads: [Option<Heads>; 2],
+    request: Kept,
+    response: KeptFields,
     route: Value,
     service: Option<String>,
     /// Where it went; `None`: Ringway has responded itself at once.
     pub(super) routing: Option<Routing>,
 }
 
-/// What is told of the head of a request, and of that of its response.
-struct Heads {
-    request: Value,
-    response_fields: Value,
+/// What the client has sent, up to its body: it is told once it is known that somebody wants it.
+struct Kept {
+    /// Unix time, in seconds.
+    at: f64,
+    listener: Arc<str>,
+    peer: SocketAddr,
+    client: IpAddr,
+    tls: Option<(TlsSession, Option<Box<str>>)>,
+    version: Version,
+    target: KeptTarget,
+    fields: KeptFields,
 }
 
 /// Where a request went, and why there.
@@ -111,8 +84,12 @@ impl Tapped {
             return None;
         }
         let listener = client.open.active_listener.name();
-        let field = |name: &str| head.value_of(bytes, name.as_bytes());
-        let followed = worker.taps.follow(&Arrived {
+        let has = |name: &str, value: &[u8]| {
+            head.values_of(bytes, name.as_bytes()).any(|is| is == value)
+                // HTTP/2 has it elsewhere, and so has an absolute target.
+                || name == "host" && head.authority.of(bytes).eq_ignore_ascii_case(value)
+        };
+        let mut followed = worker.taps.follow(&Arrived {
             listener: &listener,
             service,
             route: number,
@@ -120,32 +97,31 @@ impl Tapped {
             path: head.path.of(bytes),
             client: origin.address,
             hash,
-            field: &field,
+            has: &has,
         });
         if followed.is_empty() {
             return None;
         }
-        let heads = |shows_values: bool| {
-            let is_shown = followed.iter().any(|followed| followed.shows_values() == shows_values);
-            let request = is_shown.then(|| request(beginning, &listener, shows_values))?;
-            Some(Heads { request, response_fields: Value::Null })
-        };
-        Some(Box::new(Self {
-            heads: [false, true].map(heads),
-            route: json!({ "number": number, "path": beginning.route.map(path) }),
-            service: service.map(str::to_owned),
-            routing: None,
-            followed,
-        }))
+        let request = Kept::new(beginning, listener);
+        let kept_bytes = request.target.bytes() + request.fields.bytes();
+        followed.retain_mut(|followed| followed.keep(kept_bytes));
+        (!followed.is_empty()).then(|| {
+            Box::new(Self {
+                request,
+                response: KeptFields::default(),
+                route: json!({ "number": number, "path": beginning.route.map(path) }),
+                service: service.map(str::to_owned),
+                routing: None,
+                followed,
+            })
+        })
     }
 
     /// The head of the response that the client gets.
     pub(super) fn handle_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
-        for (heads, shows_values) in self.heads.iter_mut().zip([false, true]) {
-            if let Some(heads) = heads {
-                heads.response_fields = fields(&head.fields, bytes, shows_values);
-            }
-        }
+        self.response = KeptFields::new(&head.fields, bytes, false);
+        let kept_bytes = self.response.bytes();
+        self.followed.retain_mut(|followed| followed.keep(kept_bytes));
     }
 
     /// It has ended: its life is told to those who want it as it was.
@@ -166,21 +142,16 @@ impl Tapped {
         {
             life.extend(more);
         }
-        let lines = self.heads.map(|heads| heads.map(|heads| heads.line(&mut life)));
+        let mut lines = [None, None];
         for followed in self.followed {
-            if let Some(line) = &lines[usize::from(followed.shows_values())] {
-                followed.tell(line.clone());
-            }
+            let shows_values = followed.shows_values();
+            let line = lines[usize::from(shows_values)].get_or_insert_with(|| {
+                life["request"] = self.request.tell(shows_values);
+                life["response"]["fields"] = self.response.tell(shows_values);
+                Bytes::from(format!("{life}\n"))
+            });
+            followed.tell(line.clone());
         }
-    }
-}
-
-impl Heads {
-    /// A life with these heads, as a line.
-    fn line(self, life: &mut Value) -> Bytes {
-        life["request"] = self.request;
-        life["response"]["fields"] = self.response_fields;
-        Bytes::from(format!("{life}\n"))
     }
 }
 
@@ -224,93 +195,45 @@ fn path(path: &model::PathMatch) -> String {
     }
 }
 
-/// What the client has sent, up to its body.
-fn request(beginning: &Beginning<'_>, listener: &str, shows_values: bool) -> Value {
-    let Beginning { client, bytes, head, origin, started, .. } = *beginning;
-    let since = ambient::since(started).as_secs_f64();
-    let tls = client.open.entry.tls().map(
-        |tls| json!({ "version": tls.version, "resumed": tls.is_resumed, "server_name": client.peer.server_name }),
-    );
-    let version = match head.version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
-        Version::Http2 => "HTTP/2",
-    };
-    // A query may hold secrets, as values of fields do.
-    let query = (!head.query.is_empty()).then(|| {
-        if shows_values {
-            json!(text(head.query, bytes, TARGET_BYTES_MAX))
-        } else {
-            json!({ "bytes": head.query.len() })
+impl Kept {
+    fn new(beginning: &Beginning<'_>, listener: Arc<str>) -> Self {
+        let Beginning { client, bytes, head, origin, started, .. } = *beginning;
+        let since = ambient::since(started).as_secs_f64();
+        let server_name = || client.peer.server_name.as_deref().map(Into::into);
+        Self {
+            at: ambient::unix_nanos() as f64 / 1e9 - since,
+            listener,
+            peer: client.peer.address,
+            client: origin.address,
+            tls: client.open.entry.tls().map(|tls| (tls, server_name())),
+            version: head.version,
+            target: KeptTarget::new(
+                bytes,
+                (head.method_span, head.path, head.query, head.authority),
+                head.target_sensitive,
+            ),
+            fields: KeptFields::new(&head.fields, bytes, head.target_sensitive),
         }
-    });
-    json!({
-        "at": ambient::unix_nanos() as f64 / 1e9 - since, "listener": listener, "peer": client.peer.address.to_string(),
-        "client": origin.address.to_string(), "tls": tls, "protocol": version,
-        "method": text(head.method_span, bytes, TEXT_BYTES_MAX), "path": text(head.path, bytes, TARGET_BYTES_MAX),
-        "query": query, "authority": text(head.authority, bytes, TEXT_BYTES_MAX),
-        "fields": fields(&head.fields, bytes, shows_values),
-    })
-}
-
-/// Fields by name and value, or by name and length where the value is nobody's to see.
-fn fields(fields: &[Field], bytes: &[u8], shows_values: bool) -> Value {
-    let tell = |field: &Field| {
-        let name = text(field.name, bytes, TEXT_BYTES_MAX).to_ascii_lowercase();
-        if is_told(&name, shows_values) {
-            json!({ "name": name, "value": text(field.value, bytes, TEXT_BYTES_MAX) })
-        } else {
-            json!({ "name": name, "bytes": field.value.len() })
-        }
-    };
-    let mut told: Vec<Value> = fields.iter().take(FIELDS_MAX).map(tell).collect();
-    if fields.len() > FIELDS_MAX {
-        told.push(json!({ "left_out": fields.len() - FIELDS_MAX }));
-    }
-    Value::Array(told)
-}
-
-/// `name` is in lower case.
-fn is_told(name: &str, shows_values: bool) -> bool {
-    TOLD.contains(&name) || shows_values && !SECRETS.iter().any(|secret| name.contains(secret))
-}
-
-/// A text of others, cut where it is long.
-fn text(span: Span, bytes: &[u8], bytes_max: usize) -> String {
-    let whole = span.of(bytes);
-    let mut text = String::from_utf8_lossy(&whole[..whole.len().min(bytes_max)]).into_owned();
-    if whole.len() > bytes_max {
-        text.push_str("...");
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ringway_message::FieldName;
-
-    #[test]
-    fn secrets_are_told_to_nobody_and_other_values_only_where_that_is_asked_for() {
-        for name in ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-csrf-token"] {
-            assert!(!is_told(name, false) && !is_told(name, true), "{name}");
-        }
-        assert!(is_told("host", false) && is_told("content-type", false));
-        assert!(!is_told("x-user", false) && is_told("x-user", true) && !is_told("referer", false));
-        // None of those that are told to everybody is one that is told to nobody.
-        assert!(TOLD.iter().all(|name| !SECRETS.iter().any(|secret| name.contains(secret))));
-        assert!(TOLD.is_sorted());
     }
 
-    #[test]
-    fn heads_are_bounded_whatever_is_in_them() {
-        let bytes = [b"x-user".as_slice(), &[0xff; 60_000]].concat();
-        let (name, value) = (Span { start: 0, end: 6 }, Span { start: 6, end: bytes.len() as u32 });
-        let field = |value| Field { name, value, kind: FieldName::Other, sensitive: false };
-        let told = fields(&vec![field(value); 1000], &bytes, true);
-        let told = told.as_array().map(Vec::as_slice).unwrap_or_default();
-        assert_eq!((told.len(), &told[FIELDS_MAX]["left_out"]), (FIELDS_MAX + 1, &(1000 - FIELDS_MAX).into()));
-        assert!(told[0]["value"].as_str().is_some_and(|value| value.len() <= TEXT_BYTES_MAX * 3 + 3));
-        assert_eq!(fields(&[field(value)], &bytes, false)[0], json!({ "name": "x-user", "bytes": 60_000 }));
+    fn tell(&self, shows_values: bool) -> Value {
+        let tls = self
+            .tls
+            .as_ref()
+            .map(|(tls, name)| json!({ "version": tls.version, "resumed": tls.is_resumed, "server_name": name }));
+        let version = match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        };
+        let mut told = json!({
+            "at": self.at, "listener": &*self.listener, "peer": self.peer.to_string(),
+            "client": self.client.to_string(), "tls": tls, "protocol": version,
+            "fields": self.fields.tell(shows_values),
+        });
+        if let (Some(told), Value::Object(target)) = (told.as_object_mut(), self.target.tell(shows_values)) {
+            told.extend(target);
+        }
+        told
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::{Method, StatusCode};
 use ringway_config::plain::line;
-use ringway_control::http::{Client, Endpoint, Opened};
+use ringway_control::http::{Client, Endpoint, Followed, Lines, Opened};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -64,6 +64,16 @@ impl Access {
     /// Asks; whoever cannot be asked is an error.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         ask(&self.admin, &self.credentials, method, path, body)
+    }
+
+    /// As [`Access::ask`] by POST, of what answers in lines.
+    pub(crate) async fn follow(&self, path: &str, body: &Value) -> anyhow::Result<Result<Box<Lines>, String>> {
+        let sent = (Method::POST, path, body.to_string().into());
+        let client = client(&self.admin, &self.credentials)?;
+        Ok(match client.follow(sent, ANSWER_BYTES_MAX, PATIENCE).await? {
+            Followed::Lines(lines) => Ok(lines),
+            Followed::Refused(status, body) => Err(refusal(status, &body)),
+        })
     }
 
     /// A response that goes on: its body, as it comes.
@@ -151,4 +161,11 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// A time of a command line, in whole seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    ringway_config::parse_duration(text)
+        .filter(|duration| duration.subsec_nanos() == 0 && !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is no time of whole seconds: write for example `30s`, `10m` or `1h30m`"))
 }

@@ -5,14 +5,18 @@ mod control;
 mod demo;
 mod explain;
 mod live;
+mod log;
 mod operate;
 mod plan;
 mod run;
 mod save;
+mod sessions;
 mod status;
 mod table;
+mod tap;
 mod terminal;
 mod top;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -74,12 +78,20 @@ enum Command {
         #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
         max_move: Option<f64>,
     },
+    /// List what clients of a running proxy have under way: requests, sessions and flows, or their connections.
+    Sessions(sessions::SessionsArguments),
+    /// Say what each worker of a running proxy has, and how it does; or all of one.
+    Workers(workers::WorkersArguments),
+    /// Show the whole life of the next requests of a running proxy that match, step by step.
+    Tap(Box<tap::TapArguments>),
     /// Change what a running proxy does with a backend, without a file: it lasts until the process ends.
     Backend(operate::BackendArguments),
     /// Have several backends serve a key of a running proxy for a time.
     Spread(operate::SpreadArguments),
     /// Say what was changed of a running proxy without a file.
     Overrides(operate::OverridesArguments),
+    /// Say which lines the log of a running proxy has, or change that for a time.
+    Log(log::LogArguments),
     /// Print what is in force in a running proxy, as a file: with every default and what was changed at run time, without secrets.
     Config(operate::ConfigArguments),
     /// Have a running proxy read its file again.
@@ -119,9 +131,13 @@ fn main() -> ExitCode {
         Command::Top(arguments) => top::top(&arguments),
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
+        Command::Sessions(arguments) => sessions::sessions(&arguments),
+        Command::Workers(arguments) => workers::workers(&arguments),
+        Command::Tap(arguments) => tap::tap(&arguments),
         Command::Backend(arguments) => operate::backend(&arguments),
         Command::Spread(arguments) => operate::spread(&arguments),
         Command::Overrides(arguments) => operate::overrides(&arguments),
+        Command::Log(arguments) => log::log(&arguments),
         Command::Config(arguments) => operate::config(&arguments),
         Command::Reload(arguments) => operate::reload(&arguments),
         Command::Schema => schema(),

@@ -1,6 +1,6 @@
 //! What an operator changes of a running proxy, without a file: `ringway backend`, `spread`, `overrides`, `config`, `reload`.
 
-use crate::admin::{Access, Answer, escape, refused};
+use crate::admin::{Access, Answer, escape, refused, seconds};
 use crate::explain::print;
 use crate::save::{Edit, Edited};
 use crate::terminal;
@@ -87,7 +87,7 @@ pub(crate) struct SpreadArguments {
     #[arg(long, value_name = "COUNT")]
     owners: u16,
     /// For how long, for example `10m`.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     duration: Duration,
     /// Print JSON.
     #[arg(long)]
@@ -125,12 +125,6 @@ pub(crate) struct ReloadArguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    ringway_config::parse_duration(text)
-        .filter(|duration| duration.subsec_nanos() == 0 && !duration.is_zero())
-        .ok_or_else(|| format!("`{text}` is no time of whole seconds: write for example `30s`, `10m` or `1h30m`"))
 }
 
 /// Exit 0: done; 1: refused. Whoever cannot be asked is an error.

@@ -3,10 +3,12 @@
 pub(crate) mod advice;
 mod call;
 mod endpoint;
+mod lines;
 mod problem;
 
 pub use self::call::{CallError, get, send};
 pub use self::endpoint::{Client, Endpoint, EndpointError, Opened};
+pub use self::lines::{Followed, Lines};
 pub use self::problem::Problem;
 use crate::Code;
 use crate::transport::tls::{self, TlsError};

@@ -6,6 +6,7 @@ mod dispatch;
 pub(crate) mod explain;
 mod foreign;
 mod live;
+mod log;
 mod metrics;
 mod page;
 mod patient;
@@ -17,7 +18,9 @@ mod serve;
 mod sessions;
 mod shown;
 mod status;
+mod tap;
 mod words;
+mod workers;
 
 pub(crate) use live::live;
 pub(crate) use serve::{Socket, serve};

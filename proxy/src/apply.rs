@@ -11,6 +11,8 @@ pub(crate) mod files;
 pub(crate) mod handle;
 pub(crate) mod health_driver;
 mod listeners;
+mod log_change;
+pub(crate) mod log_filter;
 mod movements;
 pub(crate) mod outcome;
 pub(crate) mod overload_driver;

@@ -18,7 +18,10 @@ pub(crate) mod request;
 mod response;
 mod retry;
 mod run;
-pub(crate) mod trace;
+pub(crate) mod span_attributes;
+mod tapped;
+mod told_head;
+mod trace;
 mod wish;
 
 pub(crate) use outcome::Next;

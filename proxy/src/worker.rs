@@ -7,6 +7,7 @@ mod context;
 mod open_connection;
 mod peer;
 mod pool;
+mod report;
 mod sessions;
 mod succession;
 #[cfg(test)]

@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
         &[
             &["main.rs"],
             &["control"],
-            &["demo", "explain", "operate", "top"],
+            &["demo", "explain", "log", "operate", "sessions", "tap", "top", "workers"],
             &["status"],
             &["live"],
             &["admin", "save"],

@@ -11,6 +11,7 @@ mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod compression;
+mod debugging;
 mod doors;
 mod drain;
 mod edge;

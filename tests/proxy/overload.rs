@@ -183,6 +183,15 @@ fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
     });
     assert!(ringway.log().contains("worker 1 is stuck"), "{}", ringway.log());
     assert!(ringway.metric("ringway_worker_lag_seconds{worker=\"1\"}") >= 2.0);
+    // Who looks at workers is told so in a bounded time, and all of the other one.
+    let looked = crate::common::ringway(&["workers", "--json", "--admin", &ringway.admin.to_string()]);
+    let looked: serde_json::Value = serde_json::from_slice(&looked.stdout).unwrap();
+    let [well, stuck] = [0, 1].map(|worker| looked["workers"][worker].clone());
+    assert!(well["answers"] == true && well["tasks"].as_u64() > Some(0) && well["stuck"] == false, "{well:#}");
+    assert!(stuck["answers"] == false && stuck["stuck"] == true && stuck["tasks"].is_null(), "{stuck:#}");
+    assert!(stuck["silent_seconds"].as_f64() > Some(3.0), "{stuck:#}");
+    let sessions: serde_json::Value = serde_json::from_slice(&get(ringway.admin, "/sessions").unwrap().body).unwrap();
+    assert_eq!(sessions["silent_workers"], serde_json::json!([1]));
     // Some clients get to the other worker, which serves them; those of the one that is stuck wait.
     let mut waiting: Vec<_> =
         (0..16).map(|_| send(http, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).collect();

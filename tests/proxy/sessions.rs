@@ -1,5 +1,6 @@
 //! What is under way is listed while it is, and not a moment longer, whatever protocol it has and however it ends.
 
+use crate::common::peers::Certificates;
 use crate::common::{Backend, Ringway, free_address, get, read_request, send, simple, wait_for};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -37,6 +38,14 @@ fn only(ringway: &Ringway, query: &str, state: &str) -> Value {
     })
 }
 
+/// What `ringway sessions` prints.
+fn printed(ringway: &Ringway, arguments: &[&str]) -> String {
+    let admin = ringway.admin.to_string();
+    let done = crate::common::ringway(&[&["sessions", "--admin", &admin], arguments].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
 fn nothing_is_left(ringway: &Ringway) {
     wait_for("nothing to be under way", || (ask(ringway.admin, "")["total"] == 0).then_some(()));
     wait_for("no connection to be left", || (ask(ringway.admin, "connections")["total"] == 0).then_some(()));
@@ -72,6 +81,12 @@ fn a_request_is_listed_with_its_state_backend_and_bytes_from_its_start_to_its_en
         for query in ["service=s&backend=b0&listener=web&client=127.0.0.1&state=waiting", "sort=bytes&limit=1"] {
             assert_eq!(ask(ringway.admin, query)["total"], 1, "{query}");
         }
+        let table =
+            printed(&ringway, &["--service", "s", "--state", "waiting", "--kind", "http", "--client", "127.0.0.1"]);
+        assert!(table.lines().count() == 2 && table.contains(protocol) && table.contains("GET /some/path"), "{table}");
+        assert_eq!(printed(&ringway, &["--older", "1h"]).lines().count(), 1);
+        let json: Value = serde_json::from_str(&printed(&ringway, &["--connections", "--json"])).unwrap();
+        assert_eq!((&json["total"], &json["connections"][0]["tls"]), (&1.into(), &Value::Null), "{json:#}");
         tell.send(()).unwrap();
         let row = only(&ringway, "", "responding");
         wait_for("bytes to be counted", || {
@@ -142,4 +157,30 @@ fn what_ends_early_waits_or_is_a_session_of_tcp_is_listed_and_gone_as_well() {
     drop(idle);
     nothing_is_left(&ringway);
     assert_eq!(get(ringway.admin, "/sessions?limit=many").unwrap().status, 400);
+}
+
+#[test]
+fn the_tls_session_of_a_request_is_listed_with_its_version_and_whether_it_goes_on_with_another() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let (backend, tell) = patient();
+    let listen = free_address();
+    let tls = format!("service: s, tls: {{ certificates: [ {} ] }} }}", certificates.entry("one"));
+    let config = simple(listen, "", &[("b0", backend.address)]).replace("service: s }", &tls);
+    let ringway = Ringway::start(&config);
+    let session = certificates.text("session");
+    // What has no answer keeps openssl waiting: the session is of TLS 1.2, whose ticket comes with the handshake.
+    for (resumed, more) in [(false, "-sess_out"), (true, "-sess_in")] {
+        let script = format!(
+            "printf 'GET /secret HTTP/1.1\\r\\nHost: one.test\\r\\nConnection: close\\r\\n\\r\\n' | \
+             openssl s_client -tls1_2 -connect {listen} -servername one.test {more} {session} -ign_eof"
+        );
+        let mut client =
+            Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let row = only(&ringway, "listener=web", "waiting");
+        assert_eq!(row["tls"], serde_json::json!({ "version": "1.2", "resumed": resumed }), "{row:#}");
+        (0..2).for_each(|_| tell.send(()).unwrap());
+        assert!(client.wait().unwrap().success());
+        nothing_is_left(&ringway);
+    }
 }

@@ -23,6 +23,13 @@ impl Networks {
         self.listed.is_empty()
     }
 
+    /// One, or an address alone, as a file has it; `None`: it is neither.
+    #[must_use]
+    pub fn one(text: &str) -> Option<Self> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.ok().map(|network| Self::from_iter([network]))
+    }
+
     /// Whether an address is in one of them.
     #[inline]
     #[must_use]

@@ -2,6 +2,7 @@
 
 use super::advice;
 use super::call::{begin, body};
+use super::lines::{Followed, Lines};
 use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -37,6 +38,9 @@ pub struct Client {
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<header::HeaderValue>,
 }
+
+/// A connection, and the head of a response on it.
+type Begun = (SendRequest<Full<Bytes>>, Response<Incoming>);
 
 /// A response that has begun.
 #[derive(Debug)]
@@ -164,10 +168,7 @@ impl Client {
     }
 
     /// A request on a connection of its own, up to the head of its response.
-    async fn begun(
-        &self,
-        (method, path, sent, json): (Method, &str, Bytes, bool),
-    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), String> {
+    async fn begun(&self, (method, path, sent, json): (Method, &str, Bytes, bool)) -> Result<Begun, String> {
         let mut sender = self.connect().await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
         if json {
@@ -184,6 +185,24 @@ impl Client {
         let refused = |error: hyper::Error| of_certificate(&error).unwrap_or_else(|| with_cause(&error));
         let response = sender.send_request(request).await.map_err(refused)?;
         Ok((sender, response))
+    }
+
+    /// The same, where the response goes on: its head comes within `timeout`, its lines are asked for. A refusal has at most so many
+    /// bytes.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub async fn follow(
+        &self,
+        (method, path, sent): (Method, &str, Bytes),
+        bytes_max: usize,
+        timeout: Duration,
+    ) -> Result<Followed, EndpointError> {
+        let begun = async {
+            let (sender, response) = self.begun((method, path, sent, true)).await?;
+            Lines::of(sender, response, bytes_max).await
+        };
+        self.within(timeout, begun).await
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {

@@ -21,7 +21,7 @@ pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Resul
         Ok(wish) => wish,
         Err(problem) => return error(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
-    let author = Author { by: caller.by.clone(), at: ambient::time_of_day() };
+    let author = author(caller);
     let changing = control.clone();
     let done = tokio::task::spawn_blocking(move || changing.change_blocking(&wish, &author)).await;
     let Ok(outcome) = done else {
@@ -103,8 +103,13 @@ pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Re
     Ok(Wish::Spread { service: service.to_owned(), hash, owners, duration: Duration::from_secs(seconds) })
 }
 
+/// Who wants it, and when.
+pub(super) fn author(caller: &Caller) -> Author {
+    Author { by: caller.by.clone(), at: ambient::time_of_day() }
+}
+
 /// The fields of a body; those that nobody knows are none that are passed over.
-fn fields<'b>(body: &'b Value, known: &[&str]) -> Result<&'b Map<String, Value>, String> {
+pub(super) fn fields<'b>(body: &'b Value, known: &[&str]) -> Result<&'b Map<String, Value>, String> {
     let fields = body.as_object().ok_or_else(|| format!("write an object with `{}`", known.join("`, `")))?;
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => Err(format!("there is no field {unknown:?}; there are `{}`", known.join("`, `"))),
@@ -165,6 +170,7 @@ fn entry<T>(field: &str, set: &Set<T>, value: Value) -> Value {
     json!({ "field": field, "value": value, "by": set.by, "unix_seconds": unix_seconds(set.at) })
 }
 
-fn unix_seconds(at: SystemTime) -> f64 {
+/// Seconds of Unix time.
+pub(super) fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

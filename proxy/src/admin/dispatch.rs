@@ -7,7 +7,7 @@ use super::live::Live;
 use super::page;
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{changes, explain, metrics, sessions, shown, status};
+use super::{changes, explain, log, metrics, sessions, shown, status, tap, workers};
 use crate::ambient;
 use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
@@ -39,6 +39,10 @@ enum Resource {
     HotKeys,
     Overrides,
     Config,
+    Log,
+    Tap,
+    Workers,
+    Worker,
 }
 
 /// Every path, what is there, and the methods that it takes. A name in braces stands for a segment of any name, percent-encoded.
@@ -51,12 +55,16 @@ const PATHS: &[(&str, Resource, &[Method])] = &[
     ("/healthz", Resource::Healthz, READ),
     ("/readyz", Resource::Readyz, READ),
     ("/sessions", Resource::Sessions, READ),
+    ("/tap", Resource::Tap, &[Method::POST]),
+    ("/workers", Resource::Workers, READ),
+    ("/workers/{worker}", Resource::Worker, READ),
     ("/reload", Resource::Reload, &[Method::POST]),
     ("/whoami", Resource::Whoami, READ),
     ("/services/{service}/backends/{backend}", Resource::Backend, &[Method::POST]),
     ("/services/{service}/hot-keys", Resource::HotKeys, &[Method::POST]),
     ("/config", Resource::Config, READ),
     ("/overrides", Resource::Overrides, &[Method::GET, Method::HEAD, Method::DELETE]),
+    ("/log", Resource::Log, &[Method::GET, Method::HEAD, Method::POST, Method::DELETE]),
 ];
 /// Longest body, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -107,9 +115,8 @@ where
     if !methods.contains(request.method()) {
         return wrong_method(methods);
     }
-    let changes = matches!(resource, Resource::Backend | Resource::HotKeys) || request.method() == Method::DELETE;
-    if let (true, Ok(caller)) = (changes, &caller) {
-        return change(control, caller, resource, &names, request).await;
+    if let (Level::Operate, Ok(caller)) = (level, &caller) {
+        return change(control, (caller, peer), resource, &names, request).await;
     }
     match resource {
         Resource::Metrics => metrics::respond(control, request.headers()).await,
@@ -120,15 +127,21 @@ where
         Resource::Explain if request.method() == Method::POST => explain_request(control, request.into_body()).await,
         Resource::Explain => explain_key(control, request.uri().query().unwrap_or_default()),
         Resource::Sessions => sessions::sessions(control, request.uri().query().unwrap_or_default()).await,
+        Resource::Workers => workers::all(control, request.uri().query().unwrap_or_default()).await,
+        Resource::Worker => {
+            let number = names.first().map(String::as_str).unwrap_or_default();
+            workers::one(control, number, request.uri().query().unwrap_or_default()).await
+        }
         Resource::Live => shown::look(control, live, peer, &request),
         Resource::Events => shown::events(control),
         Resource::Page(file) => page::serve(file, request.headers()),
         Resource::Reload => reload(control.clone()).await,
         Resource::Whoami => whoami(&caller),
         Resource::Overrides => json_value(StatusCode::OK, &changes::overrides(&control.overrides(), ambient::now())),
+        Resource::Log => log::shown(control),
         Resource::Config => changes::config(control, request.headers()).await,
         // Those who change something are known by now.
-        Resource::Backend | Resource::HotKeys => denied(Denial::NoCredentials, request.method()),
+        Resource::Backend | Resource::HotKeys | Resource::Tap => denied(Denial::NoCredentials, request.method()),
     }
 }
 
@@ -151,7 +164,7 @@ fn names(known: &str, path: &str) -> Option<Vec<String>> {
 /// Changes something that runs.
 async fn change<B>(
     control: &ControlHandle,
-    caller: &Caller,
+    (caller, peer): (&Caller, &Peer),
     resource: Resource,
     names: &[String],
     request: Request<B>,
@@ -160,14 +173,19 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if request.method() == Method::DELETE {
-        return changes::change(control, caller, Ok(Wish::Clear)).await;
+    match (resource, request.method()) {
+        (Resource::Overrides, _) => return changes::change(control, caller, Ok(Wish::Clear)).await,
+        (Resource::Log, &Method::DELETE) => return log::restore(control, caller),
+        _ => {}
     }
-    let body = match read_json(request.into_body()).await {
+    let (head, body) = request.into_parts();
+    let body = match read_json(body).await {
         Ok(body) => body,
         Err(reply) => return reply,
     };
     let wish = match (resource, names) {
+        (Resource::Log, _) => return log::change(control, caller, &body),
+        (Resource::Tap, _) => return tap::tap(control, (caller, peer, &head.headers), &body).await,
         (Resource::Backend, [service, backend]) => changes::of_backend(service, backend, &body),
         (_, [service, ..]) => changes::of_key(control, service, &body),
         _ => Err("there is no name in the path".to_owned()),

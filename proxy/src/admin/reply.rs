@@ -2,7 +2,7 @@
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use ringway_page::Stream;
@@ -25,6 +25,14 @@ pub(super) fn text(code: StatusCode, content_type: &'static str, body: impl Into
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Lines of JSON, as long as they come.
+pub(super) fn lines(lines: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Reply {
+    let mut response = Response::new(lines.boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -4,7 +4,7 @@ use super::query::pairs;
 use super::reply::{Reply, error, json_value};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
-use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+use crate::dispatcher::{Listed, ListenerKind, Order, SessionPage, SessionQuery, SessionRow, SessionState};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -51,6 +51,7 @@ fn row_json(row: &SessionRow, listed: Listed) -> Value {
         "protocol": row.protocol,
         "client": row.client.to_string(),
         "listener": row.listener,
+        "tls": row.tls.map(|tls| json!({ "version": tls.version, "resumed": tls.is_resumed })),
     });
     let more = match listed {
         Listed::Connections => json!({ "under_way": row.under_way }),
@@ -65,7 +66,7 @@ fn row_json(row: &SessionRow, listed: Listed) -> Value {
     value
 }
 
-/// `connections`, `listener=`, `service=`, `backend=`, `client=`, `state=`, `older=SECONDS`, `sort=age|bytes`, `limit=`.
+/// `connections`, `listener=`, `service=`, `backend=`, `client=`, `kind=`, `state=`, `older=SECONDS`, `sort=age|bytes`, `limit=`.
 fn parse(query: &str) -> Result<SessionQuery, String> {
     let mut asked = SessionQuery {
         listed: Listed::Sessions,
@@ -73,6 +74,7 @@ fn parse(query: &str) -> Result<SessionQuery, String> {
         service: None,
         backend: None,
         client: None,
+        kind: None,
         state: None,
         age_min: Duration::ZERO,
         order: Order::Age,
@@ -89,6 +91,10 @@ fn parse(query: &str) -> Result<SessionQuery, String> {
             "client" => {
                 let client: std::net::IpAddr = value.parse().map_err(|_| wrong("an IP address"))?;
                 asked.client = Some(client.to_canonical());
+            }
+            "kind" => {
+                let kind = ListenerKind::of_name(&value);
+                asked.kind = Some(kind.ok_or_else(|| wrong("one of http, tcp, udp"))?);
             }
             "state" => {
                 let state = SessionState::ALL.into_iter().find(|state| state.name() == value);
@@ -112,7 +118,7 @@ fn parse(query: &str) -> Result<SessionQuery, String> {
             }
             _ => {
                 return Err(format!(
-                    "there is no {name:?}; there are connections, listener, service, backend, client, state, older, sort, limit"
+                    "there is no {name:?}; there are connections, listener, service, backend, client, kind, state, older, sort, limit"
                 ));
             }
         }
@@ -126,11 +132,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_taken_by_name_and_nothing_is_ignored() {
-        let asked = parse("service=a%20b&backend=x&state=waiting&older=1.5&sort=bytes&limit=7&client=::ffff:1.2.3.4");
+        let asked =
+            parse("service=a%20b&backend=x&state=waiting&older=1.5&sort=bytes&limit=7&client=::ffff:1.2.3.4&kind=tcp");
         let asked = asked.unwrap();
         assert_eq!((asked.service.as_deref(), asked.backend.as_deref()), (Some("a b"), Some("x")));
         assert_eq!((asked.state, asked.order, asked.rows_max), (Some(SessionState::Waiting), Order::Bytes, 7));
         assert_eq!((asked.age_min, asked.client), (Duration::from_millis(1500), Some("1.2.3.4".parse().unwrap())));
+        assert_eq!(asked.kind, Some(ListenerKind::Tcp));
         assert_eq!(parse("connections").unwrap().listed, Listed::Connections);
         assert_eq!(parse("").unwrap().rows_max, ROWS);
         for (query, part) in [
@@ -141,6 +149,7 @@ mod tests {
             ("older=nan", "older: write a number of seconds"),
             ("sort=name", "sort: write age or bytes"),
             ("state=dead", "state: write one of queued, connecting"),
+            ("kind=quic", "kind: write one of http, tcp, udp"),
             ("client=here", "client: write an IP address"),
         ] {
             let problem = parse(query).unwrap_err();

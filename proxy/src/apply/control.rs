@@ -2,6 +2,7 @@
 
 use super::access_log::AccessWriter;
 use super::listeners::Listeners;
+use super::log_change::LogChange;
 use super::outcome::LastReload;
 use super::overrides::{Overlaid, Overrides};
 use super::scrapes::Scrapes;
@@ -18,6 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc;
+
+/// How many may look at requests at once.
+pub(super) const TAPS_MAX: usize = 4;
 
 /// The control side of a running proxy.
 pub(crate) struct Control {
@@ -45,6 +49,10 @@ pub(crate) struct Control {
     over: Mutex<(Overrides, Overlaid)>,
     /// The task that takes back keys that are spread no longer.
     pub(super) spread_watch: Mutex<Option<tokio::task::AbortHandle>>,
+    /// Places of those who look at requests at once.
+    pub(super) tap_places: Arc<tokio::sync::Semaphore>,
+    /// The last change of the log's filter.
+    pub(super) log_change: Mutex<Option<LogChange>>,
     /// What the configuration in force was read from, if anybody has said it.
     pub(super) origin: Mutex<Option<Origin>>,
     /// Held for moments: the status is asked for while a configuration is built.
@@ -86,6 +94,8 @@ impl Control {
             changing: Mutex::new(()),
             over: Mutex::default(),
             spread_watch: Mutex::default(),
+            tap_places: Arc::new(tokio::sync::Semaphore::new(TAPS_MAX)),
+            log_change: Mutex::default(),
             origin: Mutex::default(),
             state: Mutex::new(State {
                 listeners: Listeners::default(),

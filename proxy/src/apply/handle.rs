@@ -2,12 +2,13 @@
 
 use super::change::{ChangeError, Wish};
 use super::control::Control;
+use super::log_change::LogChange;
 use super::outcome::{Applied, LastReload, ReloadError};
 use super::overrides::{Author, Overrides};
 use super::scrapes::Scrapes;
 use super::topology::TopologyStatus;
 use crate::ambient;
-use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery};
+use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery, Tap, WorkerReport};
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
 use crate::snapshot::Snapshot;
@@ -15,10 +16,12 @@ use crate::snapshot::journal::Journal;
 use ringway_config::Effective;
 use ringway_telemetry::Metrics;
 use ringway_telemetry::counters::Registry as Counters;
+use ringway_telemetry::logs::InForce;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -134,6 +137,34 @@ impl ControlHandle {
         self.0.commands.iter().map(ask).collect()
     }
 
+    /// Connections that a worker has permits for: those that are open, or on their way to it.
+    pub(crate) fn permits_taken(&self, worker: usize) -> usize {
+        let open = self.0.shared.occupancy.open.get(worker);
+        open.map_or(0, |open| open.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// Asks a worker what it has; `None`: it has ended.
+    pub(crate) fn inspect(&self, worker: usize, rows_max: usize) -> Option<oneshot::Receiver<WorkerReport>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.commands.get(worker)?.send(Command::Inspect(rows_max, reply)).ok().map(|()| answer)
+    }
+
+    /// Has every worker follow the requests that somebody wants to see: each says when it does, in their order.
+    pub(crate) fn tap(&self, tap: &Arc<Tap>) -> Vec<oneshot::Receiver<()>> {
+        let ask = |commands: &UnboundedSender<Command>| {
+            let (reply, begun) = oneshot::channel();
+            // One that has ended has no requests, and drops the channel.
+            let _ = commands.send(Command::Tap(Arc::clone(tap), reply));
+            begun
+        };
+        self.0.commands.iter().map(ask).collect()
+    }
+
+    /// Places of those who look at requests at once.
+    pub(crate) fn tap_places(&self) -> &Arc<Semaphore> {
+        &self.0.tap_places
+    }
+
     /// A request is refused for who sends it: whether to log that, and how many have not been logged before.
     pub(crate) fn denial_due(&self) -> Option<u64> {
         let now = ambient::now();
@@ -150,6 +181,21 @@ impl ControlHandle {
     /// Changes something at run time. Takes as long as a build does.
     pub(crate) fn change_blocking(&self, wish: &Wish, author: &Author) -> Result<Applied, ChangeError> {
         self.0.change(wish, author)
+    }
+
+    /// The filter of the log, and who has changed it.
+    pub(crate) fn log_filter(&self) -> Option<(InForce, Option<LogChange>)> {
+        self.0.log_filter()
+    }
+
+    /// Puts another filter of the log in force for a time.
+    pub(crate) fn change_log(&self, filter: &str, duration: Duration, author: &Author) -> Result<(), String> {
+        self.0.change_log(filter, duration, author)
+    }
+
+    /// Puts that of the start in force again.
+    pub(crate) fn restore_log(&self, author: &Author) {
+        self.0.restore_log(author);
     }
 
     /// What has been changed at run time.

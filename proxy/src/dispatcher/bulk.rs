@@ -61,6 +61,11 @@ impl BulkQueue {
         Answer::Wait(ticket, !self.is_served.replace(true))
     }
 
+    /// Who waits for a turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Whether a ticket has been called; if not, this waker is woken then.
     fn is_called(&self, ticket: u64, waker: &Waker) -> bool {
         let Some(place) = ticket.checked_sub(self.called.get()) else { return true };

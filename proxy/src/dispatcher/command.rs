@@ -3,6 +3,8 @@
 use super::listener_id::{ListenerId, Listening};
 use super::permits::{ConnectionPermit, ListenerPermits};
 use super::session_query::{SessionPage, SessionQuery};
+use super::tap::Tap;
+use super::worker_report::WorkerReport;
 use crate::net::transport::Detached;
 use crate::snapshot::connection_slot::Wanted;
 use std::net::SocketAddr;
@@ -27,6 +29,10 @@ pub(crate) enum Command {
     Drain { done: oneshot::Sender<()> },
     /// List what is under way.
     List(Arc<SessionQuery>, oneshot::Sender<SessionPage>),
+    /// Tell what there is, and of backends so many at most.
+    Inspect(usize, oneshot::Sender<WorkerReport>),
+    /// Follow the requests that somebody wants to see; replies once it does.
+    Tap(Arc<Tap>, oneshot::Sender<()>),
     /// End now.
     Stop,
 }

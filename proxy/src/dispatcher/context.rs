@@ -4,6 +4,7 @@ use super::bulk::BulkQueue;
 use super::command::Command;
 use super::ids::Ids;
 use super::shared::{AccessSink, Shared};
+use super::tap::Taps;
 use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
@@ -59,6 +60,8 @@ pub(crate) struct Dispatcher {
     pub(crate) kept_bytes: Cell<usize>,
     /// Responses being compressed.
     pub(crate) compressing: Cell<usize>,
+    /// Operators who look at requests.
+    pub(crate) taps: Taps,
     random: Cell<u64>,
     /// Of requests, traces and spans.
     pub(crate) ids: Ids,
@@ -87,6 +90,7 @@ impl Dispatcher {
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
+            taps: Taps::default(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
             ids: Ids::new(shared.secret, shared.instance, index),
             connection_ids: Cell::new(0),

@@ -33,6 +33,11 @@ impl ListenerKind {
         }
     }
 
+    /// The one that is written so.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        [Self::Http, Self::Tcp, Self::Udp].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// As it is written.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! What an operator asks of workers about the connections and requests that are under way, and what they say.
 
+use super::listener_id::ListenerKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -67,12 +68,23 @@ pub(crate) struct SessionQuery {
     pub(crate) service: Option<String>,
     pub(crate) backend: Option<String>,
     pub(crate) client: Option<IpAddr>,
+    /// What kind of listener it came to.
+    pub(crate) kind: Option<ListenerKind>,
     pub(crate) state: Option<SessionState>,
     /// Only what is at least as old.
     pub(crate) age_min: Duration,
     pub(crate) order: Order,
     /// Rows, at most.
     pub(crate) rows_max: usize,
+}
+
+/// What is told of a client's TLS session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TlsSession {
+    /// `1.2` or `1.3`.
+    pub(crate) version: &'static str,
+    /// It goes on with a session of before.
+    pub(crate) is_resumed: bool,
 }
 
 /// A connection, a request, a session or a flow.
@@ -84,6 +96,8 @@ pub(crate) struct SessionRow {
     pub(crate) protocol: &'static str,
     pub(crate) client: SocketAddr,
     pub(crate) listener: String,
+    /// The TLS session of its connection.
+    pub(crate) tls: Option<TlsSession>,
     /// Method and path, or their beginning.
     pub(crate) request: Option<String>,
     /// The number of the route on its listener, from 1.

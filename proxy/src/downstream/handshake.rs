@@ -6,7 +6,7 @@ use super::turn_away::{TurnedAway, speech, turn_away};
 use super::{http1, http2};
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
-use crate::dispatcher::ConnectionPermit;
+use crate::dispatcher::{ConnectionPermit, TlsSession};
 use crate::exchange::client::Client;
 use crate::l4::tcp;
 use crate::net::buffers::Buffer;
@@ -184,11 +184,12 @@ async fn handshake(
     }
 }
 
-/// Counts a handshake, by version and whether it has resumed a session.
+/// Counts a handshake, by version and whether it has resumed a session; who lists connections sees both.
 fn count_handshake(open: &OpenConnection, session: &ServerConnection) {
-    let version = usize::from(session.protocol_version() == Some(ProtocolVersion::TLSv1_3));
-    let resumed = usize::from(session.handshake_kind() == Some(HandshakeKind::Resumed));
-    open.active_listener.counters.handshakes[version][resumed].increment();
+    let is_1_3 = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    open.active_listener.counters.handshakes[usize::from(is_1_3)][usize::from(is_resumed)].increment();
+    open.entry.set_tls(TlsSession { version: if is_1_3 { "1.3" } else { "1.2" }, is_resumed });
 }
 
 /// Counts a handshake that has failed, by reason. The log names the client, for an operator who looks into one client's trouble.

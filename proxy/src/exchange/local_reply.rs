@@ -5,7 +5,8 @@ use super::client::Client;
 use super::error_response;
 use super::marks::Marks;
 use super::outcome::Next;
-use super::trace::{Beginning, Trace};
+use super::span_attributes::Beginning;
+use super::trace::Trace;
 use crate::ambient;
 use crate::error::ProxyError;
 use ringway_config::model::Tracing;
@@ -117,7 +118,7 @@ impl LocalReply {
         self.id = marks.id().map(Into::into);
         self.trace_id = marks.trace_id();
         marks.write_response(&mut self.lines);
-        self.trace = marks.recorded().zip(tracing).map(|(place, tracing)| Trace::begin(*place, tracing, beginning));
+        self.trace = Trace::begin(marks.recorded().zip(tracing), beginning);
     }
 
     /// Sends the response to a request that goes to no backend, and logs it. Returns what follows on the client's connection.

@@ -46,7 +46,7 @@ async fn connection(
     let service = &request.view.services[request.service];
     let certain = !request.is_repeatable();
     if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
-        request.handle_connection();
+        request.handle_connection(connection.reused);
         return Ok(connection);
     }
     let before = worker.logs_access().then(ambient::now);
@@ -55,7 +55,7 @@ async fn connection(
     let reach = Connector { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
     let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
-    request.handle_connection();
+    request.handle_connection(connection.reused);
     if !connection.reused {
         request.report.connect_micros = before.map(micros_since);
     }

@@ -2,6 +2,7 @@
 
 use crate::ambient;
 use crate::codec::end::ClientEnd;
+use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Source;
@@ -169,10 +170,13 @@ impl Request {
         Ok(())
     }
 
-    /// There is a connection to its backend.
-    pub(crate) fn handle_connection(&mut self) {
+    /// There is a connection to its backend: a new one, or one that has been used.
+    pub(crate) fn handle_connection(&mut self, is_reused: bool) {
         self.failover.handle_taken();
         self.entry.set_state(SessionState::Waiting);
+        if let Some(trace) = &mut self.trace {
+            trace.handle_connection(is_reused);
+        }
     }
 
     /// Takes what has come behind the body: it is sent with each attempt.
@@ -208,6 +212,19 @@ impl Request {
             let place = self.report.marked.parent;
             let traceparent = self.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default();
             trace.begin_try(worker, (&self.view, self.service, backend), traceparent);
+        }
+    }
+
+    /// The head of the final response, where something is recorded.
+    #[inline]
+    pub(super) fn note_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
+        if let Some(trace) = &mut self.trace {
+            trace.handle_head(head, bytes);
+            // A call that fails at once has no trailers.
+            self.note_grpc(|| {
+                let mut fields = head.fields.iter();
+                fields.find(|field| field.name.of(bytes) == GRPC_STATUS).map(|field| field.value.of(bytes))
+            });
         }
     }
 

@@ -55,7 +55,9 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     }
     request.log(client, status, error);
     if let Some(mut trace) = request.trace.take() {
-        this.counters.exemplars.note(measured, u128::from_be_bytes(trace.id()), ambient::unix_millis());
+        if let Some(id) = trace.id() {
+            this.counters.exemplars.note(measured, u128::from_be_bytes(id), ambient::unix_millis());
+        }
         request.end_trace(&mut trace, &client.open.worker, status, error);
     }
     let worker = &client.open.worker;

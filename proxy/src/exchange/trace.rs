@@ -2,16 +2,14 @@
 //! and so is each wait for room. Names and attributes are those of OpenTelemetry's semantic conventions for HTTP, 1.23 and later, and
 //! `ringway.*`.
 
-use super::client::Client;
 use super::marks::Place;
+use super::span_attributes::{Beginning, address_of, attributes, error_type, method_of, name_of};
+use super::tapped::{Ended, Step, Tapped};
 use crate::ambient;
-use crate::routes::path_of;
-use crate::routing::forwarded::Origin;
 use crate::worker::{View, Worker};
 use ringway_config::model::{PathMatch, Tracing};
-use ringway_message::{Authority, Method, RequestHead, Span as Bytes, TraceParent, Version, default_port, trace_state};
+use ringway_message::{ResponseHead, TraceParent, trace_state};
 use ringway_telemetry::traces::{Attributes, Kind, Span};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -22,7 +20,10 @@ const STATE_BYTES_MAX: usize = 512;
 
 /// What is recorded of a request.
 pub(crate) struct Trace {
-    place: Place,
+    /// Its place in its trace, if it goes to the exporter.
+    place: Option<Place>,
+    /// What operators see who look at this one.
+    pub(super) tapped: Option<Box<Tapped>>,
     state: Box<[u8]>,
     started: Instant,
     /// When that was, in nanoseconds of Unix time.
@@ -56,29 +57,31 @@ struct Try {
     /// Tries before it.
     resend: u32,
     is_hedge: bool,
+    /// When there was a connection, and whether it had been used before.
+    connected: Option<(Instant, bool)>,
+    /// When its response began.
+    answered: Option<Instant>,
     /// 0: no response has begun.
     status: u16,
     error: Option<&'static str>,
 }
 
-/// What there is to know of a request at its beginning.
-pub(crate) struct Beginning<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) bytes: &'a [u8],
-    pub(crate) head: &'a RequestHead,
-    pub(crate) origin: Origin,
-    pub(crate) started: Instant,
-    pub(crate) route: Option<&'a PathMatch>,
-}
-
 impl Trace {
-    /// Begins to record a request.
-    pub(crate) fn begin(place: Place, tracing: &Tracing, beginning: &Beginning<'_>) -> Box<Self> {
+    /// Begins to record a request, if its trace is recorded or somebody looks at it.
+    #[inline(never)]
+    pub(crate) fn begin(recorded: Option<(&Place, &Tracing)>, beginning: &Beginning<'_>) -> Option<Box<Self>> {
         let Beginning { bytes, head, route, started, .. } = *beginning;
+        let tapped = Tapped::begin(beginning);
+        let (place, tracing) = recorded.map(|(place, tracing)| (*place, tracing)).unzip();
+        if place.is_none() && tapped.is_none() {
+            return None;
+        }
         let since = ambient::since(started).as_nanos() as u64;
-        let state = if place.has_state { trace_state(bytes, head, STATE_BYTES_MAX) } else { Vec::new() };
-        Box::new(Self {
+        let has_state = place.is_some_and(|place| place.has_state);
+        let state = if has_state { trace_state(bytes, head, STATE_BYTES_MAX) } else { Vec::new() };
+        Some(Box::new(Self {
             place,
+            tapped,
             state: state.into(),
             started,
             started_nanos: ambient::unix_nanos().saturating_sub(since),
@@ -87,17 +90,17 @@ impl Trace {
                 Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) => path.as_str().into(),
                 None => Box::default(),
             },
-            attributes: attributes(tracing.query, beginning),
+            attributes: attributes(tracing.is_some_and(|tracing| tracing.query), beginning),
             parts: Vec::new(),
             current: None,
             hedge: None,
             tries: 0,
-        })
+        }))
     }
 
     /// The id of a trace that is recorded: what an exemplar names.
-    pub(crate) fn id(&self) -> [u8; 16] {
-        self.place.own.trace_id
+    pub(crate) fn id(&self) -> Option<[u8; 16]> {
+        self.place.map(|place| place.own.trace_id)
     }
 
     /// A try begins on a backend: its request says so in `traceparent`, which stands there.
@@ -119,10 +122,15 @@ impl Trace {
         traceparent: &mut [u8],
     ) -> Option<usize> {
         let view = Rc::clone(view);
-        let attempt = Try { view, service, backend, resend: self.tries, is_hedge, status: 0, error: None };
+        let (connected, answered) = (None, None);
+        let resend = self.tries;
+        let attempt = Try { view, service, backend, resend, is_hedge, connected, answered, status: 0, error: None };
         self.tries += 1;
         let added = self.add(worker, Some(attempt))?;
-        TraceParent::overwrite_span(&self.parts[added].id, traceparent);
+        // What nobody exports is no span that a backend could be told of.
+        if self.place.is_some() {
+            TraceParent::overwrite_span(&self.parts[added].id, traceparent);
+        }
         Some(added)
     }
 
@@ -146,10 +154,24 @@ impl Trace {
         }
     }
 
+    /// The current try has a connection: a new one, or one that has been used.
+    pub(super) fn handle_connection(&mut self, is_reused: bool) {
+        if let Some(attempt) = self.current.and_then(|index| self.parts[index].attempt.as_mut()) {
+            attempt.connected = Some((ambient::now(), is_reused));
+        }
+    }
+
     /// The response of the current try has begun.
     pub(super) fn handle_response(&mut self, status: u16) {
         if let Some(attempt) = self.current.and_then(|index| self.parts[index].attempt.as_mut()) {
-            attempt.status = status;
+            (attempt.status, attempt.answered) = (status, Some(ambient::now()));
+        }
+    }
+
+    /// The head of a final response.
+    pub(super) fn handle_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
+        if let Some(tapped) = &mut self.tapped {
+            tapped.handle_head(head, bytes);
         }
     }
 
@@ -230,17 +252,27 @@ impl Trace {
         if is_error {
             self.attributes.text("error.type", error_type(status, reason, &mut itoa::Buffer::new()).as_bytes());
         }
+        if let Some(tapped) = self.tapped.take() {
+            let ended = Ended { status, reason, started: self.started, at: ended };
+            tapped.end(&ended, self.parts.iter().map(Part::step));
+        }
+        if let Some(place) = self.place {
+            self.export(worker, &place, ended, is_error);
+        }
+    }
+
+    fn export(&self, worker: &Worker, place: &Place, ended: Instant, is_error: bool) {
         worker.spans(self.parts.len() as u64 + 1, |batch| {
             for part in &self.parts {
                 let attributes =
                     part.attempt.as_ref().map(|attempt| attempt.attributes(self.method)).unwrap_or_default();
-                batch.add(&self.span(part, ended, &attributes));
+                batch.add(&self.span(place, part, ended, &attributes));
             }
-            let parent = self.place.parent.map(|parent| (parent, true));
+            let parent = place.parent.map(|parent| (parent, true));
             let separator = if self.route.is_empty() { "" } else { " " };
             batch.add(&Span {
-                trace_id: self.id(),
-                span_id: self.place.own.span_id,
+                trace_id: place.own.trace_id,
+                span_id: place.own.span_id,
                 parent,
                 state: &self.state,
                 name: [name_of(self.method), separator, &self.route],
@@ -249,20 +281,20 @@ impl Trace {
                 end_nanos: self.nanos(ended),
                 attributes: &self.attributes,
                 is_error,
-                is_random: self.place.own.random,
+                is_random: place.own.random,
             });
         });
     }
 
-    fn span<'a>(&'a self, part: &Part, ended: Instant, attributes: &'a Attributes) -> Span<'a> {
+    fn span<'a>(&'a self, place: &Place, part: &Part, ended: Instant, attributes: &'a Attributes) -> Span<'a> {
         let (name, kind) = match &part.attempt {
             Some(_) => (name_of(self.method), Kind::Client),
             None => ("queue", Kind::Internal),
         };
         Span {
-            trace_id: self.id(),
+            trace_id: place.own.trace_id,
             span_id: part.id,
-            parent: Some((self.place.own.span_id, false)),
+            parent: Some((place.own.span_id, false)),
             state: &self.state,
             name: [name, "", ""],
             kind,
@@ -270,12 +302,37 @@ impl Trace {
             end_nanos: self.nanos(part.ended.unwrap_or(ended)),
             attributes,
             is_error: part.attempt.as_ref().is_some_and(Try::is_error),
-            is_random: self.place.own.random,
+            is_random: place.own.random,
         }
     }
 
     fn nanos(&self, at: Instant) -> u64 {
         self.started_nanos + at.saturating_duration_since(self.started).as_nanos() as u64
+    }
+}
+
+impl Part {
+    /// As whoever looks sees it.
+    fn step(&self) -> Step<'_> {
+        let attempt = self.attempt.as_ref();
+        let backend = attempt.and_then(|attempt| {
+            let service = &attempt.view.services[attempt.service].service;
+            service.backends.get(attempt.backend).map(|backend| (service.config.name.as_str(), &backend.config))
+        });
+        Step {
+            kind: match attempt {
+                None => "queue",
+                Some(attempt) if attempt.is_hedge => "hedge",
+                Some(_) => "try",
+            },
+            began: self.began,
+            ended: self.ended,
+            backend,
+            connected: attempt.and_then(|attempt| attempt.connected),
+            answered: attempt.and_then(|attempt| attempt.answered),
+            status: attempt.map_or(0, |attempt| attempt.status),
+            error: attempt.and_then(|attempt| attempt.error),
+        }
     }
 }
 
@@ -308,83 +365,4 @@ impl Try {
         }
         attributes
     }
-}
-
-fn address_of(address: &SocketAddr, attributes: &mut Attributes) {
-    attributes.text("server.address", address.ip().to_string().as_bytes());
-    attributes.number("server.port", u64::from(address.port()));
-}
-
-/// What `error.type` says: a reason, else the status.
-fn error_type<'t>(status: u16, reason: Option<&'static str>, text: &'t mut itoa::Buffer) -> &'t str {
-    match reason {
-        Some(reason) => reason,
-        None => text.format(status),
-    }
-}
-
-/// A method that is not known is any token: no name for many.
-fn method_of(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Delete => "DELETE",
-        Method::Options => "OPTIONS",
-        Method::Trace => "TRACE",
-        Method::Connect => "CONNECT",
-        Method::Patch => "PATCH",
-        Method::Other => "_OTHER",
-    }
-}
-
-/// A span's name, or its beginning.
-fn name_of(method: &'static str) -> &'static str {
-    if method == "_OTHER" { "HTTP" } else { method }
-}
-
-/// What the head says.
-fn attributes(with_query: bool, beginning: &Beginning<'_>) -> Attributes {
-    let Beginning { client, bytes, head, origin, route, .. } = beginning;
-    let mut attributes = Attributes::with_capacity(1024);
-    let mut text = |key: &str, value: &[u8]| {
-        if !value.is_empty() {
-            attributes.text(key, value);
-        }
-    };
-    text("http.request.method", method_of(head.method).as_bytes());
-    if head.method == Method::Other {
-        text("http.request.method_original", head.method_span.of(bytes));
-    }
-    text("url.scheme", if origin.secure { b"https" } else { b"http" });
-    text("url.path", path_of(bytes, head));
-    if with_query {
-        let (path, target) = (head.path, head.forward_target);
-        // The question mark stands between the two.
-        text("url.query", Bytes { start: (path.end + 1).min(target.end), end: target.end }.of(bytes));
-    }
-    if let Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) = route {
-        text("http.route", path.as_bytes());
-    }
-    let version = match head.version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-        Version::Http2 => "2",
-    };
-    text("network.protocol.version", version.as_bytes());
-    text("user_agent.original", head.value_of(bytes, b"user-agent").unwrap_or_default());
-    text("ringway.listener", client.open.active_listener.name().as_bytes());
-    if origin.address == client.peer.ip() {
-        text("client.address", client.peer.text.as_bytes());
-    } else {
-        text("client.address", origin.address.to_string().as_bytes());
-        text("network.peer.address", client.peer.text.as_bytes());
-    }
-    let authority = Authority::new(head.authority.of(bytes));
-    text("server.address", authority.host());
-    if let Some(port) = authority.port(default_port(origin.secure)) {
-        attributes.number("server.port", u64::from(port));
-    }
-    attributes
 }

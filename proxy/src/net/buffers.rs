@@ -185,9 +185,13 @@ impl Buffers {
     }
 
     /// Large buffers that are in use.
-    #[cfg(test)]
     pub(crate) fn large_out(&self) -> usize {
         self.large_out.get()
+    }
+
+    /// Buffers that are kept: small, large, for heads.
+    pub(crate) fn kept(&self) -> (usize, usize, usize) {
+        (self.small.borrow().len(), self.large.borrow().len(), self.outgoing.borrow().len())
     }
 
     /// Frees memory when the load that needed it is over.

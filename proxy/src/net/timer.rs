@@ -103,9 +103,13 @@ impl Timers {
     }
 
     /// Timers in use.
-    #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
         self.entries.borrow().len() - self.free.borrow().len()
+    }
+
+    /// Timers with a deadline.
+    pub(crate) fn armed(&self) -> usize {
+        self.entries.borrow().iter().filter(|entry| entry.deadline != NEVER).count()
     }
 
     /// Wakes every connection, so that each sees that the worker is draining.

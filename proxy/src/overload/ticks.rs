@@ -44,6 +44,12 @@ impl Ticks {
         tick.at_micros.store(self.micros_at(now), Relaxed);
     }
 
+    /// For how long a worker has not looked at what is due; `None`: it does not run.
+    pub(crate) fn silent(&self, worker: usize, now: Instant) -> Option<Duration> {
+        let at = self.workers.get(worker)?.at_micros.load(Relaxed);
+        (at > 0).then(|| Duration::from_micros(self.micros_at(now).saturating_sub(at)))
+    }
+
     /// A worker has ended.
     pub(crate) fn end(&self, worker: usize) {
         self.workers[worker].at_micros.store(0, Relaxed);
@@ -183,6 +189,8 @@ mod tests {
         }
         assert_eq!(told, [Turn { worker: 0, is_stuck: true, silent: STUCK_AFTER }]);
         assert_eq!(rig.found(), [(INTERVAL * 20 - TICK, true), (Duration::ZERO, false)]);
+        let silent = |worker| rig.ticks.silent(worker, rig.now);
+        assert_eq!([silent(0), silent(1), silent(2)], [Some(INTERVAL * 20), Some(Duration::ZERO), None]);
         let (_, turns) = rig.pass(&[0, 1]).unwrap();
         assert_eq!(turns, [Turn { worker: 0, is_stuck: false, silent: INTERVAL * 21 }]);
         assert_eq!(rig.pass(&[0, 1]), Some((Duration::ZERO, vec![])));

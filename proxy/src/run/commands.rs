@@ -1,7 +1,7 @@
 //! One worker's loop: carries out commands of the control side, and periodic work.
 
 use crate::ambient;
-use crate::dispatcher::{Command, ConnectionPermit, ListenerId, ListenerPermits, Listening, Shared};
+use crate::dispatcher::{Command, ConnectionPermit, ListenerId, ListenerPermits, Listening, Shared, WorkerReport};
 use crate::downstream::{self, Frontend, accept};
 use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
@@ -159,6 +159,13 @@ impl WorkerLoop {
         }
     }
 
+    /// What it has, for who looks; of backends so many at most.
+    fn report(&self, rows_max: usize, commands: usize) -> WorkerReport {
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let connections_early = self.early.borrow().len();
+        WorkerReport { commands, tasks, connections_early, ..self.worker.report(rows_max) }
+    }
+
     /// Serves the connections that came before their listener's command.
     fn adopt_early(&self) {
         for Early { key, permit, stream, peer, .. } in self.early.take() {
@@ -207,6 +214,7 @@ impl WorkerLoop {
             worker.release_idle();
         }
         worker.flush_log();
+        worker.taps.sweep();
         if ticks.is_multiple_of(SPAN_TICKS) {
             worker.flush_spans();
         }
@@ -292,6 +300,16 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                     if !reply.is_closed() {
                         let _ = reply.send(this.worker.sessions.list(&query));
                     }
+                }
+                Some(Command::Inspect(rows_max, reply)) => {
+                    if !reply.is_closed() {
+                        let _ = reply.send(this.report(rows_max, commands.len()));
+                    }
+                }
+                Some(Command::Tap(tap, begun)) => {
+                    this.worker.taps.arm(tap);
+                    // Who has asked may have given up.
+                    let _ = begun.send(());
                 }
                 Some(Command::Drain { done }) => this.drain(done),
             },

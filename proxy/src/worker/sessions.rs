@@ -5,12 +5,14 @@
 
 use super::active_listener::ActiveListener;
 use super::view::View;
-use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+mod counts;
 
 /// Bytes of method and path that are kept.
 const LINE_BYTES_MAX: usize = 64;
@@ -28,6 +30,7 @@ struct Connected {
     begun: Deadline,
     listener: Rc<ActiveListener>,
     client: SocketAddr,
+    tls: Option<TlsSession>,
     under_way: Rc<Cell<u32>>,
 }
 
@@ -79,12 +82,10 @@ impl Sessions {
     fn list_connections(&self, query: &SessionQuery) -> SessionPage {
         let connections = self.connections.borrow();
         let now = self.timers.now();
-        let state = |one: &Connected| if one.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle };
         let is_asked = |one: &&Connected| {
             now.since(one.begun) >= query.age_min
-                && query.client.is_none_or(|client| client == one.client.ip().to_canonical())
-                && query.state.is_none_or(|wanted| wanted == state(one))
-                && query.listener.as_ref().is_none_or(|wanted| *wanted == *one.listener.name())
+                && one.is_asked(query)
+                && query.state.is_none_or(|wanted| wanted == one.state())
                 // Of no service, and no backend.
                 && query.service.is_none()
                 && query.backend.is_none()
@@ -93,10 +94,11 @@ impl Sessions {
         let row = |one: &&Connected| SessionRow {
             worker: self.worker,
             age: now.since(one.begun),
-            state: state(one),
+            state: one.state(),
             protocol: one.listener.key().kind.name(),
             client: one.client,
             listener: one.listener.name().to_string(),
+            tls: one.tls,
             request: None,
             route: None,
             service: None,
@@ -115,10 +117,9 @@ impl Sessions {
             let connection = &connections[one.connection];
             now.since(one.begun) >= query.age_min
                 && query.state.is_none_or(|wanted| wanted == one.state)
-                && query.client.is_none_or(|client| client == connection.client.ip().to_canonical())
+                && connection.is_asked(query)
                 && query.service.as_ref().is_none_or(|wanted| wanted == one.service_name())
                 && query.backend.as_deref().is_none_or(|wanted| one.backend_id() == Some(wanted))
-                && query.listener.as_ref().is_none_or(|wanted| *wanted == *connection.listener.name())
         };
         let matching: Vec<&UnderWay> = under_way.in_use().filter(is_asked).collect();
         let row = |one: &&UnderWay| {
@@ -130,6 +131,7 @@ impl Sessions {
                 protocol: one.protocol,
                 client: connection.client,
                 listener: connection.listener.name().to_string(),
+                tls: connection.tls,
                 request: one.request(),
                 route: one.route.map(|route| route as usize + 1),
                 service: Some(one.service_name().to_owned()),
@@ -144,6 +146,19 @@ impl Sessions {
             Order::Bytes => u128::from(one.received_bytes) + u128::from(one.sent_bytes),
         };
         page(matching, query, rank, row)
+    }
+}
+
+impl Connected {
+    fn state(&self) -> SessionState {
+        if self.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle }
+    }
+
+    /// Whether client and listener are those that are asked for.
+    fn is_asked(&self, query: &SessionQuery) -> bool {
+        query.client.is_none_or(|client| client == self.client.ip().to_canonical())
+            && query.kind.is_none_or(|kind| kind == self.listener.key().kind)
+            && query.listener.as_ref().is_none_or(|wanted| *wanted == *self.listener.name())
     }
 }
 
@@ -246,9 +261,20 @@ impl ConnectionEntry {
     pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
         let begun = sessions.timers.now();
         let under_way = Rc::new(Cell::new(0));
-        let connected = Connected { begun, listener: Rc::clone(listener), client, under_way: Rc::clone(&under_way) };
+        let (listener, tls) = (Rc::clone(listener), None);
+        let connected = Connected { begun, listener, client, tls, under_way: Rc::clone(&under_way) };
         let index = sessions.connections.borrow_mut().insert(connected);
         Rc::new(Self { sessions: Rc::clone(sessions), index, under_way })
+    }
+
+    /// Its TLS session, once the handshake is done.
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        self.sessions.connections.borrow_mut()[self.index].tls = Some(session);
+    }
+
+    /// The same, for who tells of a request on it.
+    pub(crate) fn tls(&self) -> Option<TlsSession> {
+        self.sessions.connections.borrow()[self.index].tls
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::state::{Exchange, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
-use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
@@ -134,11 +133,7 @@ impl Exchange<'_> {
         }
         self.attempt.clock.handle_response(head.status);
         self.status = head.status;
-        // A call that fails at once has no trailers.
-        self.request.note_grpc(|| {
-            let mut fields = head.fields.iter();
-            fields.find(|field| field.name.of(bytes) == GRPC_STATUS).map(|field| field.value.of(bytes))
-        });
+        self.request.note_head(head, bytes);
         // Bytes after a response that has no body have no meaning: they are dropped with the connection.
         let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;
         self.upstream_keep_alive = head.keep_alive && !head.is_switch() && !surplus;

@@ -11,7 +11,8 @@ use crate::exchange::client::Client;
 use crate::exchange::compress;
 use crate::exchange::local_reply::LocalReply;
 use crate::exchange::marks::Marks;
-use crate::exchange::trace::{Beginning, Trace};
+use crate::exchange::span_attributes::Beginning;
+use crate::exchange::trace::Trace;
 use crate::net::timer::Deadline;
 use crate::routing::admission::{Admitted, count_spread, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
@@ -20,10 +21,11 @@ use crate::snapshot::Service;
 use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
 use crate::worker::{SessionEntry, View};
-use ringway_config::model::UpstreamProtocol;
+use ringway_config::model::{PathMatch, UpstreamProtocol};
 use ringway_message::{HeadWriter, RequestHead, Version};
+use ringway_ring::Hash;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Prepares the request of this head, whose spans point into `bytes`. Boxed: it is half a kilobyte, and is moved often.
 pub(crate) fn prepare(
@@ -53,11 +55,12 @@ pub(crate) fn prepare(
             let origin = forwarded::origin(&http.forwarded, &client.peer, bytes, head);
             refusal.client = named_client(client, origin);
             let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);
-            let beginning = Beginning { client, bytes, head, origin, started, route: None };
-            refusal.mark(&marks, tracing, &beginning);
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
+            let service = service.map(|service| view.services[service].service.config.name.as_str());
+            let of_route = (None, None, None);
+            refusal.mark(&marks, tracing, &beginning(client, (bytes, head), (origin, started), service, of_route));
             return Err(refusal);
         }
     };
@@ -84,12 +87,16 @@ pub(crate) fn prepare(
         affinity_cookie::write(cookie, CookieValue(0), &mut lines);
         (response_lines, _) = lines.into_parts();
     }
-    let trace = marks.and_then(|marks| {
+    if let Some(marks) = &marks {
         marks.write_response(&mut response_lines);
-        let route = http.routes[route].path.as_ref();
-        let beginning = Beginning { client, bytes, head, origin, started, route };
-        Some(Trace::begin(*marks.recorded()?, tracing?, &beginning))
-    });
+    }
+    let recorded = marks.as_ref().and_then(|marks| marks.recorded().zip(tracing));
+    let mut trace = None;
+    if recorded.is_some() || worker.taps.is_armed() {
+        let of_route = (http.routes[route].path.as_ref(), Some(route + 1), key.map(|key| key.hash));
+        let service = Some(this.config.name.as_str());
+        trace = Trace::begin(recorded, &beginning(client, (bytes, head), (origin, started), service, of_route));
+    }
     let (out, lines) = out.into_parts();
     // Without its query, which may hold secrets.
     let asked = (head.method_span.of(bytes), head.path.of(bytes));
@@ -147,6 +154,17 @@ pub(crate) fn prepare(
             ..Report::default()
         },
     }))
+}
+
+/// What there is to know of a request at its beginning, for who records it: of its route its path, its number and the key's hash.
+fn beginning<'a>(
+    client: &'a Client,
+    (bytes, head): (&'a [u8], &'a RequestHead),
+    (origin, started): (Origin, Instant),
+    service: Option<&'a str>,
+    (route, number, hash): (Option<&'a PathMatch>, Option<usize>, Option<Hash>),
+) -> Beginning<'a> {
+    Beginning { client, bytes, head, origin, started, route, number, service, hash }
 }
 
 fn version_name(version: Version) -> &'static str {

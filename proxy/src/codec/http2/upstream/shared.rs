@@ -52,6 +52,12 @@ impl Drop for Waiting {
 }
 
 impl Shared {
+    /// Connections, and streams on them.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let connections = self.connections.borrow();
+        (connections.len(), connections.iter().map(|connection| connection.line.streams.get()).sum())
+    }
+
     /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh. One
     /// that takes no more closes once its streams are over.
     pub(crate) fn take(&self, newest: bool, limits: &model::Pool, timers: &Timers) -> Option<Upstream> {

@@ -1,0 +1,239 @@
+//! A request that an operator looks at: its whole life, as one line of JSON. Nothing here is on the way of requests that nobody looks at.
+
+use super::span_attributes::Beginning;
+use super::told_head::{KeptFields, KeptTarget};
+use crate::ambient;
+use crate::dispatcher::{Arrived, Followed, TlsSession};
+use crate::routing::hash_key;
+use bytes::Bytes;
+use ringway_config::model;
+use ringway_message::{ResponseHead, Version};
+use ringway_ring::Hash;
+use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A request that somebody looks at.
+pub(crate) struct Tapped {
+    followed: Vec<Followed>,
+    request: Kept,
+    response: KeptFields,
+    route: Value,
+    service: Option<String>,
+    /// Where it went; `None`: Ringway has responded itself at once.
+    pub(super) routing: Option<Routing>,
+}
+
+/// What the client has sent, up to its body: it is told once it is known that somebody wants it.
+struct Kept {
+    /// Unix time, in seconds.
+    at: f64,
+    listener: Arc<str>,
+    peer: SocketAddr,
+    client: IpAddr,
+    tls: Option<(TlsSession, Option<Box<str>>)>,
+    version: Version,
+    target: KeptTarget,
+    fields: KeptFields,
+}
+
+/// Where a request went, and why there.
+pub(crate) struct Routing {
+    pub(super) hash: Option<Hash>,
+    pub(super) owner: Option<String>,
+    pub(super) candidates: Option<Vec<String>>,
+    pub(super) backend: Option<String>,
+    pub(super) spills: u64,
+    pub(super) skipped: u64,
+    pub(super) retries: u32,
+    pub(super) generation: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+}
+
+/// A step on its way: a wait for room, or a try.
+pub(super) struct Step<'a> {
+    pub(super) kind: &'static str,
+    pub(super) began: Instant,
+    pub(super) ended: Option<Instant>,
+    /// Its service's name, and the backend.
+    pub(super) backend: Option<(&'a str, &'a model::Backend)>,
+    /// When there was a connection, and whether it had been used before.
+    pub(super) connected: Option<(Instant, bool)>,
+    pub(super) answered: Option<Instant>,
+    pub(super) status: u16,
+    pub(super) error: Option<&'static str>,
+}
+
+/// How it has ended.
+pub(super) struct Ended {
+    /// 0: no response.
+    pub(super) status: u16,
+    pub(super) reason: Option<&'static str>,
+    pub(super) started: Instant,
+    pub(super) at: Instant,
+}
+
+impl Tapped {
+    /// What is told of a request, if somebody wants to see it.
+    pub(super) fn begin(beginning: &Beginning<'_>) -> Option<Box<Self>> {
+        let Beginning { client, bytes, head, origin, number, service, hash, .. } = *beginning;
+        let worker = &client.open.worker;
+        if !worker.taps.is_armed() {
+            return None;
+        }
+        let listener = client.open.active_listener.name();
+        let has = |name: &str, value: &[u8]| {
+            head.values_of(bytes, name.as_bytes()).any(|is| is == value)
+                // HTTP/2 has it elsewhere, and so has an absolute target.
+                || name == "host" && head.authority.of(bytes).eq_ignore_ascii_case(value)
+        };
+        let mut followed = worker.taps.follow(&Arrived {
+            listener: &listener,
+            service,
+            route: number,
+            method: head.method_span.of(bytes),
+            path: head.path.of(bytes),
+            client: origin.address,
+            hash,
+            has: &has,
+        });
+        if followed.is_empty() {
+            return None;
+        }
+        let request = Kept::new(beginning, listener);
+        let kept_bytes = request.target.bytes() + request.fields.bytes();
+        followed.retain_mut(|followed| followed.keep(kept_bytes));
+        (!followed.is_empty()).then(|| {
+            Box::new(Self {
+                request,
+                response: KeptFields::default(),
+                route: json!({ "number": number, "path": beginning.route.map(path) }),
+                service: service.map(str::to_owned),
+                routing: None,
+                followed,
+            })
+        })
+    }
+
+    /// The head of the response that the client gets.
+    pub(super) fn handle_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
+        self.response = KeptFields::new(&head.fields, bytes, false);
+        let kept_bytes = self.response.bytes();
+        self.followed.retain_mut(|followed| followed.keep(kept_bytes));
+    }
+
+    /// It has ended: its life is told to those who want it as it was.
+    pub(super) fn end<'a>(mut self: Box<Self>, ended: &Ended, steps: impl Iterator<Item = Step<'a>>) {
+        let duration = ended.at.saturating_duration_since(ended.started);
+        self.followed.retain_mut(|followed| followed.takes_end(ended.status, duration));
+        if self.followed.is_empty() {
+            return;
+        }
+        let steps: Vec<Value> = steps.map(|step| step.json(ended)).collect();
+        let mut life = json!({
+            "route": self.route.take(), "service": self.service, "steps": steps,
+            "response": { "status": (ended.status > 0).then_some(ended.status), "reason": ended.reason },
+            "duration_seconds": duration.as_secs_f64(),
+        });
+        if let (Some(routing), Some(life)) = (&self.routing, life.as_object_mut())
+            && let Value::Object(more) = routing.json()
+        {
+            life.extend(more);
+        }
+        let mut lines = [None, None];
+        for followed in self.followed {
+            let shows_values = followed.shows_values();
+            let line = lines[usize::from(shows_values)].get_or_insert_with(|| {
+                life["request"] = self.request.tell(shows_values);
+                life["response"]["fields"] = self.response.tell(shows_values);
+                Bytes::from(format!("{life}\n"))
+            });
+            followed.tell(line.clone());
+        }
+    }
+}
+
+impl Routing {
+    fn json(&self) -> Value {
+        json!({
+            "key_hash": self.hash.map(|hash| hash_key::hex(hash, &mut [0; 16]).to_owned()),
+            "owner": self.owner, "candidates": self.candidates, "backend": self.backend, "spills": self.spills,
+            "skipped": self.skipped, "retries": self.retries, "generation": self.generation,
+            "received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes,
+        })
+    }
+}
+
+impl Step<'_> {
+    /// Times are seconds since the request began.
+    fn json(&self, ended: &Ended) -> Value {
+        let at = |at: Instant| at.saturating_duration_since(ended.started).as_secs_f64();
+        let mut step = json!({
+            "kind": self.kind, "began_seconds": at(self.began), "ended_seconds": at(self.ended.unwrap_or(ended.at)),
+        });
+        if let (Some((service, backend)), Some(step)) = (self.backend, step.as_object_mut())
+            && let Value::Object(more) = json!({
+                "service": service, "backend": backend.id, "address": backend.address.to_string(),
+                "connection": self.connected.map(|(_, is_reused)| if is_reused { "reused" } else { "new" }),
+                "connected_seconds": self.connected.map(|(connected, _)| at(connected)),
+                "response_seconds": self.answered.map(at),
+                "status": (self.status > 0).then_some(self.status), "error": self.error,
+            })
+        {
+            step.extend(more);
+        }
+        step
+    }
+}
+
+fn path(path: &model::PathMatch) -> String {
+    match path {
+        model::PathMatch::Exact(path) => path.clone(),
+        model::PathMatch::Prefix(path) => format!("{path}*"),
+    }
+}
+
+impl Kept {
+    fn new(beginning: &Beginning<'_>, listener: Arc<str>) -> Self {
+        let Beginning { client, bytes, head, origin, started, .. } = *beginning;
+        let since = ambient::since(started).as_secs_f64();
+        let server_name = || client.peer.server_name.as_deref().map(Into::into);
+        Self {
+            at: ambient::unix_nanos() as f64 / 1e9 - since,
+            listener,
+            peer: client.peer.address,
+            client: origin.address,
+            tls: client.open.entry.tls().map(|tls| (tls, server_name())),
+            version: head.version,
+            target: KeptTarget::new(
+                bytes,
+                (head.method_span, head.path, head.query, head.authority),
+                head.target_sensitive,
+            ),
+            fields: KeptFields::new(&head.fields, bytes, head.target_sensitive),
+        }
+    }
+
+    fn tell(&self, shows_values: bool) -> Value {
+        let tls = self
+            .tls
+            .as_ref()
+            .map(|(tls, name)| json!({ "version": tls.version, "resumed": tls.is_resumed, "server_name": name }));
+        let version = match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        };
+        let mut told = json!({
+            "at": self.at, "listener": &*self.listener, "peer": self.peer.to_string(),
+            "client": self.client.to_string(), "tls": tls, "protocol": version,
+            "fields": self.fields.tell(shows_values),
+        });
+        if let (Some(told), Value::Object(target)) = (told.as_object_mut(), self.target.tell(shows_values)) {
+            told.extend(target);
+        }
+        told
+    }
+}

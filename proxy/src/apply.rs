@@ -25,6 +25,7 @@ pub(crate) mod source;
 pub(crate) mod testing;
 pub(crate) mod topology;
 pub(crate) mod watch;
+mod worker_asks;
 
 #[cfg(test)]
 #[path = "../../tests/common/ports.rs"]

@@ -284,10 +284,24 @@ fn a_stream_goes_on_through_reloads_and_ends_with_the_authority_of_its_certifica
     let events = text().matches("event: ").count();
     wait_for("more of it", || (text().matches("event: ").count() > events).then_some(()));
     assert!(curl.0.try_wait().unwrap().is_none());
+    // So does somebody who looks at requests.
+    let looked = ringway.directory.path().join("looked");
+    let tap = format!("https://{}/tap", ringway.admin);
+    let looker = Command::new("curl")
+        .args(shown)
+        .args(["-sSN", "--max-time", "30", "-d", "{\"for_seconds\": 600}", &tap])
+        .stdout(std::fs::File::create(&looked).unwrap())
+        .spawn();
+    let mut looker = Running(looker.unwrap());
+    wait_for("the tap", || std::fs::read_to_string(&looked).unwrap().starts_with("{\"tap\":").then_some(()));
     // Certificates of this authority are nobody's any more.
     ringway.write_config(&file(&next, "second"));
-    let ended = wait_for("the end of the stream", || curl.0.try_wait().unwrap());
-    assert!(ended.success(), "it ends as a response ends, not as one that is cut off: {ended}");
+    for (what, running) in [("the end of the stream", &mut curl), ("the end of the tap", &mut looker)] {
+        let ended = wait_for(what, || running.0.try_wait().unwrap());
+        assert!(ended.success(), "it ends as a response ends, not as one that is cut off: {ended}");
+    }
+    let end = std::fs::read_to_string(&looked).unwrap();
+    assert!(end.contains("\"why\":\"role\""), "{end}");
     wait_for("its connection to be gone", || {
         let mine = std::fs::read_to_string(format!("/proc/{}/net/tcp", ringway.pid())).unwrap();
         let port = format!(":{:04X} ", ringway.admin.port());

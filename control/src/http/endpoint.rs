@@ -9,8 +9,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,9 +229,19 @@ impl Client {
 }
 
 /// What to show, where the other side does not take the certificate that was shown.
-fn of_certificate(error: &hyper::Error) -> Option<String> {
+fn of_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     match advice::of_rustls(error)? {
-        refused @ rustls::Error::AlertReceived(_) => Some(format!(
+        refused @ rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError
+            | AlertDescription::NoCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate,
+        ) => Some(format!(
             "{refused}: the certificate that is shown is not taken: `--certificate FILE --key-file FILE` want one of an authority in \
              the listener's `client_ca`"
         )),
@@ -259,6 +269,17 @@ fn bearer(path: &Path) -> Result<header::HeaderValue, EndpointError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_alert_about_a_certificate_asks_for_another_one() {
+        let told = |alert| of_certificate(&std::io::Error::other(rustls::Error::AlertReceived(alert)));
+        for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateRequired] {
+            assert!(told(alert).is_some_and(|told| told.contains("`--certificate FILE")), "{alert:?}");
+        }
+        for alert in [AlertDescription::InternalError, AlertDescription::ProtocolVersion] {
+            assert_eq!(told(alert), None, "{alert:?}");
+        }
+    }
 
     #[test]
     fn addresses_are_written_as_people_write_them() {

@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use ringway_page::Stream;
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::time::Instant;
 
 /// A response, whole or as a stream.
 pub(super) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -35,6 +36,10 @@ pub(super) fn lines(lines: impl Body<Data = Bytes, Error = Infallible> + Send + 
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+/// When a response is over at the latest, whatever its client has read by then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndsBy(pub(super) Instant);
 
 /// Events, as long as they come.
 pub(super) fn stream(events: Stream) -> Reply {

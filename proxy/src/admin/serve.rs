@@ -3,6 +3,7 @@
 use super::access::{Denial, Names, Peer};
 use super::live::Live;
 use super::patient::Patient;
+use super::reply::EndsBy;
 use super::{access, dispatch};
 use crate::apply::handle::ControlHandle;
 use crate::net::shortage::{Operation, is_of_one_connection};
@@ -15,10 +16,10 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// Admin connections at once: a reserve of its own, which client connections cannot use up. The Unix socket has as many.
@@ -104,14 +105,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Arc::new(peer);
+    let (end, ends) = watch::channel(None);
+    let (end, closing) = (&end, HeaderValue::from_static("close"));
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
-        let (control, live, peer) = (control.clone(), Arc::clone(&live), Arc::clone(&peer));
+        let (control, live, peer, closing) = (control.clone(), Arc::clone(&live), Arc::clone(&peer), closing.clone());
         async move {
             let has_lapsed = matches!(&*peer, Peer::Tcp { names, .. } if names.have_lapsed(&control.snapshot()));
             let mut reply = dispatch::respond(&control, &live, &peer, request).await;
             if has_lapsed {
                 // The next connection shows a certificate anew.
-                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                reply.headers_mut().insert(CONNECTION, closing.clone());
+            }
+            if let Some(EndsBy(at)) = reply.extensions().get().copied() {
+                reply.headers_mut().insert(CONNECTION, closing);
+                end.send_replace(Some(at));
             }
             Ok::<_, Infallible>(reply)
         }
@@ -121,8 +128,21 @@ where
         .header_read_timeout(PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    // What goes wrong on an admin connection is its client's to see.
-    let _ = connection.await;
+    tokio::select! {
+        // What goes wrong on an admin connection is its client's to see.
+        _ = connection => {}
+        // Who reads slowly keeps the place that a response has no longer than that.
+        () = over(ends) => {}
+    }
+}
+
+/// Waits until a connection is to end, if it ever is.
+async fn over(mut ends: watch::Receiver<Option<Instant>>) {
+    let at = ends.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +168,36 @@ mod tests {
         connection.await.unwrap();
         let waited = crate::ambient::since(began);
         assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_a_tap_byte_by_byte_has_its_place_no_longer_than_it_lasts() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let control = ControlHandle::new(Arc::new(control));
+        let places = control.tap_places().available_permits();
+        let (mut client, served) = tokio::io::duplex(64);
+        let (served, peer) = (Patient::new(served, PATIENCE), Peer::Socket { user: 0 });
+        let connection = tokio::spawn(serve_connection(control.clone(), live(control.clone()), served, peer));
+        let began = crate::ambient::now();
+        let body = "{\"for_seconds\": 5}";
+        let request = format!("POST /tap HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        client.write_all(request.as_bytes()).await.unwrap();
+        let reader = tokio::spawn(async move {
+            let mut said = String::new();
+            loop {
+                // Often enough for a connection's patience.
+                tokio::time::sleep(PATIENCE / 2).await;
+                match client.read_u8().await {
+                    Ok(byte) => said.push(char::from(byte)),
+                    Err(_) => return said,
+                }
+            }
+        });
+        connection.await.unwrap();
+        let lasted = crate::ambient::since(began);
+        assert!((PATIENCE..PATIENCE * 2).contains(&lasted), "{lasted:?}");
+        assert_eq!(control.tap_places().available_permits(), places);
+        assert!(reader.await.unwrap().starts_with("HTTP/1.1 200 OK"));
     }
 
     #[tokio::test]

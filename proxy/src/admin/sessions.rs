@@ -22,18 +22,15 @@ pub(super) async fn sessions(control: &ControlHandle, query: &str) -> Reply {
         Ok(query) => Arc::new(query),
         Err(problem) => return error(StatusCode::BAD_REQUEST, &problem),
     };
-    // One at a time: each is a turn of every worker.
-    let _turn = control.listing().await;
-    let until = (ambient::now() + PATIENCE).into();
+    let answers = control.list_sessions(&query, ambient::now() + PATIENCE).await;
     let (mut total, mut rows, mut silent) = (0, Vec::new(), Vec::new());
-    for (worker, answer) in control.list_sessions(&query).into_iter().enumerate() {
-        match tokio::time::timeout_at(until, answer).await {
-            Ok(Ok(SessionPage { total: of_worker, rows: more })) => {
+    for (worker, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Some(SessionPage { total: of_worker, rows: more }) => {
                 total += of_worker;
                 rows.extend(more);
             }
-            // It is stuck, or has ended.
-            Ok(Err(_)) | Err(_) => silent.push(worker),
+            None => silent.push(worker),
         }
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.rank(query.order)));

@@ -2,7 +2,7 @@
 
 use super::access::{Caller, Level, Peer};
 use super::changes::fields;
-use super::reply::{Reply, error, lines};
+use super::reply::{EndsBy, Reply, error, lines};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::dispatcher::{Tap, TapMatch};
@@ -31,6 +31,8 @@ const HEADERS_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 1024;
 /// How long a worker may take to begin.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After its time, how long a client may take to read what is left.
+const GRACE: Duration = Duration::from_secs(10);
 /// Whether the client still may look is asked this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -91,7 +93,10 @@ pub(super) async fn tap(
     let still_may =
         move || Caller::of(&control, &peer, &shown).is_ok_and(|caller| caller.needs(Level::Operate).is_ok());
     lives.still_may = Box::new(still_may);
-    lines(lives)
+    let ends_by = EndsBy(lives.until + GRACE);
+    let mut reply = lines(lives);
+    reply.extensions_mut().insert(ends_by);
+    reply
 }
 
 /// Who looks at others' requests is known afterwards; the values of fields that they look for may be secrets.

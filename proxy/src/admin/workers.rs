@@ -56,22 +56,12 @@ fn limit(query: &str) -> Result<usize, String> {
 
 /// What workers say, in their order: all of them, or one with its rows.
 async fn reports(control: &ControlHandle, only: Option<usize>, rows_max: usize) -> Vec<Value> {
-    // One who looks at a time: each is a turn of every worker that is asked.
-    let _turn = control.listing().await;
-    let until = (ambient::now() + PATIENCE).into();
+    let workers = only.map_or(0..control.workers(), |only| only..only + 1);
+    let answers = control.inspect(workers.clone(), rows_max, ambient::now() + PATIENCE).await;
     let (lags, busy) = (control.overload().ticks.found(), control.overload().busy.ratios());
-    let mut asked = Vec::new();
-    for (worker, (lag, busy)) in lags.zip(busy).enumerate() {
-        if only.is_none_or(|only| only == worker) {
-            asked.push((worker, lag, busy, control.inspect(worker, rows_max)));
-        }
-    }
+    let found = lags.zip(busy).skip(workers.start);
     let mut values = Vec::new();
-    for (worker, lag, busy, answer) in asked {
-        let report = match answer {
-            Some(answer) => tokio::time::timeout_at(until, answer).await.ok().and_then(Result::ok),
-            None => None,
-        };
+    for ((worker, report), (lag, busy)) in workers.zip(answers).zip(found) {
         let silent = control.overload().ticks.silent(worker, ambient::now());
         let mut value = json!({
             "worker": worker, "answers": report.is_some(), "stuck": lag.is_stuck,

@@ -41,8 +41,8 @@ pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) registry: Registry,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
-    /// Held while workers are asked what is under way there.
-    pub(super) listing: tokio::sync::Mutex<()>,
+    /// Of each worker, held by who waits for what it answers.
+    pub(super) turns: Box<[tokio::sync::Mutex<()>]>,
     /// Held while a configuration is read and put into force, as long as that takes.
     changing: Mutex<()>,
     /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
@@ -89,8 +89,8 @@ impl Control {
             topology: OnceLock::new(),
             registry: Registry::new(Arc::clone(&shared.journal)),
             shared,
+            turns: commands.iter().map(|_| tokio::sync::Mutex::default()).collect(),
             commands,
-            listing: tokio::sync::Mutex::default(),
             changing: Mutex::new(()),
             over: Mutex::default(),
             spread_watch: Mutex::default(),

@@ -7,6 +7,7 @@ use super::outcome::{Applied, LastReload, ReloadError};
 use super::overrides::{Author, Overrides};
 use super::scrapes::Scrapes;
 use super::topology::TopologyStatus;
+use super::worker_asks;
 use crate::ambient;
 use crate::dispatcher::{Command, Fullness, ListenerPermits, SessionPage, SessionQuery, Tap, WorkerReport};
 use crate::net::shortage::Shortage;
@@ -19,6 +20,7 @@ use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::logs::InForce;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -121,20 +123,9 @@ impl ControlHandle {
         state.listeners.fullness(&snapshot.config, now)
     }
 
-    /// Who lists what is under way has this until all have answered.
-    pub(crate) async fn listing(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.0.listing.lock().await
-    }
-
-    /// Asks every worker what is under way there: an answer for each, in their order.
-    pub(crate) fn list_sessions(&self, query: &Arc<SessionQuery>) -> Vec<oneshot::Receiver<SessionPage>> {
-        let ask = |commands: &UnboundedSender<Command>| {
-            let (reply, answer) = oneshot::channel();
-            // One that has ended drops the channel, and does not answer.
-            let _ = commands.send(Command::List(Arc::clone(query), reply));
-            answer
-        };
-        self.0.commands.iter().map(ask).collect()
+    /// Asks every worker what is under way there: what each has answered by then, in their order.
+    pub(crate) async fn list_sessions(&self, query: &Arc<SessionQuery>, until: Instant) -> Vec<Option<SessionPage>> {
+        worker_asks::ask(&self.0, 0..self.workers(), until, |reply| Command::List(Arc::clone(query), reply)).await
     }
 
     /// Connections that a worker has permits for: those that are open, or on their way to it.
@@ -143,10 +134,14 @@ impl ControlHandle {
         open.map_or(0, |open| open.load(std::sync::atomic::Ordering::Relaxed))
     }
 
-    /// Asks a worker what it has; `None`: it has ended.
-    pub(crate) fn inspect(&self, worker: usize, rows_max: usize) -> Option<oneshot::Receiver<WorkerReport>> {
-        let (reply, answer) = oneshot::channel();
-        self.0.commands.get(worker)?.send(Command::Inspect(rows_max, reply)).ok().map(|()| answer)
+    /// Asks some of them what they have, and of backends so many at most.
+    pub(crate) async fn inspect(
+        &self,
+        workers: Range<usize>,
+        rows_max: usize,
+        until: Instant,
+    ) -> Vec<Option<WorkerReport>> {
+        worker_asks::ask(&self.0, workers, until, |reply| Command::Inspect(rows_max, reply)).await
     }
 
     /// Has every worker follow the requests that somebody wants to see: each says when it does, in their order.

@@ -6,14 +6,17 @@ use super::view::View;
 use crate::ambient;
 use crate::dispatcher::{BufferCounts, ListenerReport, UpstreamReport, WorkerReport};
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 impl Worker {
-    /// All but what its loop alone knows; of its backends so many at most.
+    /// All but what its loop alone knows; of its backends so many at most. With none, nothing is said of its listeners either.
     pub(crate) fn report(&self, rows_max: usize) -> WorkerReport {
         let view = self.view();
-        let (backends, upstreams) = self.upstreams(&view, rows_max);
+        let (listeners, upstreams) = match rows_max {
+            0 => (Vec::new(), Vec::new()),
+            _ => (self.listeners(), self.upstreams(&view, rows_max)),
+        };
         let (connections_by, under_way_by) = self.sessions.counts_by();
         WorkerReport {
             generation: view.snapshot.generation,
@@ -32,8 +35,8 @@ impl Worker {
             mirrors: self.mirroring.get(),
             compressions: self.compressing.get(),
             bulk_waiting: self.bulk.waiting(),
-            listeners: self.listeners(),
-            backends,
+            listeners,
+            backends: view.services.iter().map(|service| service.upstreams.len()).sum(),
             upstreams,
             ..WorkerReport::default()
         }
@@ -65,18 +68,14 @@ impl Worker {
         reports
     }
 
-    /// How many backends there are, and the first of those that it has something to do with, by what is under way there.
-    fn upstreams(&self, view: &View, rows_max: usize) -> (usize, Vec<UpstreamReport>) {
+    /// The first of the backends that it has something to do with, by what is under way there.
+    fn upstreams(&self, view: &View, rows_max: usize) -> Vec<UpstreamReport> {
         let under_way = self.sessions.under_way_on_backends();
-        let none = HashMap::new();
-        let mut backends = 0;
         let mut used = Vec::new();
         for this in &view.services {
-            backends += this.upstreams.len();
             let name = this.service.config.name.as_str();
-            let of_service = under_way.get(name).unwrap_or(&none);
             for (backend, upstream) in this.service.backends.iter().zip(&this.upstreams) {
-                let in_flight = of_service.get(&*backend.config.id).copied().unwrap_or(0);
+                let in_flight = under_way.get(&Arc::as_ptr(&backend.state)).copied().unwrap_or(0);
                 let (idle, (shared, streams)) = (upstream.pool.len(), upstream.shared.counts());
                 if in_flight + idle + shared > 0 {
                     used.push((in_flight, idle + shared, (name, backend.config.id.as_str(), idle, shared, streams)));
@@ -94,7 +93,7 @@ impl Worker {
                 shared,
                 streams,
             };
-        (backends, used.into_iter().map(report).collect())
+        used.into_iter().map(report).collect()
     }
 }
 
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(report.timers_armed, 0);
         let timer = rig.worker.timer();
         timer.set(std::time::Duration::from_secs(1));
-        let report = rig.worker.report(10);
-        assert_eq!(report.timers_armed, 1);
+        let report = rig.worker.report(0);
+        assert_eq!((report.timers_armed, report.backends, report.listeners.len()), (1, 3000, 0));
     }
 }

@@ -7,6 +7,7 @@ use super::active_listener::ActiveListener;
 use super::view::View;
 use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
+use crate::snapshot::Backend;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -237,9 +238,13 @@ impl UnderWay {
         self.view.as_ref().map_or("", |view| &view.services[self.service as usize].service.config.name)
     }
 
-    fn backend_id(&self) -> Option<&str> {
+    fn backend(&self) -> Option<&Backend> {
         let (view, backend) = (self.view.as_ref()?, self.backend? as usize);
-        Some(&view.services[self.service as usize].service.backends[backend].config.id)
+        Some(&view.services[self.service as usize].service.backends[backend])
+    }
+
+    fn backend_id(&self) -> Option<&str> {
+        self.backend().map(|backend| backend.config.id.as_str())
     }
 
     fn request(&self) -> Option<String> {

@@ -1,9 +1,11 @@
 //! How many connections and requests there are of each kind, for who looks into a worker.
 
-use super::Sessions;
+use super::{Sessions, UnderWay};
+use crate::snapshot::BackendState;
 use crate::worker::active_listener::ActiveListener;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 impl Sessions {
     /// Connections by kind and state, and what is under way by protocol and state: how many of each that there is.
@@ -22,13 +24,11 @@ impl Sessions {
         counts.into_values().collect()
     }
 
-    /// How much is under way on each backend, by service and id.
-    pub(in crate::worker) fn under_way_on_backends(&self) -> HashMap<String, HashMap<String, usize>> {
-        let mut counts: HashMap<String, HashMap<String, usize>> = HashMap::new();
-        for one in self.under_way.borrow().in_use() {
-            let Some(backend) = one.backend_id() else { continue };
-            let of_service = counts.entry(one.service_name().to_owned()).or_default();
-            *of_service.entry(backend.to_owned()).or_default() += 1;
+    /// How much is under way on each backend, by its state: that is the same one for as long as the backend is there.
+    pub(in crate::worker) fn under_way_on_backends(&self) -> HashMap<*const BackendState, usize> {
+        let mut counts = HashMap::new();
+        for backend in self.under_way.borrow().in_use().filter_map(UnderWay::backend) {
+            *counts.entry(Arc::as_ptr(&backend.state)).or_insert(0) += 1;
         }
         counts
     }

@@ -256,7 +256,11 @@ mod tests {
     #[test]
     fn a_taker_is_the_first_of_the_sequence_that_accepts() {
         for policy in KEYED {
-            for drains in [|index: usize| index % 3 == 0, |index: usize| index != 7, |index: usize| index % 2 == 0] {
+            for drains in [
+                |index: usize| index.is_multiple_of(3),
+                |index: usize| index != 7,
+                |index: usize| index.is_multiple_of(2),
+            ] {
                 let (set, _) = set(policy, 30, drains);
                 for hash in hashes(200) {
                     let first = set.sequence(hash).into_iter().find(|slot| set.accepts(*slot, hash));
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn with_half_of_ten_thousand_drained_a_key_costs_a_few_steps() {
-        let (half, _) = set(KEYED[1], 10_000, |index| index / 2 % 2 == 0);
+        let (half, _) = set(KEYED[1], 10_000, |index| (index / 2).is_multiple_of(2));
         let mut cost = 0;
         let keys = 10_000;
         assert!(hashes(keys).all(|hash| half.taker_at_cost(hash, &mut cost).is_some()));

@@ -99,13 +99,10 @@ impl<S: Source> Live<S> {
         let mut told: HashMap<Option<String>, Told> = HashMap::new();
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first comes at once: there is no frame before the first sample.
+        ticks.tick().await;
+        let mut is_due = true;
         loop {
-            let is_due = tokio::select! {
-                // There is no frame before the first sample.
-                biased;
-                _ = ticks.tick() => true,
-                () = self.newcomer.notified() => false,
-            };
             let Some(wanted) = self.wanted(is_due) else { return };
             if is_due {
                 source.sample(&wanted.iter().flatten().cloned().collect()).await;
@@ -122,6 +119,10 @@ impl<S: Source> Live<S> {
             self.state()
                 .lookers
                 .retain_mut(|looker| told.get_mut(&looker.service).is_none_or(|told| looker.tell(told, is_due, now)));
+            is_due = tokio::select! {
+                _ = ticks.tick() => true,
+                () = self.newcomer.notified() => false,
+            };
         }
     }
 

@@ -72,9 +72,8 @@ impl Noted {
         for (name, standing) in standings(proxies, state, now) {
             let Some(seen) = proxies.get(name) else { continue };
             let Some(stands) = self.proxies.get_mut(name) else {
-                // How one stands that has just come is told next, if it does not agree.
-                let told = if begins { standing } else { "synced" };
-                self.proxies.insert(name.clone(), Stands { standing, since: now, told });
+                // How one stands that is new here is told next, if it does not agree.
+                self.proxies.insert(name.clone(), Stands { standing, since: now, told: "synced" });
                 if !begins {
                     self.tell(at_ms, name, "came", format!("version {}", seen.heartbeat.version));
                 }

@@ -4,7 +4,7 @@ use crate::admin::{Access, Answer, escape, refused};
 use crate::explain::print;
 use crate::save::{Edit, Edited};
 use crate::terminal;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use ringway_config::plain::line;
@@ -164,8 +164,10 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     match arguments.access.ask(Method::POST, &path, Some(&body))? {
         Answer::Refused(why) => refused(&why),
         Answer::Done(answer) => {
-            edited.iter().try_for_each(Edited::write)?;
-            print(&answer, arguments.json, write_change)
+            let saved = edited.map(Edited::write).transpose();
+            let code = print(&answer, arguments.json, write_change)?;
+            saved.context("the change is in force until the process ends, and is not in the file")?;
+            Ok(code)
         }
     }
 }

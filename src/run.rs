@@ -44,7 +44,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             proxy.show_topology(move || shown.status());
         }
         let handle = proxy.handle();
-        let watch = ringway_proxy::watch(file, proxy.files(), async || handle.reload().await);
+        let watch = ringway_proxy::watch(file, proxy.files(), async || handle.follow(file).await);
         let obey = obey(&mut signals, &handle);
         let agree = async {
             match &fleet {

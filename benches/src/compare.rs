@@ -1,5 +1,6 @@
 //! Ringway beside HAProxy, nginx, Envoy and Traefik: the same backends, the same load, interleaved.
 
+pub mod affinity;
 pub mod cache;
 pub mod grpc;
 pub mod load;

@@ -179,8 +179,8 @@ fn statuses(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
 fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut Findings) {
     // Datagrams and connections have ports of their own.
     let mut taken: HashMap<(SocketAddr, bool), &str> = HashMap::new();
-    if let Some(admin) = admin {
-        taken.insert((admin.address, false), "admin");
+    if let Some(address) = admin.and_then(|admin| admin.address) {
+        taken.insert((address, false), "admin");
     }
     for listener in root.listeners.value.iter() {
         let at = &listener.value.address;

@@ -63,6 +63,25 @@ impl Origin {
         Self { text: text.into(), fleet: None }
     }
 
+    /// Whether this is what the file says.
+    #[must_use]
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.text.as_bytes() == bytes
+    }
+
+    /// Whether a fleet has registered this backend.
+    #[must_use]
+    pub fn is_registered(&self, service: &str, backend: &str) -> bool {
+        let registered = self.fleet.iter().flat_map(|fleet| &fleet.backends);
+        registered.into_iter().any(|known| known.service == service && known.id == backend)
+    }
+
+    /// The text of the fleet's that says what this service is, by its name. `None`: the file does.
+    #[must_use]
+    pub fn text_of(&self, service: &str) -> Option<&str> {
+        self.fleet.as_deref()?.text_of(service)
+    }
+
     /// The same file with what a fleet has agreed on.
     pub(crate) fn with(&self, fleet: &Arc<FleetConfig>) -> Self {
         Self { text: Arc::clone(&self.text), fleet: Some(Arc::clone(fleet)) }

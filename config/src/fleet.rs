@@ -64,6 +64,19 @@ impl FleetConfig {
         (documents, services, certificates) == (&other.documents, &other.services, &other.certificates)
     }
 
+    /// The name of the text that says what a service is: the first that does.
+    pub(crate) fn text_of(&self, service: &str) -> Option<&str> {
+        let says = |text: &&FleetText| {
+            let tree = node::parse(&text.text).ok();
+            let list = tree.as_ref().and_then(|tree| tree.entry("services")).map(|list| &list.value);
+            let Some(Value::List(list)) = list else { return false };
+            list.iter().any(|item| item.entry("name").and_then(Node::text) == Some(service))
+        };
+        let document = self.documents.iter().find(says);
+        let own = self.services.iter().find(|(name, _)| name == service).map(|(_, text)| text);
+        document.or(own).map(|text| text.name.as_str())
+    }
+
     /// Its texts, in the order in which places count them, from 1.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &FleetText> {
         self.documents.iter().chain(self.services.iter().map(|(_, text)| text))

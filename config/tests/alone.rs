@@ -457,6 +457,9 @@ fn beyond_loopback_the_admin_listener_wants_credentials_or_a_word_that_it_needs_
         ("socket: { path: s, mode: 888 }".to_owned(), "bad_mode"),
         ("socket: { path: s, mode: 01777 }".to_owned(), "bad_mode"),
         ("socket: { path: s, mode: rw }".to_owned(), "bad_mode"),
+        ("socket: { path: s }, anonymous: read".to_owned(), "unused_admin_field"),
+        ("socket: { path: s }, hosts: [ a, b ]".to_owned(), "unused_admin_field"),
+        (format!("socket: {{ path: s }}, {}", tls("")), "unused_admin_field"),
     ] {
         assert_eq!(found(&admin), [code], "{admin}");
     }
@@ -468,6 +471,8 @@ fn beyond_loopback_the_admin_listener_wants_credentials_or_a_word_that_it_needs_
         format!("address: \"[::1]:1\", {token}"),
         format!("socket: {{ path: {}, mode: 0660 }}", "s".repeat(107)),
         format!("enabled: false, {away}"),
+        format!("socket: {{ path: s }}, {token}"),
+        "address: \"127.0.0.1:9\", socket: { path: s }, anonymous: read".to_owned(),
     ] {
         assert_eq!(found(&admin), [""; 0], "{admin}");
     }

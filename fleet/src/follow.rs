@@ -34,7 +34,7 @@ const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// The name of a proxy that has none in its file.
 fn own_name(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let port = config.admin.as_ref().map_or(0, |admin| admin.address.port());
+    let port = config.admin.as_ref().and_then(|admin| admin.address).map_or(0, |address| address.port());
     let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("{plain}:{port}")
 }

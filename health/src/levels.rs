@@ -1,27 +1,28 @@
 //! Which level (tier, zone) has how many of the keys, from how healthy each is.
 
-/// A level's weight, and how much of it is healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A level's weight, and how much of it is healthy; and the same with what is drained, which panics nobody and is lost all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LevelHealth {
     pub(crate) level: u8,
     pub(crate) weight: u64,
     pub(crate) healthy: u64,
+    pub(crate) built_for: u64,
+    pub(crate) carried: u64,
 }
 
 /// Shares of the levels, most preferred first, 0 to 1.
 ///
-/// A level can carry what is healthy of it times the overprovisioning factor, all of the keys at most; what it cannot carry
-/// goes to the next. If all together cannot carry everything, each gets its part of what they can; if none can carry
+/// A level can carry what takes keys of what it was built for, times the overprovisioning factor, all of the keys at most; what it
+/// cannot carry goes to the next. What is drained is as lost to a level as what is down. If all together cannot carry everything, each gets its part of what they can; if none can carry
 /// anything, the first gets all. Source: Envoy's priority levels.
 pub(crate) fn shares(levels: &[LevelHealth], overprovisioning_percent: u32) -> (Vec<(u8, f64)>, bool) {
     let factor = f64::from(overprovisioning_percent.max(100)) / 100.0;
     let capacity: Vec<f64> = levels
         .iter()
-        .map(
-            |level| {
-                if level.weight == 0 { 0.0 } else { (level.healthy as f64 / level.weight as f64 * factor).min(1.0) }
-            },
-        )
+        .map(|level| match level.built_for {
+            0 => 0.0,
+            built_for => (level.carried as f64 / built_for as f64 * factor).min(1.0),
+        })
         .collect();
     let sum: f64 = capacity.iter().sum();
     let suffices = sum >= 1.0 - 1e-9;
@@ -55,7 +56,12 @@ mod tests {
         let levels: Vec<LevelHealth> = levels
             .iter()
             .enumerate()
-            .map(|(level, &(weight, healthy))| LevelHealth { level: level as u8, weight, healthy })
+            .map(|(level, &(built_for, carried))| LevelHealth {
+                level: level as u8,
+                built_for,
+                carried,
+                ..LevelHealth::default()
+            })
             .collect();
         let (shares, suffices) = shares(&levels, 140);
         (shares.into_iter().map(|(_, share)| (share * 100.0).round()).collect(), suffices)

@@ -37,6 +37,12 @@ pub(crate) struct MemberState {
     checked: bool,
     /// Checks in a row that contradict `check_up`.
     streak: u32,
+    /// It has been there from the start and was taken for down, as long as no check has said anything: to come up then is no comeback.
+    pub(crate) presumed_down: bool,
+    /// It has joined a fleet that was there, and has not come to its full share yet.
+    pub(crate) joins: bool,
+    /// Percent of its weight that it asked for last, of those above none.
+    last_percent: u8,
     pub(crate) last_failure: Option<CheckFailure>,
     pub(crate) check: Recurring,
     /// Failures of live traffic in a row; those of the way to it apart, if they are counted apart.
@@ -146,6 +152,9 @@ impl MemberState {
             without_keys_since: None,
             keeps_clients: false,
             checked: false,
+            presumed_down: false,
+            joins: false,
+            last_percent: 100,
             streak: 0,
             last_failure: None,
             check: Recurring::NEVER,
@@ -205,6 +214,24 @@ impl MemberState {
     /// drained.
     pub(crate) fn weight_asked(&self) -> u64 {
         if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent()) }
+    }
+
+    /// The weight that its level is built for, in the same unit. What is drained, by its operator or by itself, counts as before: the
+    /// others of the level have not become more. Who joins counts as it comes.
+    pub(crate) fn weight_built_for(&self, now: Instant) -> u64 {
+        let percent = if self.percent() == 0 { self.last_percent } else { self.percent() };
+        let whole = u64::from(self.weight) * u64::from(percent);
+        match self.ramp {
+            _ if !self.joins || self.drain => whole,
+            Some(ramp) => whole * u64::from(ramp.share(now)) / u64::from(FULL),
+            None if self.is_healthy() => whole,
+            None => 0,
+        }
+    }
+
+    /// Of that, what it carries: along its ramp, down and up.
+    pub(crate) fn weight_carried(&self) -> u64 {
+        u64::from(self.weight) * 100 * u64::from(self.own_share) / u64::from(FULL)
     }
 
     /// Takes in a check's result. `true`: what the checks say has changed.
@@ -284,9 +311,9 @@ impl MemberState {
     }
 
     /// Begins to take keys: at once, or along the ramp. A drained backend begins nothing, however well it is: its keys go, or
-    /// have gone.
+    /// have gone. One that was only presumed to be down has its share at once: it has been serving, and others know it.
     pub(crate) fn ramp_up(&mut self, slow_start: Option<SlowStartParams>, now: Instant) {
-        if self.drain {
+        if self.drain || self.presumed_down {
             return;
         }
         self.ramp = slow_start.map(|slow_start| Ramp {
@@ -315,6 +342,10 @@ impl MemberState {
             None => FULL,
         };
         self.own_share = if self.is_healthy() { self.asked(ramped) } else { 0 };
+        self.joins &= self.ramp.is_some() || !self.is_healthy();
+        if self.percent() > 0 {
+            self.last_percent = self.percent();
+        }
     }
 
     /// Share that it would have if it were healthy: what panic gives.

@@ -102,6 +102,7 @@ impl ServiceHealth {
                 if !std::mem::replace(&mut member.check_up, true) && member.is_up() {
                     member.ramp_up(params.slow_start, now);
                 }
+                member.presumed_down = false;
             } else if gained {
                 self.schedule_first(index);
             } else if let (Some(check), Some(next)) = (params.check, self.members[index].check.next) {
@@ -131,6 +132,8 @@ impl ServiceHealth {
                     if self.started && !drain && state.is_up() {
                         state.ramp_up(self.params.slow_start, now);
                     }
+                    state.presumed_down = !self.started && !state.is_up();
+                    state.joins = self.started && !drain;
                     self.members.insert(index, state);
                     self.schedule_first(index);
                     self.schedule_first_agent(index);
@@ -146,7 +149,7 @@ impl ServiceHealth {
                 state.drain = true;
                 self.tell(index, EventKind::Draining);
             } else if !drain && state.drain {
-                state.drain = false;
+                (state.drain, state.presumed_down, state.joins) = (false, false, false);
                 state.ramp_up(self.params.slow_start, now);
                 self.tell(index, EventKind::Undrained);
             }

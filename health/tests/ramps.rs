@@ -92,6 +92,136 @@ fn whoever_joins_comes_along_the_ramp_unless_he_takes_no_keys_or_the_fleet_begin
     assert_eq!(health.share("c"), Some(FIRST));
 }
 
+/// Whoever takes a start for a comeback contradicts, for a whole window, every other proxy of its fleet.
+#[test]
+fn the_first_good_check_after_a_start_is_no_comeback_and_what_follows_a_failure_is_one() {
+    let unknown = CheckParams { initial: Initial::Down, rise: 2, fall: 1, jitter: 0.0, ..CheckParams::default() };
+    let ids = ["a", "b", "c", "d"];
+    let (mut health, now) = start(Params { check: Some(unknown), ..params() }, &ids.map(Member::new));
+    let share = |health: &ServiceHealth| ids.map(|id| health.share(id).unwrap());
+    // One after the other, as checks come.
+    health.handle_probe("a", Probe::Success, now);
+    health.handle_probe("b", Probe::Success, now + SECOND);
+    health.handle_probe("c", DOWN, now + SECOND);
+    health.handle_no_probe("d", now + SECOND);
+    assert_eq!(share(&health), [FULL, FULL, 0, 0]);
+    // One was down, of the other nothing was known yet.
+    for _ in 0..2 {
+        health.handle_probe("c", Probe::Success, now + SECOND * 2);
+    }
+    health.handle_probe("d", Probe::Success, now + SECOND * 2);
+    assert_eq!(share(&health), [FULL, FULL, FIRST, FULL]);
+    // And from then on each of them comes back as anybody does.
+    health.handle_probe("a", DOWN, now + SECOND * 3);
+    for _ in 0..2 {
+        health.handle_probe("a", Probe::Success, now + SECOND * 3);
+    }
+    assert_eq!(health.share("a"), Some(FIRST));
+    // Who was drained and is not any more begins, whether it has been checked or not.
+    let (mut health, now) = start(Params { check: Some(unknown), ..params() }, &[drained("a"), Member::new("b")]);
+    health.set_members(&two(), now);
+    health.handle_probe("a", Probe::Success, now);
+    assert_eq!(health.share("a"), Some(FIRST));
+}
+
+/// What is drained has left its level as much as what is down: without the overflow, whoever is left takes it all.
+#[test]
+fn what_a_level_has_drained_overflows_to_the_next_along_its_ramp_and_panics_nobody() {
+    let of = |level: u8, id| Member { level, ..Member::new(id) };
+    let members = [of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d"), of(1, "e"), of(1, "f")];
+    let (mut health, now) =
+        start(Params { panic_threshold_percent: 60, overprovisioning_percent: 140, ..params() }, &members);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+    let leaving = members.map(|member| Member { drain: ["a", "b"].contains(&member.id), ..member });
+    health.set_members(&leaving, now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)], "they have only begun to leave");
+    health.handle_timeout(now + SECOND * 50);
+    let half = health.level_shares()[0].1;
+    assert!((half - 1.4 * 2.0 / 3.0).abs() < 0.001, "{half}");
+    health.handle_timeout(now + SECOND * 100);
+    let left = health.level_shares()[0].1;
+    assert!((left - 1.4 / 3.0).abs() < 0.001, "{left}");
+    assert!(!health.is_panic());
+    // The last of them goes down: of those that are meant to serve here, none does. The next level has all, and no panic is called for.
+    health.handle_probe("c", DOWN, now + SECOND * 100);
+    assert_eq!(health.level_shares(), [(0, 0.0), (1, 1.0)]);
+    assert!(!health.is_panic());
+    // An agent that drains its own backend says the same.
+    let params = Params { overprovisioning_percent: 140, ..params() };
+    let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d")]);
+    for id in ["a", "b"] {
+        health.handle_agent(
+            id,
+            AgentReport { mode: Some(ringway_health::AgentMode::Drain), ..AgentReport::default() },
+            now,
+        );
+    }
+    assert!((health.level_shares()[0].1 - 1.4 / 3.0).abs() < 0.001, "{:?}", health.level_shares());
+    // Half of what had a tenth of its weight begins to leave: that is a twentieth of a backend.
+    let tenth = || {
+        let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(1, "c")]);
+        health.handle_probe("a", Probe::Weighted(10), now);
+        (health, now)
+    };
+    let (mut health, now) = tenth();
+    health.set_members(&[Member { drain: true, ..of(0, "a") }, of(0, "b"), of(1, "c")], now);
+    health.handle_timeout(now + SECOND * 100);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)], "100 of 110 are left");
+    let (mut health, now) = tenth();
+    health.handle_agent("a", AgentReport { percent: Some(0), ..AgentReport::default() }, now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+    // A part of a weight is a smaller weight: the level was built for that.
+    let (mut health, now) = start(params, &[of(0, "a"), of(0, "b"), of(1, "c")]);
+    health.handle_probe("a", Probe::Weighted(10), now);
+    assert_eq!(health.level_shares(), [(0, 1.0), (1, 0.0)]);
+}
+
+/// While those who come back have hardly any keys, whoever stayed would have all of the zone's.
+#[test]
+fn who_comes_back_to_a_level_along_a_ramp_takes_its_part_of_the_keys_along_it_and_who_joins_takes_none_away() {
+    let of = |level: u8, id| Member { level, ..Member::new(id) };
+    let params = Params { overprovisioning_percent: 140, agent: None, drain_ramp: Duration::ZERO, ..params() };
+    let members = [of(0, "a"), of(0, "b"), of(0, "c"), of(1, "d")];
+    let drained = members.map(|member| Member { drain: ["a", "b"].contains(&member.id), ..member });
+    let first = |health: &ServiceHealth| health.level_shares()[0].1;
+    let near = |share: f64, wanted: f64| assert!((share - wanted).abs() < 0.001, "{share} instead of {wanted}");
+    let (mut health, now) = start(params, &drained);
+    near(first(&health), 1.4 / 3.0);
+    health.set_members(&members, now);
+    near(first(&health), 1.4 * (1.0 + 2.0 * 0.2) / 3.0);
+    health.handle_timeout(now + SECOND * 100);
+    near(first(&health), 1.0);
+    // The same after they were down.
+    for id in ["a", "b"] {
+        health.handle_probe(id, DOWN, now);
+    }
+    near(first(&health), 1.4 / 3.0);
+    for id in ["a", "b"] {
+        health.handle_probe(id, Probe::Success, now);
+    }
+    near(first(&health), 1.4 * (1.0 + 2.0 * 0.2) / 3.0);
+    // Two join one that was alone: nothing has become less, whether they are known to be up or not yet.
+    for initial in [Initial::Up, Initial::Down] {
+        let check = CheckParams { initial, rise: 1, fall: 1, jitter: 0.0, ..CheckParams::default() };
+        let (mut health, now) = start(Params { check: Some(check), ..params }, &[of(0, "c"), of(1, "d")]);
+        for id in ["c", "d"] {
+            health.handle_probe(id, Probe::Success, now);
+        }
+        health.set_members(&members, now);
+        near(first(&health), 1.0);
+        for id in ["a", "b"] {
+            health.handle_probe(id, Probe::Success, now);
+            near(first(&health), 1.0);
+        }
+        health.handle_timeout(now + SECOND * 50);
+        near(first(&health), 1.0);
+        // One that goes down on its way had hardly come.
+        health.handle_timeout(now + SECOND * 100);
+        health.handle_probe("a", DOWN, now + SECOND * 100);
+        near(first(&health), 1.4 * 2.0 / 3.0);
+    }
+}
+
 #[test]
 fn in_panic_the_unhealthy_have_all_their_keys_the_healthy_their_ramps_and_the_drained_theirs() {
     let members = [Member::new("a"), Member::new("b"), Member::new("c"), drained("d"), Member::new("e")];

@@ -70,10 +70,10 @@ impl Proxy {
     pub async fn start(config: Config, source: Source, metrics: Metrics) -> Result<Self, StartError> {
         let shared = shared(&config, &metrics);
         let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;
-        let address = config.admin.as_ref().map(|admin| admin.address);
+        let address = config.admin.as_ref().and_then(|admin| admin.address);
         let control = Arc::new(Control::new(shared, crew.commands(), source, metrics, address));
-        let admin = match &config.admin {
-            Some(section) => Some(bind_admin(section).await?),
+        let admin = match config.admin.as_ref().zip(address) {
+            Some((section, address)) => Some(bind_admin(section, address).await?),
             None => None,
         };
         let local = match config.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
@@ -187,10 +187,10 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
     })
 }
 
-async fn bind_admin(section: &Admin) -> Result<TcpListener, StartError> {
-    TcpListener::bind(section.address).await.map_err(|error| {
-        let what = format!("the admin listener to {}", section.address);
-        StartError::Admin(Box::new(bind::finding(&section.site, &what, section.address, &error)))
+async fn bind_admin(section: &Admin, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = format!("the admin listener to {address}");
+        StartError::Admin(Box::new(bind::finding(&section.site, &what, address, &error)))
     })
 }
 

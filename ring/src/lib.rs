@@ -44,7 +44,7 @@ pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
 pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
 pub use hash::{Hash, hash_key};
-pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
+pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};
 pub use line::Line;
 pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};

@@ -120,13 +120,13 @@ pub struct BoundParams {
     pub factor: f64,
     /// Multiple of the square root of the fair share that is allowed on top: 0 strict, 2 balanced, 3 affinity.
     pub slack: f64,
-    /// Floor of the cap, in requests.
+    /// Floor of the cap, in requests: with 1, an idle fleet of more than ten members splits two concurrent requests of one key.
     pub min_slots: u32,
 }
 
 impl Default for BoundParams {
     fn default() -> Self {
-        Self { factor: 1.25, slack: 2.0, min_slots: 1 }
+        Self { factor: 1.25, slack: 2.0, min_slots: 2 }
     }
 }
 

@@ -1,17 +1,24 @@
 //! The slow half of load control: members whose mean load is above the target shed a part of their keys, the same keys every
 //! time, to the next of their candidate sequences. The bound is the fast half.
 //!
-//! An integrating controller on mean loads: `shed += gain * (load / mean - target)`, with a dead band so that it rests.
+//! An integrating controller on mean loads: `shed += gain * (load / mean - target)`, with a dead band so that it rests. Each proxy has its
+//! own: it sees a part of the traffic, and the less it sees, the more of what it sees is noise. So a mean is of the more samples the
+//! fewer requests are in flight, and the dead band is as wide as what is left of the noise: shed for noise, keys would lose their
+//! owners for nothing.
 
 use crate::load::FULL_SHARE;
 use std::collections::BTreeMap;
 
 /// Gain of a step.
-const GAIN: f64 = 0.25;
-/// Deviations from the target below this change nothing.
+const GAIN: f64 = 0.05;
+/// Deviations from the target below this change nothing, however well the loads are known.
 const DEAD_BAND: f64 = 0.05;
-/// Weight of a new sample in the mean: about twenty samples make it.
-const SMOOTHING: f64 = 0.1;
+/// Standard errors of a mean within which a deviation is noise.
+const NOISE: f64 = 2.0;
+/// Samples that a mean is of: at the twenty a second that are taken, five seconds.
+const SAMPLES: f64 = 100.0;
+/// Requests in flight that a mean is of, over all its samples, where few are in flight at a time.
+const REQUESTS: f64 = 400.0;
 /// Mean requests in flight per member below which loads are noise, and shedding fades.
 const LOAD_MIN: f64 = 1.0;
 
@@ -34,23 +41,36 @@ pub struct ShedController {
 struct State {
     /// Mean load for its weight.
     mean: f64,
+    /// How many samples that is of.
+    samples: f64,
     shed: f64,
     seen: bool,
 }
 
+/// Mean of the members' means, in requests in flight; above 0.
+fn mean_of(members: &BTreeMap<String, State>) -> f64 {
+    let sum: f64 = members.values().map(|state| state.mean).sum();
+    (sum / members.len().max(1) as f64).max(f64::MIN_POSITIVE)
+}
+
 impl ShedController {
     /// Takes in the loads of the eligible members: id, requests in flight, effective weight, above 0. One that is not
-    /// named is forgotten.
+    /// named is forgotten. To be called twenty times a second.
     pub fn handle_sample<'a>(&mut self, loads: impl Iterator<Item = (&'a str, u32, f64)>) {
+        let most = SAMPLES.max(REQUESTS / mean_of(&self.members).max(LOAD_MIN));
         self.members.values_mut().for_each(|state| state.seen = false);
         for (id, in_flight, weight) in loads {
             let load = f64::from(in_flight) / weight;
             match self.members.get_mut(id) {
                 Some(state) => {
-                    state.mean += SMOOTHING * (load - state.mean);
+                    // As long as there are few, each counts alike.
+                    state.samples = (state.samples + 1.0).min(most);
+                    state.mean += (load - state.mean) / state.samples;
                     state.seen = true;
                 }
-                None => drop(self.members.insert(id.to_owned(), State { mean: load, shed: 0.0, seen: true })),
+                None => {
+                    self.members.insert(id.to_owned(), State { mean: load, samples: 1.0, shed: 0.0, seen: true });
+                }
             }
         }
         self.members.retain(|_, state| state.seen);
@@ -58,15 +78,16 @@ impl ShedController {
 
     /// One step; gives the shed share of every member, for [`crate::Load::set_shed`].
     pub fn step(&mut self, params: &ShedParams) -> impl Iterator<Item = (&str, u16)> {
-        let count = self.members.len().max(1) as f64;
-        let mean = self.members.values().map(|state| state.mean).sum::<f64>() / count;
+        let (mean, is_alone) = (mean_of(&self.members), self.members.len() < 2);
         for state in self.members.values_mut() {
-            if mean < LOAD_MIN || count < 2.0 {
+            if mean < LOAD_MIN || is_alone {
                 state.shed *= 0.5;
                 continue;
             }
             let error = state.mean / mean - params.target;
-            if error.abs() > DEAD_BAND {
+            // Samples are taken for independent: the standard error of a count, for its mean, is one over the root of all that were counted.
+            // Where requests last longer than a sample they are not, and more of the noise is taken for load.
+            if error.abs() > DEAD_BAND.max(NOISE / (mean * state.samples).sqrt()) {
                 state.shed = (state.shed + GAIN * error).clamp(0.0, params.share_max);
             }
         }
@@ -137,19 +158,72 @@ mod tests {
     }
 
     #[test]
-    fn each_step_adds_a_fourth_of_what_is_too_much_up_to_the_most() {
-        let params = ShedParams { target: 1.2, share_max: 0.15 };
+    fn each_step_adds_a_twentieth_of_what_is_too_much_up_to_the_most() {
+        let params = ShedParams { target: 1.2, share_max: 0.035 };
         // Half more than the mean: 0.3 above the target. The other is far below it.
-        assert_eq!(steps(params, [30, 10], 3), [[75, 0], [150, 0], [150, 0]]);
+        assert_eq!(steps(params, [3_000, 1_000], 4), [[15, 0], [30, 0], [35, 0], [35, 0]]);
         // A little above the target is near enough, and so is a little below.
-        assert_eq!(steps(ShedParams { target: 1.2, ..params }, [124, 76], 2), [[0, 0]; 2]);
-        assert_eq!(steps(ShedParams { target: 1.2, ..params }, [126, 74], 1), [[15, 0]]);
+        assert_eq!(steps(params, [12_400, 7_600], 2), [[0, 0]; 2]);
         // Less than half a hundredth is none: but it adds up.
-        assert_eq!(steps(ShedParams { target: 1.0, share_max: 0.9 }, [106, 94], 2), [[15, 0], [30, 0]]);
-        assert_eq!(steps(ShedParams { target: 1.0, share_max: 0.004 }, [200, 0], 2), [[0, 0]; 2]);
-        // One request each is enough to be judged, less is not.
-        assert_eq!(steps(params, [2, 0], 1), [[150, 0]]);
-        assert_eq!(steps(params, [1, 0], 1), [[0, 0]]);
+        assert_eq!(steps(params, [13_000, 7_000], 2), [[5, 0], [10, 0]]);
+        assert_eq!(steps(ShedParams { target: 1.0, share_max: 0.004 }, [20_000, 0], 2), [[0, 0]; 2]);
+    }
+
+    #[test]
+    fn what_may_be_noise_sheds_nothing_until_enough_has_been_seen() {
+        let params = ShedParams { target: 1.2, share_max: 0.9 };
+        // Four in flight instead of two and a half on average: with one sample nobody knows; with many, it is too much.
+        let mut controller = ShedController::default();
+        let mut sheds_after = None;
+        for number in 1..=400 {
+            controller.handle_sample([("a", 4, 1.0), ("b", 1, 1.0)].into_iter());
+            if controller.step(&params).any(|(_, share)| share > 0) && sheds_after.is_none() {
+                sheds_after = Some(number);
+            }
+        }
+        // The dead band is 0.4 wide, as the deviation is, at two over the root of 2.5 times ten samples; one twentieth of it must add up.
+        assert!((10..=12).contains(&sheds_after.unwrap_or(0)), "{sheds_after:?}");
+        // A mean is of a hundred samples, and of four hundred where one request is in flight.
+        for (loads, samples) in [([40, 40], 100.0), ([2, 2], 200.0), ([1, 1], 400.0), ([0, 0], 400.0)] {
+            let mut controller = ShedController::default();
+            for _ in 0..500 {
+                controller.handle_sample([("a", loads[0], 1.0), ("b", loads[1], 1.0)].into_iter());
+            }
+            assert_eq!(controller.members["a"].samples, samples, "{loads:?}");
+        }
+    }
+
+    /// Loads that are Poisson around one mean, as of a proxy that sees a small part of the traffic: there is nothing to shed for.
+    #[test]
+    fn of_noise_alone_hardly_anything_is_shed() {
+        let params = ShedParams { target: 1.2, share_max: 0.9 };
+        let mut random = 7_u64;
+        let mut draw = |mean: f64| {
+            let (mut count, mut product) = (0_u32, 1.0_f64);
+            loop {
+                random = crate::hash::mix(random.wrapping_add(0x9e37_79b9_7f4a_7c15));
+                product *= (random >> 11) as f64 / (1_u64 << 53) as f64;
+                if product < (-mean).exp() {
+                    return count;
+                }
+                count += 1;
+            }
+        };
+        for mean in [1.5, 4.0, 15.0] {
+            let ids: Vec<String> = (0..100).map(|index| format!("b{index}")).collect();
+            let mut controller = ShedController::default();
+            let (mut sum, mut steps) = (0.0, 0.0);
+            for _ in 0..400 {
+                for _ in 0..5 {
+                    let loads: Vec<u32> = ids.iter().map(|_| draw(mean)).collect();
+                    controller.handle_sample(ids.iter().zip(loads).map(|(id, load)| (id.as_str(), load, 1.0)));
+                }
+                sum += controller.step(&params).map(|(_, share)| f64::from(share)).sum::<f64>();
+                steps += 100.0;
+            }
+            let share = sum / steps / f64::from(FULL_SHARE);
+            assert!(share < 0.002, "at {mean} in flight each sheds {share} of its keys");
+        }
     }
 
     #[test]
@@ -160,18 +234,18 @@ mod tests {
             let part = |share: u16| (f64::from(share) / f64::from(FULL_SHARE) * 1000.0).round() as u16;
             controller.step(&params).map(|(_, share)| part(share)).collect()
         };
-        controller.handle_sample([("a", 30, 1.0), ("b", 10, 1.0)].into_iter());
-        assert_eq!(step(&mut controller), [125, 0]);
-        assert_eq!(step(&mut controller), [250, 0]);
-        controller.handle_sample([("a", 30, 1.0)].into_iter());
-        assert_eq!(step(&mut controller), [125], "alone");
-        assert_eq!(step(&mut controller), [62]);
-        // Loads are for their weights, and a tenth of each sample counts: (10 + (30 - 10) / 10) beside 15, and then nobody is above.
-        let mut controller = ShedController::default();
-        controller.handle_sample([("a", 20, 2.0), ("b", 10, 1.0)].into_iter());
-        assert_eq!(step(&mut controller), [0, 0]);
-        controller.handle_sample([("a", 120, 2.0), ("b", 10, 1.0)].into_iter());
-        // 15 beside 10: a fifth above the mean.
+        controller.handle_sample([("a", 3_000, 1.0), ("b", 1_000, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [25, 0]);
         assert_eq!(step(&mut controller), [50, 0]);
+        controller.handle_sample([("a", 3_000, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [25], "alone");
+        assert_eq!(step(&mut controller), [12]);
+        // Loads are for their weights, and as long as there are few samples all count alike: 1,500 beside 1,000.
+        let mut controller = ShedController::default();
+        controller.handle_sample([("a", 2_000, 2.0), ("b", 1_000, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [0, 0]);
+        controller.handle_sample([("a", 4_000, 2.0), ("b", 1_000, 1.0)].into_iter());
+        // A fifth above the mean.
+        assert_eq!(step(&mut controller), [10, 0]);
     }
 }

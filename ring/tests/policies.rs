@@ -711,3 +711,31 @@ fn digest_tells_policies_memberships_and_levels_apart() {
     assert_eq!(digests.len(), 5);
     assert_eq!(equal(PolicyParams::Random, 4).group.digest(), None);
 }
+
+/// All are owners of a key that is as hot as can be: but who has no weight takes nothing, and neither does another tier's.
+#[test]
+fn a_key_of_which_all_are_owners_goes_to_nobody_without_weight_and_to_no_other_level() {
+    for policy in KEYED {
+        of_two_with_weight(policy);
+    }
+}
+
+fn of_two_with_weight(policy: PolicyParams) {
+    let most = u32::MAX;
+    let fleet =
+        fleet(policy, None, &[("a", 100, most, 0), ("b", 100, most, 0), ("c", 0, most, 0), ("d", 100, most, 1)]);
+    let set = &fleet.group;
+    set.set_level_shares(&[(0, 1.0), (1, 0.0)]);
+    assert_eq!(set.members_of_a_key(), 2);
+    let mut taken = [0; 4];
+    for number in 0..2_000_u64 {
+        let mut selection = set.begin(PickContext { owners: 4, chance: ask(number).chance, ..ask(3) });
+        let Pick::Backend(slot) = set.next(&mut selection, 0) else { panic!("there is room") };
+        taken[usize::from(slot.0)] += 1;
+        set.release(slot, 0);
+    }
+    assert_eq!(taken[2..], [0, 0], "{taken:?}");
+    assert!(taken[0] > 0 && taken[1] > 0, "{taken:?}");
+    set.set_level_shares(&[(0, 0.0), (1, 1.0)]);
+    assert_eq!(set.members_of_a_key(), 1);
+}

@@ -25,4 +25,11 @@ impl Measured {
         let bucket = BUCKETS_MICROS.iter().position(|&bound| micros <= bound).unwrap_or(BUCKETS_MICROS.len());
         Self { bucket, micros }
     }
+
+    /// In microseconds.
+    #[inline]
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        self.micros
+    }
 }

@@ -14,10 +14,12 @@ mod pace;
 pub mod peers;
 mod polls;
 mod ports;
+mod stopped;
 
 pub use pace::{leave_time, pace, slowness, takes};
 pub use polls::{OrNotYet, not_yet, note, wait_for, wait_for_within};
 pub(crate) use ports::free_port;
+pub use stopped::StoppedWorker;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -71,7 +73,23 @@ impl Ringway {
         Self::start_by(shell, free_address(), config)
     }
 
-    fn start_by(mut command: Command, admin: SocketAddr, config: &str) -> Self {
+    /// As [`Self::start`], of a proxy that does not say to everybody whether it is ready.
+    pub fn start_unasked(config: &str) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_ringway")), free_address(), config)
+    }
+
+    fn start_by(command: Command, admin: SocketAddr, config: &str) -> Self {
+        let mut this = Self::spawn(command, admin, config);
+        wait_for("ringway to be ready", || {
+            if let Some(status) = this.child.try_wait().unwrap() {
+                panic!("ringway ended with {status}: {}", this.log());
+            }
+            (get(this.admin, "/readyz")?.status == 200).then_some(())
+        });
+        this
+    }
+
+    fn spawn(mut command: Command, admin: SocketAddr, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
@@ -83,14 +101,7 @@ impl Ringway {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut this = Self { child, directory, config: path, admin, log };
-        wait_for("ringway to be ready", || {
-            if let Some(status) = this.child.try_wait().unwrap() {
-                panic!("ringway ended with {status}: {}", this.log());
-            }
-            (get(this.admin, "/readyz")?.status == 200).then_some(())
-        });
-        this
+        Self { child, directory, config: path, admin, log }
     }
 
     pub fn pid(&self) -> u32 {

@@ -16,9 +16,13 @@ struct Gated {
 }
 
 fn gated(name: &'static str) -> Gated {
+    gated_on(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), name)
+}
+
+fn gated_on(listener: std::net::TcpListener, name: &'static str) -> Gated {
     let (most, now, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(false)));
     let (most_seen, gate) = (Arc::clone(&most), Arc::clone(&open));
-    let backend = Backend::custom(move |mut stream, _| {
+    let backend = Backend::on(listener, move |mut stream, _| {
         while read_request(&mut stream).is_some() {
             most_seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             wait_for("leave to answer", || gate.lock().unwrap().then_some(()));
@@ -84,6 +88,31 @@ fn no_backend_passes_its_bound_and_what_does_not_fit_is_spilled() {
     );
     let told = ringway.metric("ringway_backend_spills_total{service=\"s\",backend=\"b\"}");
     assert_eq!(told, status["services"][0]["backends"][1]["spills"].as_f64().unwrap());
+}
+
+/// The fair share is near nothing then: a cap of one would take apart what belongs together.
+#[test]
+fn two_requests_of_one_key_at_once_stay_together_in_an_idle_service_however_many_backends_it_has() {
+    for (count, preset, spilled) in [(20, "balanced", 0.0), (100, "balanced", 0.0), (20, "strict", 1.0)] {
+        // One program, which all of the loopback network leads to.
+        let all = gated_on(std::net::TcpListener::bind("0.0.0.0:0").unwrap(), "all");
+        let port = all.backend.address.port();
+        let ids: Vec<String> = (1..=count).map(|number| format!("b{number}")).collect();
+        let address = |number: usize| SocketAddr::from(([127, 0, 7, number as u8], port));
+        let backends: Vec<(&str, SocketAddr)> =
+            ids.iter().enumerate().map(|(index, id)| (id.as_str(), address(index + 1))).collect();
+        let listen = free_address();
+        let service = format!(
+            "balance: {{ hash_key: [ {{ header: x-key }} ], bounded_load: {{ preset: {preset} }} }}\n\
+             timeouts: {{ response: 60s }}"
+        );
+        let ringway = Ringway::start(&simple(listen, &service, &backends));
+        let both = [request(listen, 7), request(listen, 7)];
+        wait_for("both to be there", || (all.most.load(Ordering::SeqCst) == 2).then_some(()));
+        *all.open.lock().unwrap() = true;
+        both.into_iter().for_each(|mut stream| assert_eq!(read_answer(&mut stream, true).unwrap().status, 200));
+        assert_eq!(ringway.metric("ringway_spills_total{service=\"s\"}"), spilled, "{count} backends, {preset}");
+    }
 }
 
 #[test]

@@ -51,6 +51,24 @@ fn body_must_match_and_a_flood_is_bounded() {
     }
 }
 
+/// Every other proxy of a fleet sends a key to its owner: one that has just been started may not know better for a whole window.
+#[test]
+fn a_proxy_that_starts_has_every_key_at_its_owner_as_soon_as_all_have_been_checked() {
+    let fleet: Vec<(String, Backend)> =
+        (0..8).map(|number| (format!("b{number}"), Backend::echo(&format!("b{number}")))).collect();
+    let backends: Vec<(&str, SocketAddr)> = fleet.iter().map(|(id, backend)| (id.as_str(), backend.address)).collect();
+    let listen = free_address();
+    let service = "balance: { hash_key: [ { header: x-key } ] }\nslow_start: { window: 10m }\n\
+                   health: { http: {}, interval: 100ms, timeout: 60s, initial: down }";
+    let ringway = Ringway::start(&simple(listen, service, &backends));
+    backends.iter().for_each(|(id, _)| state(&ringway, id, "up"));
+    for number in 0..100 {
+        assert_eq!(get_with(listen, "/", &format!("X-Key: {number}\r\n")).unwrap().status, 200);
+    }
+    let count = |name: &str| ringway.metric(&format!("{name}{{service=\"s\"}}"));
+    assert_eq!((count("ringway_keyed_requests_total"), count("ringway_owner_served_total")), (100.0, 100.0));
+}
+
 #[test]
 fn endpoints_that_hang_flood_or_talk_nonsense_are_failed_checks_with_their_reason() {
     let good = Backend::echo("good");

@@ -6,7 +6,7 @@ mod priority;
 use crate::common::*;
 use crate::hostile::python_h2;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
@@ -171,44 +171,12 @@ fn overload_that_is_turned_off_stops_nothing() {
     assert_eq!((ask(&mut kept).status, ask(&mut kept).status), (200, 200));
 }
 
-/// Stops one thread of a process, until its input ends.
-const STOP_THREAD: &str = "import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-thread = int(sys.argv[1])
-if libc.ptrace(16, thread, None, None) != 0:
-    print(os.strerror(ctypes.get_errno()), flush=True)
-    sys.exit()
-os.waitpid(thread, 0x40000000)
-print('stopped', flush=True)
-sys.stdin.read()
-libc.ptrace(17, thread, None, None)
-";
-
 #[test]
 fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
-    if require("python3").is_none() {
-        return;
-    }
     let backend = Backend::echo("a");
     let (http, raw) = (free_address(), free_address());
     let ringway = Ringway::start(&config("lag_max: 1s, hold: 100ms", http, raw, backend.address));
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", ringway.pid())).unwrap().flatten();
-    let name = |path: &std::path::Path| std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-    let thread = tasks.map(|task| task.path()).find(|path| name(path) == "worker-1\n").unwrap();
-    let thread = thread.file_name().unwrap().to_str().unwrap();
-    let mut stop = Command::new("python3")
-        .args(["-c", STOP_THREAD, thread])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    BufReader::new(stop.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    if said != "stopped\n" {
-        stop.wait().unwrap();
-        return skipped(&format!("a thread cannot be stopped here: {said}"));
-    }
+    let Some(stopped) = StoppedWorker::new(&ringway, 1) else { return };
     wait_for("the worker to be named", || {
         let stuck = |worker| ringway.metric(&format!("ringway_worker_stuck{{worker=\"{worker}\"}}"));
         (stuck(1) == 1.0).then_some(())
@@ -231,8 +199,7 @@ fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
         (served > 0).then_some(())
     });
     assert_eq!(ringway.metric("ringway_overload_stage"), 0.0);
-    drop(stop.stdin.take());
-    stop.wait().unwrap();
+    drop(stopped);
     wait_for("the worker to go on", || ringway.log().contains("worker 1 goes on").then_some(()));
     for client in &mut waiting {
         assert_eq!(read_answer(client, true).unwrap().status, 200);

@@ -1,6 +1,8 @@
 //! What marks requests, and what is told of them: request ids, trace context, spans that a collector of OpenTelemetry's reads, and
 //! collectors that hang, are slow, refuse, or are not there.
 
+mod exporters;
+
 use crate::common::peers::curl_body;
 use crate::common::*;
 use serde_json::Value;
@@ -16,21 +18,29 @@ const CLIENT: &str = "00f067aa0ba902b7";
 /// A collector in Python.
 struct Collector {
     address: SocketAddr,
+    /// Of TLS, if it has a certificate.
+    secure: Option<SocketAddr>,
     _process: Running,
 }
 
 impl Collector {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With a certificate and its key, and those that it has later.
+    fn start_with(files: &[String]) -> Option<Self> {
         require_python("opentelemetry.proto.collector.trace.v1.trace_service_pb2")?;
         let mut process = Command::new("python3")
             .args(["-c", include_str!("../python/otlp_collector.py")])
+            .args(files)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], line.trim().parse().unwrap()));
-        Some(Self { address, _process: Running(process) })
+        let mut ports = line.split_whitespace().map(|port| SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())));
+        Some(Self { address: ports.next().unwrap(), secure: ports.next(), _process: Running(process) })
     }
 
     fn ask(&self, path: &str) -> Value {

@@ -1,8 +1,9 @@
 """A collector of traces for tests: reads OTLP over HTTP by OpenTelemetry's own messages, and does what it is told.
 
 `POST /v1/traces` takes spans; `GET /spans` gives all of them; `GET /mode/NAME` says how the next ones are taken: good, hang, slow, 500,
-busy (429 once, for a second), partial, garbage, text."""
-import gzip, json, threading, time
+busy (429 once, for a second), partial, garbage, text. Given a certificate and a key, it takes spans by TLS too, each request on a connection
+of its own; after `GET /renew` with the certificate and the key that come next."""
+import gzip, json, ssl, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
@@ -40,11 +41,14 @@ class Handler(BaseHTTPRequestHandler):
         with lock:
             if self.path.startswith("/mode/"):
                 state["mode"] = self.path.rsplit("/", 1)[1]
+            if self.path == "/renew":
+                context.load_cert_chain(*sys.argv[3:5])
             body = json.dumps(state).encode()
         self.answer(200, body, form="application/json")
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
+        self.close_connection = isinstance(self.connection, ssl.SSLSocket)
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         found = list(spans(body))
@@ -80,5 +84,20 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, response.SerializeToString())
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
+ports = [server.server_port]
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[1:3])
+    # Who comes back looks at the certificate again.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    class Secure(ThreadingHTTPServer):
+        def handle_error(self, *_):
+            pass  # Who does not trust it ends the handshake.
+    secure = Secure(("127.0.0.1", 0), Handler)
+    # In the thread of the connection: one that is slow holds up no other.
+    secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=secure.serve_forever, daemon=True).start()
+    ports.append(secure.server_port)
+print(*ports, flush=True)
 server.serve_forever()

@@ -13,7 +13,9 @@ const MAGLEV: PolicyParams = PolicyParams::Maglev(MaglevParams { table_size: 65_
 const RENDEZVOUS: PolicyParams = PolicyParams::Rendezvous(RendezvousParams { seed: 0 });
 
 fn balancers() -> Vec<Balancer> {
-    let ringway = |name, policy, bound| Balancer { name, kind: Kind::Ringway { policy, bound, control: false } };
+    let of =
+        |name, policy, bound, hot_keys, shed| Balancer { name, kind: Kind::Ringway { policy, bound, hot_keys, shed } };
+    let ringway = |name, policy, bound| of(name, policy, bound, false, false);
     vec![
         ringway("round_robin", PolicyParams::RoundRobin, None),
         ringway("random", PolicyParams::Random, None),
@@ -21,12 +23,10 @@ fn balancers() -> Vec<Balancer> {
         ringway("least_request", PolicyParams::LeastRequest, None),
         ringway("ring, no bound", RING, None),
         ringway("ring, strict (1.25)", RING, bound(1.25, 0.0)),
-        ringway("ring, balanced (1.25, the default)", RING, bound(1.25, 2.0)),
-        ringway("ring, affinity (1.25)", RING, bound(1.25, 3.0)),
-        Balancer {
-            name: "ring, balanced, hot_keys, shed",
-            kind: Kind::Ringway { policy: RING, bound: bound(1.25, 2.0), control: true },
-        },
+        ringway("ring, balanced (1.25), no hot keys", RING, bound(1.25, 2.0)),
+        of("ring, balanced (1.25), hot keys (the default)", RING, bound(1.25, 2.0), true, false),
+        of("ring, affinity (1.25), hot keys", RING, bound(1.25, 3.0), true, false),
+        of("ring, balanced, hot keys, shed", RING, bound(1.25, 2.0), true, true),
         ringway("maglev, balanced", MAGLEV, bound(1.25, 2.0)),
         ringway("hrw, balanced", RENDEZVOUS, bound(1.25, 2.0)),
         Balancer { name: "HAProxy's rule, 125", kind: Kind::HaproxyRule(125) },

@@ -2,6 +2,7 @@
 
 use super::{Result, while_doing};
 use crate::simulate::fleet::Cache;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Counts {
 
 struct State {
     cache: Cache,
+    /// How often each key has come.
+    keys: HashMap<u64, u64>,
     counts: Counts,
     in_flight: u32,
     since: Instant,
@@ -61,19 +64,28 @@ impl Tier {
     /// # Errors
     /// When no port is to be had.
     pub fn start(count: usize, keys: usize) -> Result<Self> {
+        Self::with_times(count, keys, (HIT, MISS))
+    }
+
+    /// The same, with the times of a hit and a miss.
+    ///
+    /// # Errors
+    /// When no port is to be had.
+    pub fn with_times(count: usize, keys: usize, times: (Duration, Duration)) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = while_doing(runtime, "start a runtime")?;
         let mut tier = Self { ports: Vec::new(), states: Vec::new(), up: Vec::new(), runtime };
         for _ in 0..count {
             let state = Arc::new(Mutex::new(State {
                 cache: Cache::new(keys),
+                keys: HashMap::new(),
                 counts: Counts::default(),
                 in_flight: 0,
                 since: Instant::now(),
             }));
             let (up, watch) = watch::channel(true);
             let port = super::free_port()?;
-            tier.runtime.spawn(serve(port, Arc::clone(&state), watch));
+            tier.runtime.spawn(serve(port, Arc::clone(&state), times, watch));
             super::wait_for_port(port, Duration::from_secs(5))?;
             tier.ports.push(port);
             tier.states.push(state);
@@ -91,6 +103,17 @@ impl Tier {
         self.up[index].send_replace(up);
     }
 
+    /// How often each key came to each cache since the last call.
+    pub fn take_keys(&self) -> HashMap<u64, Vec<u64>> {
+        let mut all: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (index, state) in self.states.iter().enumerate() {
+            for (key, count) in std::mem::take(&mut lock(state).keys) {
+                all.entry(key).or_insert_with(|| vec![0; self.states.len()])[index] += count;
+            }
+        }
+        all
+    }
+
     /// What each saw since the last call.
     pub fn take(&self) -> Vec<Counts> {
         self.states
@@ -104,7 +127,9 @@ impl Tier {
     }
 }
 
-async fn serve(port: u16, state: Arc<Mutex<State>>, mut up: watch::Receiver<bool>) {
+type Times = (Duration, Duration);
+
+async fn serve(port: u16, state: Arc<Mutex<State>>, times: Times, mut up: watch::Receiver<bool>) {
     loop {
         if up.wait_for(|up| *up).await.is_err() {
             return;
@@ -118,7 +143,7 @@ async fn serve(port: u16, state: Arc<Mutex<State>>, mut up: watch::Receiver<bool
         loop {
             tokio::select! {
                 accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                    connections.spawn(answer(stream, Arc::clone(&state), Arc::clone(&workers)));
+                    connections.spawn(answer(stream, Arc::clone(&state), times, Arc::clone(&workers)));
                 },
                 _ = up.wait_for(|up| !*up) => break,
             }
@@ -144,7 +169,12 @@ impl Drop for Guard {
     }
 }
 
-async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>, workers: Arc<Semaphore>) {
+async fn answer(
+    mut stream: TcpStream,
+    state: Arc<Mutex<State>>,
+    (hit_time, miss_time): Times,
+    workers: Arc<Semaphore>,
+) {
     let _ = stream.set_nodelay(true);
     let mut bytes = Vec::with_capacity(2048);
     loop {
@@ -166,6 +196,7 @@ async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>, workers: Arc<Se
             let guard = {
                 let mut state_now = lock(&state);
                 state_now.change(1);
+                *state_now.keys.entry(key).or_default() += 1;
                 Guard(Arc::clone(&state))
             };
             let Ok(_permit) = workers.acquire().await else { return };
@@ -176,7 +207,7 @@ async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>, workers: Arc<Se
                 state_now.counts.misses += u64::from(!hit);
                 hit
             };
-            tokio::time::sleep(if hit { HIT } else { MISS }).await;
+            tokio::time::sleep(if hit { hit_time } else { miss_time }).await;
             drop(guard);
         }
         if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {

@@ -41,6 +41,8 @@ pub enum Balance {
     Hash,
     /// The same, with a bound of 1.25 times the average load.
     HashBound,
+    /// By that header, and as these fields of Ringway's `balance` have it; others as with [`Balance::HashBound`].
+    Own(&'static str),
 }
 
 /// What a proxy is set up for.
@@ -310,6 +312,9 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
         Balance::RoundRobin => "policy: round_robin".to_owned(),
         Balance::Hash => format!("policy: ring, {key}bounded_load: {{ preset: off }}"),
         Balance::HashBound => format!("policy: ring, {key}bounded_load: {{ factor: 1.25 }}"),
+        Balance::Own(fields) => {
+            format!("policy: ring{}{fields}", key.trim_end_matches(", ").replacen("hash", ", hash", 1))
+        }
     };
     let mut text = format!(
         "workers: 1\nadmin: {{ enabled: false }}\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s{tls} }}\n\
@@ -338,11 +343,13 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
     let balance = match (setup.balance, setup.front) {
         (Balance::RoundRobin, _) => "  balance roundrobin\n",
         (Balance::Hash, Front::Http) => "  balance hdr(x-user-id)\n  hash-type consistent\n",
-        (Balance::HashBound, Front::Http) => {
+        (Balance::HashBound | Balance::Own(_), Front::Http) => {
             "  balance hdr(x-user-id)\n  hash-type consistent\n  hash-balance-factor 125\n"
         }
         (Balance::Hash, Front::Tcp) => "  balance source\n  hash-type consistent\n",
-        (Balance::HashBound, Front::Tcp) => "  balance source\n  hash-type consistent\n  hash-balance-factor 125\n",
+        (Balance::HashBound | Balance::Own(_), Front::Tcp) => {
+            "  balance source\n  hash-type consistent\n  hash-balance-factor 125\n"
+        }
     };
     // A spliced connection needs descriptors for its pipe as well.
     let connections = if setup.front == Front::Tcp { 4000 } else { 9000 };
@@ -423,7 +430,7 @@ fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
     let balance = match setup.balance {
         Balance::RoundRobin => "lb_policy: ROUND_ROBIN",
         Balance::Hash => "lb_policy: RING_HASH",
-        Balance::HashBound => {
+        Balance::HashBound | Balance::Own(_) => {
             "lb_policy: RING_HASH, common_lb_config: { consistent_hashing_lb_config: { hash_balance_factor: 125 } }"
         }
     };

@@ -3,7 +3,7 @@
 use super::workload::{Keys, Random, Workload};
 use ringway_ring::{
     BackendSet, BoundParams, HotKeys, HotParams, Load, MemberSpec, Pick, PickContext, PolicyParams, Ring, RingParams,
-    Selection, ShedController, ShedParams, Sketch, Slot, Total, hash_key,
+    Selection, ShedController, ShedParams, Sketch, Slot, Total, hash_key, hot_cost,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -21,14 +21,16 @@ pub struct Balancer {
 /// How a backend is chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Ringway's own policies; with hot keys and shedding, or without.
+    /// Ringway's own policies.
     Ringway {
         /// The policy.
         policy: PolicyParams,
         /// The bound, if any.
         bound: Option<BoundParams>,
-        /// Hot keys are spread, and overload is shed.
-        control: bool,
+        /// Hot keys are spread.
+        hot_keys: bool,
+        /// Overload is shed.
+        shed: bool,
     },
     /// HAProxy's `hash-balance-factor` (src/lb_chash.c): the next distinct backend while `served < slots`.
     HaproxyRule(u32),
@@ -126,10 +128,17 @@ impl Cache {
 struct Backend {
     cache: Cache,
     busy: usize,
-    queue: VecDeque<(u64, f64)>,
+    queue: VecDeque<Waiting>,
     in_flight: u32,
     /// Integral of the load over time, and until when.
     area: f64,
+}
+
+/// A request that waits for a worker of its backend.
+struct Waiting {
+    work: f64,
+    arrived: f64,
+    hash: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -137,6 +146,7 @@ struct End {
     at: f64,
     backend: usize,
     arrived: f64,
+    hash: u64,
 }
 
 impl Eq for End {}
@@ -212,9 +222,9 @@ pub fn run(fleet: &Fleet, balancer: &Balancer, workload: Workload, seed: u64) ->
         let work = random.exponential(if hit { HIT_MS } else { MISS_MS });
         if backend.busy < WORKERS {
             backend.busy += 1;
-            ends.push(Reverse(End { at: now + work, backend: index, arrived: now }));
+            ends.push(Reverse(End { at: now + work, backend: index, arrived: now, hash }));
         } else {
-            backend.queue.push_back((work.to_bits(), now));
+            backend.queue.push_back(Waiting { work, arrived: now, hash });
         }
     }
     times.sort_by(f64::total_cmp);
@@ -254,9 +264,9 @@ fn finish(
     let backend = &mut backends[end.backend];
     backend.in_flight -= 1;
     *total -= 1;
-    chooser.release(end.backend);
-    if let Some((work, arrived)) = backend.queue.pop_front() {
-        ends.push(Reverse(End { at: end.at + f64::from_bits(work), backend: end.backend, arrived }));
+    chooser.release(end);
+    if let Some(Waiting { work, arrived, hash }) = backend.queue.pop_front() {
+        ends.push(Reverse(End { at: end.at + work, backend: end.backend, arrived, hash }));
     } else {
         backend.busy -= 1;
     }
@@ -313,10 +323,9 @@ impl Chooser {
     /// The backend, and whether it is the key's owner.
     fn choose(&mut self, hash: u64, total: u32, backends: &[Backend], random: &mut Random) -> (usize, bool) {
         match self.kind {
-            Kind::Ringway { control, .. } => {
+            Kind::Ringway { hot_keys, .. } => {
                 let mut owners = 0;
-                if control {
-                    self.sketch.count(hash);
+                if hot_keys {
                     owners = self.hot.keys().get(&hash).map_or(0, |key| key.owners);
                 }
                 let ask = PickContext { hash, chance: random.draw(), now_millis: self.now_millis, owners };
@@ -374,27 +383,35 @@ impl Chooser {
         (first.unwrap_or(0), true)
     }
 
-    fn release(&self, index: usize) {
-        if matches!(self.kind, Kind::Ringway { .. }) {
-            self.group.release(Slot(index as u16), 0);
+    fn release(&mut self, end: &End) {
+        let Kind::Ringway { hot_keys, .. } = self.kind else { return };
+        self.group.release(Slot(end.backend as u16), 0);
+        if hot_keys {
+            let micros = (end.at - end.arrived) * 1_000.0;
+            self.sketch.count(end.hash, hot_cost(micros as u64, HotParams::default().half_life_millis));
         }
     }
 
     fn sample(&mut self, now: f64) {
         self.now_millis = now as u32;
-        let Kind::Ringway { control: true, .. } = self.kind else { return };
+        let Kind::Ringway { hot_keys, shed, .. } = self.kind else { return };
         let loads = self.ids.iter().zip(&self.loads).map(|(id, load)| (id.as_str(), load.in_flight(), 1.0));
         self.shed.handle_sample(loads);
         if now < self.next_control {
             return;
         }
         self.next_control = now + CONTROL_MS;
-        let params = HotParams::default();
-        self.hot.handle_report(0, self.sketch.report(params.leave / self.ids.len() as f64 / 2.0));
-        self.hot.update(&params, self.ids.len());
-        let steps = self.shed.step(&ShedParams { target: 1.2, share_max: 0.9 });
-        for ((_, share), load) in steps.zip(&self.loads) {
-            load.set_shed(share);
+        if hot_keys {
+            let params = HotParams::default();
+            self.sketch.handle_time(now as u64, params.half_life_millis);
+            self.hot.handle_report(0, self.sketch.report(params.leave / self.ids.len() as f64 / 2.0));
+            self.hot.update(&params, self.ids.len());
+        }
+        if shed {
+            let steps = self.shed.step(&ShedParams { target: 1.2, share_max: 0.9 });
+            for ((_, share), load) in steps.zip(&self.loads) {
+                load.set_shed(share);
+            }
         }
     }
 }
@@ -402,5 +419,6 @@ impl Chooser {
 /// A bound of this factor and slack.
 #[must_use]
 pub fn bound(factor: f64, slack: f64) -> Option<BoundParams> {
-    Some(BoundParams { factor, slack, min_slots: 1 })
+    // As the presets have it: strict is strict in an idle fleet too.
+    Some(BoundParams { factor, slack, min_slots: if slack == 0.0 { 1 } else { 2 } })
 }

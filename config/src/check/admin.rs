@@ -1,17 +1,19 @@
 //! The admin listener: where it listens, and who may ask it what.
 
 use super::text::{address, name, unique};
-use crate::diagnostic::{At, Site};
+use crate::diagnostic::{At, Place, Site};
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
 use crate::model::{self, AdminRole, Anonymous};
 use crate::schema::{self, AdminRoleName, AnonymousName};
 
+/// Where it listens if nothing is said.
+pub(super) const DEFAULT_ADDRESS: &str = "127.0.0.1:9901";
 /// Longest path of a Unix socket: what the kernel's address has room for.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 pub(super) fn admin(section: &schema::AdminSection, findings: &mut Findings) -> Option<model::Admin> {
-    let address = address(&section.address, findings);
+    let address = listens_at(section).map(|at| address(&at, findings));
     hosts(section, findings);
     if !section.enabled.value {
         return None;
@@ -20,23 +22,55 @@ pub(super) fn admin(section: &schema::AdminSection, findings: &mut Findings) -> 
     let tokens = section.tokens.value.iter().map(|token| self::token(&token.value, findings)).collect();
     let tls = section.tls.as_ref().map(|at| tls(&at.value, findings));
     let socket = section.socket.as_ref().and_then(|at| socket(&at.value, findings));
-    let address = address?;
-    if !address.ip().is_loopback() {
-        exposed(section, findings);
+    let at = section.address.as_ref().map_or(section.place, |at| at.place);
+    let address = match address {
+        Some(address) => Some(address?),
+        None => {
+            without_address(section, findings);
+            None
+        }
+    };
+    let is_local = address.is_none_or(|address| address.ip().is_loopback());
+    if !is_local {
+        exposed(section, at, findings);
     }
     Some(model::Admin {
         address,
-        site: Site::at(section.address.place),
+        site: Site::at(at),
         hosts: section.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect(),
         tokens,
         tls,
         socket,
         anonymous: match section.anonymous.as_ref().map(|at| at.value) {
             Some(AnonymousName::Read) => Anonymous::Read,
-            None if address.ip().is_loopback() && !has_credentials(section) => Anonymous::Reload,
+            None if is_local && !has_credentials(section) => Anonymous::Reload,
             None | Some(AnonymousName::None) => Anonymous::Nothing,
         },
     })
+}
+
+/// Where it listens, beside the Unix socket.
+pub(super) fn listens_at(section: &schema::AdminSection) -> Option<At<String>> {
+    let default = || section.socket.is_none().then(|| At { value: DEFAULT_ADDRESS.to_owned(), place: section.place });
+    section.address.clone().or_else(default)
+}
+
+/// At the Unix socket alone, some fields have no meaning.
+fn without_address(section: &schema::AdminSection, findings: &mut Findings) {
+    let fields = [
+        ("tls", section.tls.as_ref().map(|at| at.place)),
+        ("hosts", section.hosts.value.first().map(|at| at.place)),
+        ("anonymous", section.anonymous.as_ref().map(|at| at.place)),
+    ];
+    for (name, place) in fields {
+        let Some(place) = place else { continue };
+        findings.warning(
+            place,
+            "unused_admin_field",
+            format!("`{name}` is for the listener at `address`, and there is a `socket` alone"),
+            format!("remove it, or add `address: \"{DEFAULT_ADDRESS}\"`"),
+        );
+    }
 }
 
 fn hosts(section: &schema::AdminSection, findings: &mut Findings) {
@@ -59,13 +93,13 @@ fn has_credentials(section: &schema::AdminSection) -> bool {
 }
 
 /// Where other machines reach the listener, they show who they are, or the file says that they need not.
-fn exposed(section: &schema::AdminSection, findings: &mut Findings) {
+fn exposed(section: &schema::AdminSection, at: Place, findings: &mut Findings) {
     if !has_credentials(section) && section.anonymous.is_none() {
         if findings.is_lost(section.place) || section.tokens.value.lost {
             return;
         }
         findings.error(
-            section.address.place,
+            at,
             "admin_exposed",
             "the admin listener can be reached from other machines, and nobody has to show who they are",
             "add `tokens: [ { name: ops, role: operate, file: /etc/ringway/admin-token } ]`, or `tls` with `client_ca` and \
@@ -74,7 +108,7 @@ fn exposed(section: &schema::AdminSection, findings: &mut Findings) {
         );
     } else if section.tls.is_none() && !section.tokens.value.is_empty() {
         findings.warning(
-            section.address.place,
+            at,
             "admin_in_the_clear",
             "tokens of the admin listener go over the network in the clear",
             "add `tls: { certificate: FILE, key: FILE }`",

@@ -11,6 +11,9 @@ use ringway_ring::{
 };
 use std::time::Duration;
 
+/// Longest half-life of hot keys.
+const HALF_LIFE_MAX: Duration = Duration::from_secs(3600);
+
 pub(super) fn policy(
     balance: &schema::BalanceSection,
     section: &schema::ServiceSection,
@@ -111,7 +114,12 @@ pub(super) fn penalty(balance: &schema::BalanceSection, findings: &mut Findings)
     model::Penalty { latency: balance.penalty.value, retry_after_max: balance.retry_after_max.value }
 }
 
-pub(super) fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {
+/// `None`: they are not looked for.
+pub(super) fn hot_keys(
+    section: &schema::HotKeysSection,
+    policy: PolicyParams,
+    findings: &mut Findings,
+) -> Option<HotParams> {
     if section.leave.value.0 > section.enter.value.0 {
         findings.error(
             section.leave.place,
@@ -120,22 +128,30 @@ pub(super) fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings
             "write less than `enter`",
         );
     }
-    HotParams {
+    nonzero(&section.half_life, "half_life", findings);
+    if section.half_life.value > HALF_LIFE_MAX {
+        let message = "`half_life` is longer than an hour: a key would stay hot long after nobody asks for it";
+        findings.error(section.half_life.place, "bad_duration", message, "write `1h` or less; `30s` is usual");
+    }
+    (section.enabled.value && policy.hashes()).then(|| HotParams {
         enter: section.enter.value.0,
         leave: section.leave.value.0,
         keys_max: section.keys_max.value.0 as usize,
+        owners_max: section.owners_max.value.0 as u16,
         volume_min: section.min_volume.value.0,
-    }
+        half_life_millis: section.half_life.value.as_millis().try_into().unwrap_or(u32::MAX),
+    })
 }
 
 pub(super) fn bound(section: &schema::BoundSection, policy: PolicyParams) -> Option<BoundParams> {
-    let slack = match section.preset.value {
+    let (slack, min_slots) = match section.preset.value {
         PresetName::Off => return None,
         // Without keys, loads are even by themselves.
         _ if !policy.hashes() => return None,
-        PresetName::Strict => 0.0,
-        PresetName::Balanced => 2.0,
-        PresetName::Affinity => 3.0,
+        PresetName::Strict => (0.0, 1),
+        PresetName::Balanced => (2.0, 2),
+        PresetName::Affinity => (3.0, 2),
     };
-    Some(BoundParams { factor: section.factor.value.0, slack, min_slots: section.min_slots.value.0 as u32 })
+    let min_slots = section.min_slots.as_ref().map_or(min_slots, |at| at.value.0 as u32);
+    Some(BoundParams { factor: section.factor.value.0, slack, min_slots })
 }

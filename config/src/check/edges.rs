@@ -147,15 +147,16 @@ fn agents(section: &schema::ServiceSection, findings: &mut Findings) {
 
 fn limits(section: &schema::ServiceSection, findings: &mut Findings) {
     let bound = &section.balance.value.bounded_load.value;
+    let floor = bound.min_slots.as_ref().filter(|_| bound.preset.value != schema::PresetName::Off);
     for backend in section.backends.value.iter().map(|at| &at.value) {
-        let Some(most) = &backend.requests_max else { continue };
-        if bound.preset.value != schema::PresetName::Off && bound.min_slots.value.0 > most.value.0 {
+        let (Some(most), Some(floor)) = (&backend.requests_max, floor) else { continue };
+        if floor.value.0 > most.value.0 {
             findings.warning(
                 most.place,
                 "floor_above_ceiling",
                 format!(
                     "`bounded_load.min_slots` lets a backend always carry {}, and this one never more than {}",
-                    bound.min_slots.value.0, most.value.0
+                    floor.value.0, most.value.0
                 ),
                 format!("write `min_slots: {}` or less, or a higher `requests_max`", most.value.0),
             );

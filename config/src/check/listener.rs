@@ -1,11 +1,11 @@
 //! Listeners: what they speak, where, with which certificates and limits.
 
-use super::actions;
 use super::layer4::{tcp_listener, udp_listener};
 use super::names::Names;
 use super::route::routes;
 use super::text::{self, address, lifetime, name, nonzero, unique};
 use super::tracing;
+use super::{actions, admin};
 use crate::diagnostic::{At, Site};
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
@@ -70,7 +70,8 @@ fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mu
     };
     let others = root.listeners.value.iter().filter(|other| is_udp(&other.value) == is_udp(section));
     let admin = Some(&root.admin.value).filter(|admin| admin.enabled.value && !is_udp(section));
-    let addresses = others.map(|other| &other.value.address).chain(admin.map(|admin| &admin.address));
+    let admin = admin.and_then(admin::listens_at);
+    let addresses = others.map(|other| &other.value.address).chain(&admin);
     let Some(other) = addresses.filter_map(rival).next() else { return false };
     findings.warning(
         section.address.place,

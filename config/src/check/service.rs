@@ -7,6 +7,7 @@ use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
 use super::upstream::{proxy_header, upstream_protocol, upstream_tls};
 use super::{cookies, edges, route, tries};
+use crate::diagnostic::At;
 use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
@@ -47,12 +48,12 @@ fn service_model(
         .affinity_cookie
         .as_ref()
         .and_then(|at| cookies::affinity_cookie(&section.name.value, &at.value, findings));
-    unused_keys(balance, policy, findings);
+    unused_keys(&section.balance, policy, findings);
     let hash_key = match &balance.hash_key {
         None => vec![KeySource::SourceIp { v4_bits: 32, v6_bits: 128 }],
         Some(keys) => sources(keys, findings),
     };
-    let hot_keys = balance.hot_keys.as_ref().map(|at| hot_keys(&at.value, findings));
+    let hot_keys = hot_keys(&balance.hot_keys.value, policy, findings);
     let bound = bound(&balance.bounded_load.value, policy);
     let queue = &balance.bounded_load.value.queue.value;
     nonzero(&queue.timeout, "timeout", findings);
@@ -133,7 +134,8 @@ fn service_model(
 }
 
 /// Settings about keys, of a policy that looks at none.
-fn unused_keys(balance: &schema::BalanceSection, policy: PolicyParams, findings: &mut Findings) {
+fn unused_keys(at: &At<schema::BalanceSection>, policy: PolicyParams, findings: &mut Findings) {
+    let balance = &at.value;
     if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
         findings.warning(
             keys.place,
@@ -142,9 +144,10 @@ fn unused_keys(balance: &schema::BalanceSection, policy: PolicyParams, findings:
             "write `policy: ring`, or remove `hash_key`",
         );
     }
-    if let Some(at) = balance.hot_keys.as_ref().filter(|_| !policy.hashes()) {
+    // Of a default, the place is the section's.
+    if balance.hot_keys.place != at.place && balance.hot_keys.value.enabled.value && !policy.hashes() {
         findings.warning(
-            at.place,
+            balance.hot_keys.place,
             "unused_hot_keys",
             format!("{} does not look at keys", policy.name()),
             "write `policy: ring`, or remove `hot_keys`",

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens; `None` is at the Unix socket alone.
+    pub address: Option<SocketAddr>,
     /// Where the file says so.
     pub site: Site,
     /// Names under which it is asked; lower case.
@@ -17,7 +17,7 @@ pub struct Admin {
     pub tokens: Vec<AdminToken>,
     /// TLS of the listener at `address`.
     pub tls: Option<AdminTls>,
-    /// A Unix socket, in addition.
+    /// A Unix socket; there is one where there is no address.
     pub socket: Option<AdminSocket>,
     /// What those may do who show nothing.
     pub anonymous: Anonymous,

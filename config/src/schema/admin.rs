@@ -17,16 +17,17 @@ section! {
     AdminSection, "admin" {
         /// Whether there is one.
         default("true") enabled: bool,
-        /// Where it listens. Beyond loopback it wants `tokens`, `tls` with `clients`, or that `anonymous` is written. Needs a restart.
-        default("127.0.0.1:9901") address: String,
+        /// Where it listens; absent is `127.0.0.1:9901`, or nowhere but at the `socket` where there is one. Beyond loopback it wants
+        /// `tokens`, `tls` with `clients`, or that `anonymous` is written. Needs a restart.
+        optional address: String,
         /// Names without port under which it may be asked to change something, beside `localhost` and IP addresses; on a
         /// loopback address also to read. A page in a browser that has made its own name lead here is refused by that.
         default("[]") hosts: List<String>,
         /// Bearer tokens; several at once while one is replaced by another.
         default("[]") tokens: List<AdminTokenSection>,
-        /// TLS of this listener, but not of the Unix socket; absent is none.
+        /// TLS of the listener at `address`, but not of the Unix socket; absent is none.
         optional tls: AdminTlsSection,
-        /// A Unix socket, in addition: who may open it may `operate`. Absent is none. Needs a restart.
+        /// A Unix socket: who may open it may `operate`. Absent is none. Needs a restart.
         optional socket: AdminSocketSection,
         /// What those may do who show no token and no certificate; absent is `read` (and to reload) on loopback without `tokens` and
         /// `tls.clients`, and `none` otherwise.

@@ -32,8 +32,8 @@ section! {
         default("{}") bounded_load: BoundSection,
         /// A cookie that keeps a client on its backend, made by Ringway; absent is none.
         optional affinity_cookie: Box<AffinityCookieSection>,
-        /// Keys with so much traffic that one backend cannot carry them are spread over several; absent is no such thing.
-        optional hot_keys: Box<HotKeysSection>,
+        /// Keys with so much traffic that one backend cannot carry them are spread over several: for policies by key.
+        default("{}") hot_keys: HotKeysSection,
         /// Sheds a part of the keys of backends that have more than their share; absent is no such thing.
         optional shed: Box<ShedSection>,
     }
@@ -67,16 +67,22 @@ section! {
 }
 
 section! {
-    /// Hot keys. Shares are in units of one backend's fair share of the requests.
+    /// Hot keys: what counts is the time that a key's requests are in flight. Shares are in units of one backend's fair share of it.
     HotKeysSection, "hot_keys" {
+        /// Whether they are looked for. Without, a key stays on one backend however heavy it is, but for the bound.
+        default("true") enabled: bool,
         /// A key with more than this becomes hot, and has one backend for each such share, and one more.
         default("0.5") enter: Number<10, 1_000_000>,
         /// One with less than this is hot no more.
         default("0.35") leave: Number<10, 1_000_000>,
         /// Hot keys at most.
         default("256") keys_max: Int<1, 4096>,
-        /// Requests that must have been seen before a share is believed.
+        /// Backends that share one key at most.
+        default("32") owners_max: Int<2, 32>,
+        /// Requests that must be remembered before a share is believed.
         default("1000") min_volume: Positive,
+        /// Time after which half of what has been counted is forgotten.
+        default("30s") half_life: Duration,
     }
 }
 
@@ -195,8 +201,9 @@ section! {
         default("1.25") factor: Factor,
         /// Slack for noise: `strict` none, `balanced` 2, `affinity` 3 square roots of the fair share; `off` is no bound.
         default("balanced") preset: PresetName,
-        /// A backend may always carry so many.
-        default("1") min_slots: Positive,
+        /// A backend may always carry so many; absent is 2, so that two requests of one key stay together in an idle service, and 1 for
+        /// `strict`.
+        optional min_slots: Positive,
         /// When every backend is full, at its bound or at its `requests_max`, under any policy: its `owner` or the
         /// `least_loaded` takes it beyond the bound (never beyond `requests_max`: then it is answered 503), or it waits in
         /// a `queue`, or it is answered 503 (`reject`).

@@ -32,7 +32,7 @@ pub(super) fn of_refusal(problem: &Problem) -> String {
 }
 
 /// TLS's own error, however deep it lies.
-fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+pub(super) fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

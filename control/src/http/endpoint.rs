@@ -1,5 +1,6 @@
 //! Somebody who is asked over HTTP, wherever they listen: at an address, in the clear or by TLS, or at a Unix socket.
 
+use super::advice;
 use super::call::{begin, body};
 use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
@@ -179,7 +180,9 @@ impl Client {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| with_cause(&error))?;
+        // With TLS 1.3, what the other side thinks of a certificate is heard only now.
+        let refused = |error: hyper::Error| of_certificate(&error).unwrap_or_else(|| with_cause(&error));
+        let response = sender.send_request(request).await.map_err(refused)?;
         Ok((sender, response))
     }
 
@@ -203,6 +206,17 @@ impl Client {
             )
         })?;
         begin(stream).await.map_err(|error| with_cause(&error))
+    }
+}
+
+/// What to show, where the other side does not take the certificate that was shown.
+fn of_certificate(error: &hyper::Error) -> Option<String> {
+    match advice::of_rustls(error)? {
+        refused @ rustls::Error::AlertReceived(_) => Some(format!(
+            "{refused}: the certificate that is shown is not taken: `--certificate FILE --key-file FILE` want one of an authority in \
+             the listener's `client_ca`"
+        )),
+        _ => None,
     }
 }
 

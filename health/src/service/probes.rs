@@ -46,6 +46,7 @@ impl ServiceHealth {
         }
         changed |= self.tell_standing(index, before, failure, now);
         let member = &mut self.members[index];
+        member.presumed_down = false;
         if self.params.outlier.return_on_check && member.ejected_until.is_some() && member.good_checks >= check.rise {
             member.return_from_ejection(now);
             member.ramp_up(self.params.slow_start, now);

@@ -15,13 +15,15 @@ impl ServiceHealth {
             let at = match levels.binary_search_by_key(&member.level, |level| level.level) {
                 Ok(at) => at,
                 Err(at) => {
-                    levels.insert(at, LevelHealth { level: member.level, weight: 0, healthy: 0 });
+                    levels.insert(at, LevelHealth { level: member.level, ..LevelHealth::default() });
                     at
                 }
             };
             // A part of a weight that is asked for is like a smaller weight: it makes no level less healthy.
             levels[at].weight += member.weight_asked();
             levels[at].healthy += if member.is_healthy() { member.weight_asked() } else { 0 };
+            levels[at].built_for += member.weight_built_for(now);
+            levels[at].carried += member.weight_carried();
         }
         let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
         let threshold = u64::from(self.params.panic_threshold_percent);

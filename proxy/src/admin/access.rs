@@ -2,20 +2,47 @@
 
 use super::reply::{Reply, error, json_value};
 use crate::apply::handle::ControlHandle;
+use crate::net::tls::AdminServer;
+use crate::snapshot::Snapshot;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use ringway_config::model::{AdminRole, Anonymous};
 use ringway_telemetry::catalogue;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Where a request has come from.
 #[derive(Debug, Clone)]
 pub(super) enum Peer {
     /// The listener; with the names in the client's certificate, if it has shown one.
-    Tcp { from: SocketAddr, tls: bool, names: Vec<String> },
+    Tcp { from: SocketAddr, tls: bool, names: Names },
     /// The Unix socket, by the user with this number.
     Socket { user: u32 },
+}
+
+/// Names in a certificate that a client has shown. They hold for as long as the authorities that they were checked by: afterwards somebody
+/// may have taken them back.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    list: Vec<String>,
+    checked_by: Option<Arc<AdminServer>>,
+}
+
+impl Names {
+    pub(super) fn new(list: Vec<String>, checked_by: Arc<AdminServer>) -> Self {
+        Self { list, checked_by: Some(checked_by) }
+    }
+
+    /// Whether there were some that hold no longer.
+    pub(super) fn have_lapsed(&self, snapshot: &Snapshot) -> bool {
+        let Some(checked_by) = &self.checked_by else { return false };
+        !snapshot.admin_tls().is_some_and(|tls| tls.trusts_as(checked_by))
+    }
+
+    fn holding(&self, snapshot: &Snapshot) -> &[String] {
+        if self.have_lapsed(snapshot) { &[] } else { &self.list }
+    }
 }
 
 /// How it is known who asks.
@@ -123,7 +150,7 @@ impl Caller {
             Peer::Tcp { from, names, .. } => (from, names),
         };
         let access = snapshot.admin.as_deref();
-        if let Some((name, role)) = access.and_then(|access| access.of_names(names)) {
+        if let Some((name, role)) = access.and_then(|access| access.of_names(names.holding(&snapshot))) {
             return Ok(known(name, role, Via::Certificate));
         }
         // What the file says of loopback holds where the listener is, whatever the file says of its place by now.

@@ -270,6 +270,7 @@ async fn reload(control: ControlHandle) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::Names;
     use super::*;
     use crate::admin::live::live;
     use crate::apply::source::Source;
@@ -288,7 +289,7 @@ mod tests {
             let request = fields.iter().fold(Request::builder().method(method).uri(path), |request, (name, value)| {
                 request.header(*name, *value)
             });
-            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
             respond(&control, &live, &peer, request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
         };
         let own = ("host", "127.0.0.1:9000");

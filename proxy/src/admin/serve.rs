@@ -1,6 +1,6 @@
 //! Connections of the admin listener and of its Unix socket.
 
-use super::access::{Denial, Peer};
+use super::access::{Denial, Names, Peer};
 use super::live::Live;
 use super::patient::Patient;
 use super::{access, dispatch};
@@ -11,7 +11,6 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -77,57 +76,40 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
 
 async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, from: SocketAddr) {
     // As the version in force has it: a certificate that is replaced is shown to the next client.
-    let tls = tls_in_force(&control);
+    let tls = control.snapshot().admin_tls().map(Arc::clone);
     let stream = Patient::new(stream, PATIENCE);
     let Some(tls) = tls else {
-        return serve_connection(control, live, stream, Peer::Tcp { from, tls: false, names: Vec::new() }, None).await;
+        return serve_connection(control, live, stream, Peer::Tcp { from, tls: false, names: Names::default() }).await;
     };
-    match tokio::time::timeout(PATIENCE, TlsAcceptor::from(Arc::clone(&tls)).accept(stream)).await {
+    match tokio::time::timeout(PATIENCE, TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
             let names = chain.and_then(<[_]>::first).map(names_shown).unwrap_or_default();
-            serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }, Some(tls)).await;
+            let names = Names::new(names, tls);
+            serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }).await;
         }
         Ok(Err(_)) | Err(_) => {
-            Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Vec::new() });
+            Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Names::default() });
         }
     }
 }
 
 async fn serve_local(control: ControlHandle, live: Arc<Live>, stream: UnixStream) {
     let Ok(user) = stream.peer_cred().map(|who| who.uid()) else { return };
-    serve_connection(control, live, Patient::new(stream, PATIENCE), Peer::Socket { user }, None).await;
+    serve_connection(control, live, Patient::new(stream, PATIENCE), Peer::Socket { user }).await;
 }
 
-fn tls_in_force(control: &ControlHandle) -> Option<Arc<ServerConfig>> {
-    control.snapshot().admin.as_ref().and_then(|access| access.tls.clone())
-}
-
-/// Who asks on a connection. The names of a certificate hold for as long as what they were checked by: afterwards somebody may have taken
-/// them back. `None`: they held.
-fn without_names(control: &ControlHandle, peer: &Peer, checked_by: Option<&Arc<ServerConfig>>) -> Option<Peer> {
-    let (Peer::Tcp { from, tls, .. }, Some(checked_by)) = (peer, checked_by) else { return None };
-    let holds = tls_in_force(control).is_some_and(|tls| Arc::ptr_eq(&tls, checked_by));
-    (!holds).then(|| Peer::Tcp { from: *from, tls: *tls, names: Vec::new() })
-}
-
-/// `checked_by`: what a client's certificate was checked by.
-async fn serve_connection<S>(
-    control: ControlHandle,
-    live: Arc<Live>,
-    stream: S,
-    peer: Peer,
-    checked_by: Option<Arc<ServerConfig>>,
-) where
+async fn serve_connection<S>(control: ControlHandle, live: Arc<Live>, stream: S, peer: Peer)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Arc::new(peer);
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
         let (control, live, peer) = (control.clone(), Arc::clone(&live), Arc::clone(&peer));
-        let nameless = without_names(&control, &peer, checked_by.as_ref());
         async move {
-            let mut reply = dispatch::respond(&control, &live, nameless.as_ref().unwrap_or(&peer), request).await;
-            if nameless.is_some() {
+            let has_lapsed = matches!(&*peer, Peer::Tcp { names, .. } if names.have_lapsed(&control.snapshot()));
+            let mut reply = dispatch::respond(&control, &live, &peer, request).await;
+            if has_lapsed {
                 // The next connection shows a certificate anew.
                 reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -149,6 +131,7 @@ mod tests {
     use crate::admin::live::live;
     use crate::apply::source::Source;
     use crate::apply::testing;
+    use std::path::Path;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
@@ -157,9 +140,9 @@ mod tests {
         let control = ControlHandle::new(Arc::new(control));
         // Less room than any response takes.
         let (mut client, served) = tokio::io::duplex(64);
-        let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
+        let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
         let served = Patient::new(served, PATIENCE);
-        let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer, None));
+        let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer));
         let began = crate::ambient::now();
         client.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         connection.await.unwrap();
@@ -168,35 +151,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_of_a_certificate_hold_as_long_as_what_they_were_checked_by() {
+    async fn names_of_a_certificate_hold_as_long_as_the_authorities_that_they_were_checked_by() {
         let directory = tempfile::tempdir().unwrap();
-        let [certificate, key] = ["a.pem", "a.key"].map(|name| directory.path().join(name));
-        let write = || {
+        let [certificate, key, authority] = ["a.pem", "a.key", "ca.pem"].map(|name| directory.path().join(name));
+        let write = |certificate: &Path| {
             let pair = rcgen::KeyPair::generate().unwrap();
             let signed =
                 rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&pair).unwrap();
-            std::fs::write(&certificate, signed.pem()).unwrap();
+            std::fs::write(certificate, signed.pem()).unwrap();
             std::fs::write(&key, pair.serialize_pem()).unwrap();
         };
-        let file = format!(
-            "admin: {{ address: \"127.0.0.1:1\", tls: {{ certificate: {certificate:?}, key: {key:?} }} }}\n\
-             listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
-             services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
-        );
+        let file = |weight: u32| {
+            format!(
+                "admin: {{ address: \"127.0.0.1:1\", tls: {{ certificate: {certificate:?}, key: {key:?}, client_ca: {authority:?} }} }}\n\
+                 listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\", weight: {weight} }} ] }} ]\n"
+            )
+        };
         let (control, _receivers) = testing::control(Source::Memory);
         let control = Arc::new(control);
-        write();
-        control.apply(testing::config(&file)).unwrap();
+        write(&authority);
+        write(&certificate);
+        control.apply(testing::config(&file(1))).unwrap();
         let handle = ControlHandle::new(Arc::clone(&control));
-        let checked_by = tls_in_force(&handle).unwrap();
-        let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: true, names: vec!["ops".into()] };
-        control.apply(testing::config(&file)).unwrap();
-        assert!(without_names(&handle, &peer, Some(&checked_by)).is_none(), "nothing has changed");
-        write();
-        control.apply(testing::config(&file)).unwrap();
-        let nameless = without_names(&handle, &peer, Some(&checked_by));
-        assert!(matches!(nameless, Some(Peer::Tcp { tls: true, names, .. }) if names.is_empty()));
-        assert!(without_names(&handle, &Peer::Socket { user: 0 }, None).is_none());
+        let names = Names::new(vec!["ops".into()], Arc::clone(handle.snapshot().admin_tls().unwrap()));
+        // Another version, and another certificate of its own.
+        control.apply(testing::config(&file(2))).unwrap();
+        write(&certificate);
+        control.apply(testing::config(&file(2))).unwrap();
+        assert_eq!(handle.snapshot().generation, 3);
+        assert!(!names.have_lapsed(&handle.snapshot()));
+        std::fs::copy(&certificate, &authority).unwrap();
+        control.apply(testing::config(&file(2))).unwrap();
+        assert!(names.have_lapsed(&handle.snapshot()));
+        assert!(!Names::default().have_lapsed(&handle.snapshot()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,8 +193,8 @@ mod tests {
         let control = ControlHandle::new(Arc::new(control));
         for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
             let (mut client, served) = tokio::io::duplex(1024);
-            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Vec::new() };
-            let served = serve_connection(control.clone(), live(control.clone()), served, peer, None);
+            let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
+            let served = serve_connection(control.clone(), live(control.clone()), served, peer);
             let (began, connection) = (crate::ambient::now(), served);
             client.write_all(sent).await.unwrap();
             connection.await;

@@ -64,7 +64,7 @@ impl Control {
     /// See [`ChangeError`].
     pub(crate) fn change(self: &Arc<Self>, wish: &Wish, author: &Author) -> Result<Applied, ChangeError> {
         if self.topology.get().is_some() {
-            return Err(ChangeError::Fleet(command_of(wish)));
+            return Err(ChangeError::Fleet(self.place_of(wish)));
         }
         let changing = self.changing();
         let (file, before) = self.file();
@@ -92,6 +92,26 @@ impl Control {
             moved: percents(&applied.moved),
         });
         Ok(Applied { warnings, ..applied })
+    }
+
+    /// What does the same for a whole fleet.
+    fn place_of(&self, wish: &Wish) -> String {
+        let Wish::Backend { service, backend, change, .. } = wish else {
+            return "there, keys are spread by `hot_keys` of the service".into();
+        };
+        let origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match origin {
+            Some(origin) if origin.is_registered(service, backend) => command_of(service, backend, change),
+            Some(origin) => match origin.text_of(service) {
+                Some(text) => {
+                    format!(
+                        "{backend:?} is not registered, but stands in {text}: write it there (`ringway control apply`)"
+                    )
+                }
+                None => format!("{backend:?} is not registered: write it into this proxy's own file"),
+            },
+            None => command_of(service, backend, change),
+        }
     }
 
     /// What is to be said where nothing of the service takes traffic after it. Whoever takes the last one out has to mean it.
@@ -281,11 +301,8 @@ impl Wish {
     }
 }
 
-/// What does the same for a whole fleet.
-fn command_of(wish: &Wish) -> String {
-    let Wish::Backend { service, backend, change, .. } = wish else {
-        return "there, keys are spread by `hot_keys` of the service".into();
-    };
+/// What does the same to a backend that is registered.
+fn command_of(service: &str, backend: &str, change: &BackendChange) -> String {
     let verb = match change {
         BackendChange { maintenance: Some(Some(true)), .. } => "maintenance".to_owned(),
         BackendChange { drain: Some(Some(true)), .. } => "drain".to_owned(),
@@ -305,7 +322,8 @@ mod tests {
     use std::time::SystemTime;
 
     const FILE: &str = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
-                        services: [ { name: s, balance: { hash_key: [ { path: {} } ] }, backends: [ { id: a, address: \"127.0.0.1:9\" }, \
+                        services: [ { name: s, balance: { hash_key: [ { path: {} } ], hot_keys: { enabled: false } }, \
+                        backends: [ { id: a, address: \"127.0.0.1:9\" }, \
                         { id: b, address: \"127.0.0.1:8\" } ] } ]\n";
 
     fn control(texts: &Arc<Mutex<String>>) -> Arc<Control> {
@@ -469,7 +487,7 @@ mod tests {
         let drain = BackendChange { drain: Some(Some(true)), ..BackendChange::default() };
         let wish = Wish::Backend { service: "s".into(), backend: "a".into(), change: drain, force: false };
         let refused = control.change(&wish, &author()).unwrap_err().to_string();
-        assert!(refused.contains("`ringway control backend drain s a`"), "{refused}");
+        assert!(refused.contains("\"a\" is not registered: write it into this proxy's own file"), "{refused}");
     }
 
     #[tokio::test]

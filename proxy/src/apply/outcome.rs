@@ -135,6 +135,10 @@ impl LastReload {
         }
     }
 
+    pub(super) fn is_refused(&self) -> bool {
+        self.result == Some(ReloadResult::Refused)
+    }
+
     pub(crate) fn json(&self) -> &Value {
         &self.json
     }

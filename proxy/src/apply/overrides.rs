@@ -250,7 +250,7 @@ mod tests {
     fn file(backends: &str) -> Config {
         config(&format!(
             "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
-             services:\n  - {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ] }}, backends: [ {backends} ] }}\n  \
+             services:\n  - {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ], hot_keys: {{ enabled: false }} }}, backends: [ {backends} ] }}\n  \
              - {{ name: t, balance: {{ policy: random }}, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }}\n"
         ))
     }

@@ -3,17 +3,45 @@
 use super::control::Control;
 use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
 use super::prepare::Files;
+use crate::net::tls;
 use crate::snapshot::journal::{Happening, percents};
 use ringway_config::model::Config;
 use ringway_telemetry::catalogue;
-use std::sync::MutexGuard;
+use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
 
 impl Control {
     /// Reads the source again and applies it. The outcome is logged, counted and kept for the status. Takes as long as a build
     /// does.
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         // Read and applied as one: of two at a time, the one that has read last is the one that holds.
+        self.read_again(self.changing())
+    }
+
+    /// As [`Control::reload`], after a change of the file at `path`, or of one that it names: unless somebody else has had it put into
+    /// force meanwhile.
+    pub(crate) fn follow(&self, path: &Path) {
         let changing = self.changing();
+        if !self.says_what_is_in_force(path) {
+            // Logged and counted inside: nobody waits for it.
+            let _ = self.read_again(changing);
+        }
+    }
+
+    /// Whether the file, and all that it names, are as they were when they were put into force. A file that is not the shadow's either
+    /// cannot tell: nobody knows what that was.
+    fn says_what_is_in_force(&self, path: &Path) -> bool {
+        let snapshot = self.current.load();
+        if snapshot.config.shadow.is_some() || self.state().last_reload.is_refused() {
+            return false;
+        }
+        let Ok(bytes) = ringway_config::read_bytes(path) else { return false };
+        let origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        origin.as_ref().is_some_and(|origin| origin.is_of(&bytes))
+            && tls::digest(&snapshot.config) == snapshot.files_digest
+    }
+
+    fn read_again(&self, changing: MutexGuard<'_, ()>) -> (Result<Applied, ReloadError>, LastReload) {
         let outcome = self.source.load().and_then(|loaded| {
             for warning in &loaded.warnings {
                 tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
@@ -133,6 +161,48 @@ mod tests {
             assert_eq!(control.state().last_reload.json()["result"], shown);
             assert_eq!(std::mem::take(&mut *events.lock().unwrap()), ["load", report]);
         }
+    }
+
+    const SMALL: &str = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
+                         services: [ { name: s, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
+
+    #[tokio::test]
+    async fn what_somebody_has_had_read_already_is_not_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, token) = (directory.path().join("f.yaml"), directory.path().join("token"));
+        let admin = format!("admin: {{ tokens: [ {{ name: t, role: read, file: {token:?} }} ] }}\n");
+        let (loads, reading) = (Arc::new(Mutex::new(0)), path.clone());
+        let counted = Arc::clone(&loads);
+        let load = move || {
+            *counted.lock().unwrap() += 1;
+            ringway_config::load_file_alone(&reading)
+        };
+        let (control, _receivers) = testing::control(Source::Joined { load: Box::new(load), report: Box::new(|_| {}) });
+        let loaded = |step: &dyn Fn()| {
+            let before = *loads.lock().unwrap();
+            step();
+            *loads.lock().unwrap() - before
+        };
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        let follow = || control.follow(&path);
+        std::fs::write(&token, "0123456789abcdef").unwrap();
+        write(&format!("{admin}{SMALL}"));
+        assert_eq!(loaded(&follow), 1, "nothing is in force");
+        assert_eq!(loaded(&follow), 0);
+        // Nothing that it means, but it is not what was read.
+        write(&format!("{admin}{SMALL}# more\n"));
+        assert_eq!((loaded(&follow), loaded(&follow)), (1, 0));
+        assert_eq!(loaded(&|| drop(control.reload())), 1, "who asks for it gets it");
+        // A file that it names.
+        std::fs::write(&token, "fedcba9876543210").unwrap();
+        assert_eq!((loaded(&follow), loaded(&follow)), (1, 0));
+        // What is refused is read as often as it is looked at, and so is what ends the refusal.
+        write("nonsense: 1");
+        assert_eq!((loaded(&follow), loaded(&follow)), (1, 1));
+        write(&format!("{admin}{SMALL}# more\n"));
+        assert_eq!((loaded(&follow), loaded(&follow)), (1, 0));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(loaded(&follow), 1);
     }
 
     #[tokio::test]

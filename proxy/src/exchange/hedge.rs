@@ -258,7 +258,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         return None;
     };
     this.counters.hedges.increment();
-    guard.begin_try(ambient::now());
+    guard.begin_try(ambient::now(), exchange.request.key());
     let timer = worker.timer();
     let mut copied = exchange.request.copied(this.service.config.protocol);
     exchange.request.begin_hedge(&worker, guard.index(), &mut copied);

@@ -60,7 +60,8 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
     let mut selection = this.service.backend_set.begin(ask);
     let mut guard = search::acquire_now(view, service, &mut selection, worker.index)?;
-    guard.begin_try(ambient::now());
+    // A copy makes no key hot: it is no client's.
+    guard.begin_try(ambient::now(), None);
     let upstream = &this.upstreams[guard.index()];
     let timer = worker.timer();
     let timeouts = &this.service.config.timeouts;

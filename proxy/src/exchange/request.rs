@@ -221,6 +221,12 @@ impl Request {
         }
     }
 
+    /// Its key's hash, if it has a key.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<Hash> {
+        self.hash.filter(|_| self.keyed)
+    }
+
     /// Whether the request is idempotent.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent

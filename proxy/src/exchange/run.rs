@@ -129,7 +129,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             },
         };
-        guard.begin_try(begins.take().unwrap_or_else(ambient::now));
+        guard.begin_try(begins.take().unwrap_or_else(ambient::now), request.key());
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];

@@ -61,7 +61,7 @@ pub(super) async fn serve(
     let admitted = admission::admit((&view, service), worker, &input, (Arrival::New, None), &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
     let context = admission::pick_context(worker, this, found);
-    admission::count_key(this, found, &context);
+    admission::count_spread(this, &context);
     let selection = this.service.backend_set.begin(context);
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
@@ -137,7 +137,7 @@ impl Session {
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
             let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
-            guard.begin_try(ambient::now());
+            guard.begin_try(ambient::now(), self.found.and_then(hash_key::Found::key));
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());

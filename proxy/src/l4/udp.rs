@@ -12,7 +12,7 @@ use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
 use crate::routing::admission::{self, Arrival};
-use crate::routing::hash_key::KeyInput;
+use crate::routing::hash_key::{Found, KeyInput};
 use crate::snapshot::BackendState;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
@@ -176,14 +176,14 @@ impl Front {
         }
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
-        guard.begin_try(now);
+        guard.begin_try(now, found.and_then(Found::key));
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
             refuse(error)
         })?;
         // Whoever gets no flow comes again with the next datagram.
-        admission::count_key(this, found, &context);
+        admission::count_spread(this, &context);
         this.upstreams[guard.index()].counters.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
         admission::count_served(this, keyed, &selection, Some(guard.index()));

@@ -14,7 +14,7 @@ mod sessions;
 mod testing;
 mod tickets;
 
-pub(crate) use admin::admin_tls;
+pub(crate) use admin::{AdminServer, admin_tls};
 pub(crate) use certificate::{fingerprint, names_shown};
 pub(crate) use client::{ClientTls, client};
 pub(crate) use digest::digest;

@@ -11,6 +11,7 @@ use crate::snapshot::Registry;
 use crate::snapshot::journal::Happening;
 use ringway_config::model::Config;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Outlives the proxy, if it must: what is asked of one that has ended is refused, and changes nothing.
@@ -63,8 +64,19 @@ impl Handle {
     /// Reads the file again and applies it, while everything else on the caller's runtime goes on. The outcome is logged and
     /// counted.
     pub async fn reload(&self) {
+        self.elsewhere(|handle| drop(handle.reload_blocking())).await;
+    }
+
+    /// The same, after a change of the file or of one that it names. What is in force already, because somebody has asked for it
+    /// meanwhile, is not read once more.
+    pub async fn follow(&self, file: &Path) {
+        let file = file.to_owned();
+        self.elsewhere(move |handle| handle.control.follow(&file)).await;
+    }
+
+    async fn elsewhere(&self, reload: impl FnOnce(&Self) + Send + 'static) {
         let handle = self.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(handle.reload_blocking())).await {
+        if let Err(error) = tokio::task::spawn_blocking(move || reload(&handle)).await {
             tracing::error!(%error, "a reload has ended before its time");
         }
     }

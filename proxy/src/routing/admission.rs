@@ -144,11 +144,11 @@ fn compare_with_shadow(
     }
 }
 
-/// The context for choosing a backend. What has begun is then counted by [`count_key`].
+/// The context for choosing a backend. What has begun is then counted by [`count_spread`].
 pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> PickContext {
     let owners = match key {
-        Some(Found { hash, keyed: true }) if this.service.config.hot_keys.is_some() => {
-            this.live.hot.borrow().get(&hash).copied().unwrap_or(0)
+        Some(Found { hash, keyed: true }) if this.service.looks_for_hot_keys => {
+            this.owners_of(hash)
         }
         _ => 0,
     };
@@ -156,14 +156,11 @@ pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Fo
     PickContext { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
 }
 
-/// Counts the key of what begins, if hot ones are looked for: what is refused makes no key hot.
+/// Counts what begins with a hot key.
 #[inline]
-pub(crate) fn count_key(this: &WorkerService, key: Option<Found>, context: &PickContext) {
-    if let (Some(Found { hash, keyed: true }), true) = (key, this.service.config.hot_keys.is_some()) {
-        this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
-        if context.owners > 1 {
-            this.counters.hot.increment();
-        }
+pub(crate) fn count_spread(this: &WorkerService, context: &PickContext) {
+    if context.owners > 1 {
+        this.counters.hot.increment();
     }
 }
 

@@ -47,6 +47,14 @@ pub(crate) struct Found {
     pub(crate) keyed: bool,
 }
 
+impl Found {
+    /// The hash, if it is a key's.
+    #[inline]
+    pub(crate) fn key(self) -> Option<Hash> {
+        self.keyed.then_some(self.hash)
+    }
+}
+
 /// The hash of a service's key: from the first source that is present, or a substitute. HTTP, TCP and UDP alike.
 ///
 /// # Errors

@@ -1,9 +1,8 @@
 //! Who may ask the admin listener what, as the version in force has it.
 
-use crate::net::tls::{TlsError, admin_tls};
+use crate::net::tls::{AdminServer, TlsError, admin_tls};
 use crate::net::token::{Token, TokenError};
 use ringway_config::model::{Admin, AdminRole, Anonymous};
-use rustls::ServerConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
@@ -16,7 +15,7 @@ pub(crate) struct AdminAccess {
     /// Of who shows nothing.
     pub(crate) anonymous: Anonymous,
     /// TLS of the listener, or none.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Arc<AdminServer>>,
 }
 
 /// Why the admin listener's files are of no use.

@@ -207,6 +207,7 @@ impl Registry {
             limiter,
             cookie_slots,
             times_responses: times_responses(config),
+            looks_for_hot_keys: config.hot_keys.is_some() && config.backends.len() > 1,
             limits_connections: limits_connections(config),
             turn: AtomicU64::new(0),
         }))

@@ -12,6 +12,7 @@ use ringway_config::model;
 use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
 use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,6 +42,8 @@ pub struct Service {
     pub(super) cookie_slots: HashMap<u64, Slot>,
     /// The policy or a detector uses the time until responses begin.
     pub(crate) times_responses: bool,
+    /// Whether hot keys are looked for, and could be spread.
+    pub(crate) looks_for_hot_keys: bool,
     /// Requests that wait for room may find that no connection is available.
     pub(crate) limits_connections: bool,
     pub(super) turn: AtomicU64,
@@ -246,7 +249,25 @@ pub struct ServiceLive {
 }
 
 /// Owners of each hot key.
-pub(crate) type HotTable = HashMap<u64, u16>;
+pub(crate) type HotTable = HashMap<u64, u16, BuildHasherDefault<AsItIs>>;
+
+/// Keys that are hashes already need no other: there are few of them, so that nobody gains anything by keys that collide.
+#[derive(Debug, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 impl ServiceLive {
     pub(super) fn new(name: &str, health: ServiceHealth, workers: usize, journal: Arc<Journal>) -> Self {

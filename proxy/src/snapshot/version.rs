@@ -4,7 +4,7 @@ use super::admin_access::AdminAccess;
 use super::certificates::CertificateEnd;
 use super::service::Service;
 use super::shadow::Shadow;
-use crate::net::tls::ServerTls;
+use crate::net::tls::{AdminServer, ServerTls};
 use crate::routes::{NameTable, RouteTable};
 use ringway_config::model::{Config, Listener, Metrics, Protocol};
 use ringway_ring::Published;
@@ -81,6 +81,11 @@ impl Snapshot {
 pub type Current = Published<Snapshot>;
 
 impl Snapshot {
+    /// TLS of the admin listener, or none.
+    pub(crate) fn admin_tls(&self) -> Option<&Arc<AdminServer>> {
+        self.admin.as_ref()?.tls.as_ref()
+    }
+
     /// The digests of its rings by service; those that hash.
     pub(crate) fn ring_digests(&self) -> BTreeMap<String, u64> {
         let services = self.services.iter();

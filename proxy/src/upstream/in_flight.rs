@@ -8,7 +8,7 @@ use crate::snapshot::{BackendState, Service, ServiceLive};
 use crate::upstream::failover::Failover;
 use crate::worker::{View, WorkerService};
 use ringway_health::Outcome;
-use ringway_ring::{Held, PolicyParams, Selection, Slot};
+use ringway_ring::{Hash, Held, PolicyParams, Selection, Slot};
 use ringway_telemetry::counters::{Measured, class_of};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(crate) struct Try {
     since: Instant,
     slot: Slot,
     class: u8,
+    /// The key that it counts for, where hot ones are looked for.
+    key: Option<Hash>,
 }
 
 impl Try {
@@ -58,6 +60,9 @@ impl Try {
 
     #[inline]
     fn count_as(self, this: &WorkerService, measured: Measured) {
+        if let Some(hash) = self.key {
+            this.count_key(hash, measured.micros());
+        }
         this.upstreams[usize::from(self.slot.0)].counters.count_try(usize::from(self.class), measured);
     }
 }
@@ -222,10 +227,11 @@ impl InFlight {
         self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
     }
 
-    /// A try begins: its backend's numbers have it, once it has ended.
+    /// A try begins: its backend's numbers have it, once it has ended, and so has its `key`, if it is one.
     #[inline]
-    pub(crate) fn begin_try(&mut self, now: Instant) {
-        self.trying = Some(Try { since: now, slot: self.slot, class: 0 });
+    pub(crate) fn begin_try(&mut self, now: Instant, key: Option<Hash>) {
+        let key = key.filter(|_| self.view.services[self.service].service.looks_for_hot_keys);
+        self.trying = Some(Try { since: now, slot: self.slot, class: 0, key });
     }
 
     /// Its response has this class.

@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
     /// Connections that are opened before a request needs them.
     pub(crate) openings: Openings,
+    /// Names of the services whose keys are counted now: those that have been asked for lately.
+    in_use: Rc<RefCell<Vec<Box<str>>>>,
     /// What they and their requests are, for who asks.
     pub(crate) sessions: Rc<Sessions>,
     /// Client connections that are open.
@@ -64,8 +66,7 @@ impl Worker {
         let dispatcher = Dispatcher::new(index, shared);
         let timers = Rc::clone(&dispatcher.timers);
         let sessions = Sessions::new(index, Rc::clone(&timers));
-        let (services, with_hot_keys) = (Box::default(), Box::default());
-        let none = View { snapshot: Arc::clone(&snapshot), services, with_hot_keys, timers };
+        let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers };
         let worker = Self {
             dispatcher,
             draining: Cell::new(false),
@@ -73,6 +74,7 @@ impl Worker {
             snapshots: RefCell::new(snapshots),
             listening: RefCell::default(),
             openings: Openings::default(),
+            in_use: Rc::default(),
             sessions,
             open: Cell::new(0),
             accepting: Cell::new(0),
@@ -114,9 +116,7 @@ impl Worker {
                 upstream.shared.close();
             }
         }
-        let hot = services.iter().enumerate().filter(|(_, this)| this.service.config.hot_keys.is_some());
-        let with_hot_keys = hot.map(|(index, _)| index).collect();
-        View { services, snapshot, with_hot_keys, timers: Rc::clone(&self.timers) }
+        View { services, snapshot, timers: Rc::clone(&self.timers) }
     }
 
     /// This worker's part of a service that is new, or has changed.
@@ -129,17 +129,8 @@ impl Worker {
         let name = service.config.name.as_str();
         let live = match old {
             Some(old) => Rc::clone(&old.live),
-            None => Rc::new(WorkerLive {
-                counters: self.shared.counters.service(name),
-                retries: RefCell::default(),
-                hedges: RefCell::default(),
-                sketch: RefCell::default(),
-                hot: RefCell::default(),
-            }),
+            None => Rc::new(WorkerLive::new(self.shared.counters.service(name), &self.in_use)),
         };
-        if service.config.hot_keys.is_none() {
-            live.sketch.replace(None);
-        }
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);
         let of = |backend: &Backend| match before.find(backend, gone) {
@@ -156,7 +147,12 @@ impl Worker {
         };
         let upstreams = service.backends.iter().map(of).collect();
         before.finish(gone);
-        WorkerService { service: Arc::clone(service), counters: Arc::clone(&live.counters), live, upstreams }
+        let this =
+            WorkerService { service: Arc::clone(service), counters: Arc::clone(&live.counters), live, upstreams };
+        if !service.config.spread.is_empty() {
+            this.begin_use();
+        }
+        this
     }
 
     /// The newest view that has the listener, and the listener's index there.
@@ -266,21 +262,45 @@ impl Worker {
         (upstreams.map(|upstream| upstream.pool.len()).sum(), self.open.get())
     }
 
-    /// Reports to the drivers of the checks which keys this worker has seen, and takes over which are hot.
+    /// Reports to the drivers of the checks which keys this worker has seen, and takes over which are hot: for services that have been
+    /// asked for lately, for the others there is nothing to say.
     pub(crate) fn report_hot_keys(&self) {
+        let mut in_use = self.in_use.take();
+        if in_use.is_empty() {
+            return;
+        }
+        in_use.sort_unstable();
+        in_use.dedup();
         let view = self.view();
-        view.with_hot_keys.iter().for_each(|index| self.report_hot_keys_of(&view.services[*index]));
+        in_use.retain(|name| view.service(name).is_some_and(|this| this.stays_in_use(self.report_hot_keys_of(this))));
+        self.in_use.borrow_mut().append(&mut in_use);
     }
 
-    /// Reports to the driver which keys this worker has seen, and takes over which are hot.
-    fn report_hot_keys_of(&self, this: &WorkerService) {
-        let Some(params) = this.service.config.hot_keys else { return };
+    /// `true`: there will be more to report, or to take over.
+    fn report_hot_keys_of(&self, this: &WorkerService) -> bool {
+        let Some(params) = this.service.config.hot_keys else {
+            drop((this.live.sketch.take(), this.live.hot.take()));
+            return false;
+        };
         let least = params.leave / this.service.backends.len().max(1) as f64 / 2.0;
-        let report = this.live.sketch.borrow_mut().get_or_insert_default().report(least);
-        let mut hot = this.service.live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut sketch = this.live.sketch.borrow_mut();
+        sketch.handle_time(self.timers.millis(), params.half_life_millis);
+        let (report, remembers) = (sketch.report(least), !sketch.is_empty());
+        drop(sketch);
+        let live = &this.service.live;
+        let mut hot = live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let had_work = hot.has_work();
         hot.handle_report(self.index, report);
+        let begins = hot.has_work() && !had_work;
         drop(hot);
-        *this.live.hot.borrow_mut() = this.service.live.hot_table.load();
+        if begins {
+            // Its driver has had nothing to do.
+            live.health_changed.notify_one();
+        }
+        let table = live.hot_table.load();
+        let keeps = remembers || !table.is_empty() || !this.service.config.spread.is_empty();
+        *this.live.hot.borrow_mut() = table;
+        keeps
     }
 }
 
@@ -363,11 +383,11 @@ mod tests {
         let rig = Rig::new(service);
         let view = rig.worker.view();
         let this = &view.services[0];
-        (0..1_000).for_each(|_| this.live.sketch.borrow_mut().get_or_insert_default().count(7));
+        (0..1_000).for_each(|_| this.count_key(7, 1_000));
         rig.worker.report_hot_keys();
         let params = this.service.config.hot_keys.expect("it looks for them");
         assert!(this.service.live.hot.lock().is_ok_and(|mut hot| hot.update(&params, 2)));
-        let table = std::collections::HashMap::from([(7, 2)]);
+        let table = [(7, 2)].into_iter().collect();
         this.service.live.hot_table.store(std::sync::Arc::new(table));
         rig.worker.report_hot_keys();
         assert_eq!(this.live.hot.borrow().get(&7), Some(&2));

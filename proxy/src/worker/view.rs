@@ -8,9 +8,9 @@ use crate::net::timer::Timers;
 use crate::routes::{NameTable, RouteTable};
 use crate::snapshot::{HotTable, ListenerTable, Service, Snapshot};
 use ringway_config::model::{self, HttpListener, Protocol};
-use ringway_ring::Sketch;
+use ringway_ring::{Hash, Sketch};
 use ringway_telemetry::counters::{BackendCounters, ServiceCounters};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,8 +19,6 @@ pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     /// In the order of the configuration. What is the same in the next version is the same value.
     pub(crate) services: Box<[Rc<WorkerService>]>,
-    /// Those of them that look for hot keys: the others are not looked at for that.
-    pub(super) with_hot_keys: Box<[usize]>,
     pub(super) timers: Rc<Timers>,
 }
 
@@ -78,6 +76,40 @@ pub(crate) struct WorkerService {
 }
 
 impl WorkerService {
+    /// Counts a request of a key that was in flight for so long.
+    #[inline]
+    pub(crate) fn count_key(&self, hash: Hash, micros: u64) {
+        let Some(params) = &self.service.config.hot_keys else { return };
+        let cost = ringway_ring::hot_cost(micros, params.half_life_millis);
+        if self.live.sketch.borrow_mut().count(hash, cost) {
+            self.begin_use();
+        }
+    }
+
+    /// Owners of a key that is hot, 0 of any other.
+    #[inline]
+    pub(crate) fn owners_of(&self, hash: Hash) -> u16 {
+        if !self.live.used.replace(true) {
+            self.begin_use();
+        }
+        self.live.hot.borrow().get(&hash).copied().unwrap_or(0)
+    }
+
+    /// Its keys are reported, and which are hot is taken over, from now on.
+    #[cold]
+    pub(super) fn begin_use(&self) {
+        if !self.live.listed.replace(true) {
+            self.live.in_use.borrow_mut().push(self.service.config.name.as_str().into());
+        }
+    }
+
+    /// Whether it goes on being in use; `more`: there is something to report, or to take over.
+    pub(super) fn stays_in_use(&self, more: bool) -> bool {
+        let stays = self.live.used.replace(false) || more;
+        self.live.listed.set(stays);
+        stays
+    }
+
     /// This worker's part of a backend.
     pub(super) fn upstream(&self, id: &str) -> Option<&Rc<Upstream>> {
         self.service.slot_of(id).map(|slot| &self.upstreams[usize::from(slot.0)])
@@ -92,12 +124,32 @@ pub(crate) struct WorkerLive {
     /// Budget of hedges.
     pub(crate) hedges: RefCell<Budget>,
     /// Counts keys, if hot ones are looked for.
-    pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
+    pub(super) sketch: RefCell<Sketch>,
+    /// A backend has been chosen for a key since the last tick.
+    used: Cell<bool>,
+    /// It is in the list of those in use.
+    listed: Cell<bool>,
+    /// The worker's services that are in use.
+    pub(super) in_use: Rc<RefCell<Vec<Box<str>>>>,
     /// Owners of each hot key, as of the last tick.
     pub(crate) hot: RefCell<Arc<HotTable>>,
 }
 
 impl WorkerLive {
+    /// Nothing has been counted yet. `in_use`: the worker's list.
+    pub(super) fn new(counters: Arc<ServiceCounters>, in_use: &Rc<RefCell<Vec<Box<str>>>>) -> Self {
+        Self {
+            counters,
+            retries: RefCell::default(),
+            hedges: RefCell::default(),
+            sketch: RefCell::default(),
+            used: Cell::default(),
+            listed: Cell::default(),
+            in_use: Rc::clone(in_use),
+            hot: RefCell::default(),
+        }
+    }
+
     /// Counts a request that may have more than one attempt.
     pub(crate) fn count(&self, config: &model::Service, now_millis: u64) {
         self.retries.borrow_mut().count(now_millis);

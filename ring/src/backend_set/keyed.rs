@@ -35,35 +35,57 @@ impl BackendSet {
         None
     }
 
-    /// Of a hot key's owners, the first so many of its candidate sequence that are eligible, the less loaded of two drawn.
+    /// Of a hot key's owners, the first so many of its candidate sequence that are eligible, the less loaded of two drawn. The walk ends
+    /// at the later of the two.
     #[inline]
     pub(super) fn hot_owner(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
-        let mut owners = [Slot(0); HOT_OWNERS_MAX];
-        let mut count = 0;
-        let wanted = usize::from(selection.context.owners).min(HOT_OWNERS_MAX);
-        let is_retry = selection.has_tried();
+        let wanted = usize::from(selection.context.owners).clamp(1, HOT_OWNERS_MAX);
         let mut candidates = selection.candidates.clone();
-        while count < wanted
-            && let Some(index) = level.policy.step(&mut candidates, selection.context.hash, level.slots.len())
-        {
-            let slot = Slot(level.slots[usize::from(index.0)]);
-            if selection.owner.is_none() {
-                selection.owner = Some(slot);
+        let mut next = || level.policy.step(&mut candidates, selection.context.hash, level.slots.len());
+        let slot_of = |index: Slot| Slot(level.slots[usize::from(index.0)]);
+        let first = slot_of(next()?);
+        selection.owner.get_or_insert(first);
+        let is_retry = selection.has_tried();
+        // Hot keys ignore shedding: there is nowhere colder to go.
+        let takes = |slot: Slot| {
+            let member = &self.members[usize::from(slot.0)];
+            member.weight > 0
+                && member.load.accepts_unshed(selection.context.hash)
+                && !(is_retry && selection.tried.contains(slot.0))
+        };
+        let draws =
+            |of: usize| [selection.context.chance, selection.context.chance >> 32].map(|draw| draw as usize % of);
+        if wanted >= level.slots.len() {
+            // All are: where they stand in the sequence is all the same.
+            let drawn = draws(level.slots.len()).map(|index| Slot(level.slots[index]));
+            if drawn.iter().all(|&slot| takes(slot)) {
+                return Some(self.less_loaded(drawn));
             }
-            // Hot keys ignore shedding: there is nowhere colder to go.
-            let accepts = self.members[usize::from(slot.0)].load.accepts_unshed(selection.context.hash);
-            if accepts && !(is_retry && selection.tried.contains(slot.0)) {
-                owners[count] = slot;
+        }
+        let mut owners = [Slot(0); HOT_OWNERS_MAX];
+        let (mut count, mut slot) = (0, Some(first));
+        let last = draws(wanted).into_iter().max().unwrap_or(0);
+        while count <= last
+            && let Some(candidate) = slot
+        {
+            if takes(candidate) {
+                owners[count] = candidate;
                 count += 1;
             }
+            slot = next().map(slot_of);
         }
-        let owners = &owners[..count];
-        if owners.is_empty() {
+        if count == 0 {
             return None;
         }
-        let first = owners[(selection.context.chance % count as u64) as usize];
-        let second = owners[((selection.context.chance >> 32) % count as u64) as usize];
+        // Fewer are there than there should be, perhaps.
+        let of = if count > last { wanted } else { count };
+        Some(self.less_loaded(draws(of).map(|index| owners[index])))
+    }
+
+    /// The first, unless the second carries less for its weight.
+    #[inline]
+    fn less_loaded(&self, [first, second]: [Slot; 2]) -> Slot {
         let cost = |slot: Slot| self.members[usize::from(slot.0)].relative_load();
-        Some(if cost(second) < cost(first) { second } else { first })
+        if cost(second) < cost(first) { second } else { first }
     }
 }

@@ -145,6 +145,18 @@ impl BackendSet {
         self.members.iter().filter(|member| member.effective_weight() > 0).count()
     }
 
+    /// Members that a key may go to: those that take keys now in a level, by the share of the keys that the level has. At least one.
+    #[must_use]
+    pub fn members_of_a_key(&self) -> usize {
+        let eligible = |key: u8| {
+            let level = self.levels.iter().filter(|level| level.key == key);
+            let members = level.flat_map(|level| level.slots.iter()).map(|&slot| &self.members[usize::from(slot)]);
+            members.filter(|member| member.effective_weight() > 0).count() as f64
+        };
+        let members: f64 = self.level_shares().into_iter().map(|(key, share)| share * eligible(key)).sum();
+        (members.round() as usize).max(1)
+    }
+
     /// Share of the total weight that is eligible now, 0 to 1.
     #[must_use]
     pub fn eligible_share(&self) -> f64 {

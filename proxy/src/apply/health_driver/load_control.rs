@@ -1,7 +1,7 @@
 //! Hot keys and shedding: loads are sampled often, and a step of both is taken a few times a second.
 
 use crate::snapshot::{HotTable, Service};
-use ringway_ring::{FULL_SHARE, HotParams, ShedController, ShedParams};
+use ringway_ring::{FULL_SHARE, HotKeys, HotParams, ShedController, ShedParams};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,10 +53,11 @@ impl LoadControl {
 
     fn step(&mut self, service: &Service, now: Instant) -> Option<Instant> {
         let (hot, shed) = (service.config.hot_keys, service.config.shed);
+        if hot.is_none() {
+            forget_hot_keys(service);
+        }
+        let hot = hot.filter(|_| has_hot_keys(service));
         if hot.is_none() && shed.is_none() {
-            if !service.live.hot_table.load().is_empty() {
-                service.live.hot_table.store(Arc::default());
-            }
             return None;
         }
         if self.next_step > now {
@@ -82,11 +83,28 @@ impl LoadControl {
     }
 }
 
+/// They are not looked for any more: who looks for them later begins anew.
+fn forget_hot_keys(service: &Service) {
+    let live = &service.live;
+    *live.hot.lock().unwrap_or_else(PoisonError::into_inner) = HotKeys::default();
+    if !live.hot_table.load().is_empty() {
+        live.hot_table.store(Arc::default());
+    }
+}
+
+/// Whether some key is hot, or may be: until a worker reports one, nothing is due.
+fn has_hot_keys(service: &Service) -> bool {
+    let live = &service.live;
+    !service.config.spread.is_empty()
+        || !live.hot_table.load().is_empty()
+        || live.hot.lock().unwrap_or_else(PoisonError::into_inner).has_work()
+}
+
 /// The keys that are hot, and those that an operator has spread.
 fn step_hot_keys(service: &Service, params: &HotParams, now: Instant) {
     let live = &service.live;
     let mut keys = live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    keys.update(params, service.backend_set.eligible_members());
+    keys.update(params, service.backend_set.members_of_a_key());
     let mut table: HotTable = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
     drop(keys);
     let spread = service.config.spread.iter().filter(|spread| spread.until > now);
@@ -168,23 +186,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hot_key_is_in_the_table_at_the_next_step_and_none_once_they_are_turned_off() {
+    async fn a_hot_key_is_in_the_table_at_the_next_step_and_none_once_it_has_cooled_or_they_are_turned_off() {
         let registry = Registry::default();
         let snapshot = in_force(&registry, 1, "hot_keys: { min_volume: 100 }");
         let service = &snapshot.services[0];
         let mut control = LoadControl::new(ambient::now());
+        assert_eq!(control.poll(service, ambient::now()), None, "nobody has reported anything: nothing is ever due");
+        let hot = |keys: &[(u64, u32)]| {
+            let report = Report { requests: 1000, total: 1000, keys: keys.to_vec() };
+            service.live.hot.lock().unwrap().handle_report(0, report);
+        };
+        hot(&[(7, 900), (8, 20)]);
         let next = control.poll(service, ambient::now()).unwrap();
-        let report = Report { total: 1000, keys: vec![(7, 900), (8, 20)] };
-        service.live.hot.lock().unwrap().handle_report(0, report);
+        let keys = || service.live.hot_table.load().iter().map(|(key, owners)| (*key, *owners > 1)).collect::<Vec<_>>();
+        assert_eq!(keys(), [(7, true)]);
+        hot(&[]);
         control.poll(service, ambient::now());
-        assert!(service.live.hot_table.load().is_empty(), "it is not due");
+        assert_eq!(keys(), [(7, true)], "the next step is not due");
         tokio::time::sleep_until(next.into()).await;
         control.poll(service, ambient::now());
-        let table = service.live.hot_table.load();
-        assert_eq!(table.keys().collect::<Vec<_>>(), [&7]);
-        assert!(table[&7] > 1);
-        let without = in_force(&registry, 2, "");
+        assert_eq!(keys(), []);
+        assert_eq!(control.poll(service, ambient::now()), None);
+        // Turned off while one is hot.
+        hot(&[(7, 900)]);
+        tokio::time::sleep(STEP_PERIOD).await;
+        control.poll(service, ambient::now());
+        assert_eq!(keys(), [(7, true)]);
+        let without = in_force(&registry, 2, "hot_keys: { enabled: false }");
         assert_eq!(control.poll(&without.services[0], ambient::now()), None);
         assert!(without.services[0].live.hot_table.load().is_empty());
+        // What was reported before they were turned off is no news.
+        let again = in_force(&registry, 3, "hot_keys: { min_volume: 100 }");
+        assert_eq!(control.poll(&again.services[0], ambient::now()), None);
     }
 }

@@ -262,7 +262,7 @@ mod tests {
         let in_flight = || view.services[0].service.live.total.sum();
         let mut selection: Selection = view.services[0].service.backend_set.begin(ringway_ring::PickContext::default());
         let mut guard = search::acquire_now(&view, 0, &mut selection, 0).unwrap();
-        guard.begin_try(crate::ambient::now());
+        guard.begin_try(crate::ambient::now(), None);
         let (mut exchange, _) = stage.exchange(attempt);
         assert!(respond(&mut exchange).is_pending());
         let body = "x".repeat(5_000);

@@ -13,7 +13,7 @@ use crate::exchange::local_reply::LocalReply;
 use crate::exchange::marks::Marks;
 use crate::exchange::trace::{Beginning, Trace};
 use crate::net::timer::Deadline;
-use crate::routing::admission::{Admitted, count_key, pick_context};
+use crate::routing::admission::{Admitted, count_spread, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded::{self, Origin};
 use crate::snapshot::Service;
@@ -63,7 +63,7 @@ pub(crate) fn prepare(
     let this = &worker_service.service;
     let Admitted { key, sticky, set_cookie, admission } = admitted;
     let ask = pick_context(worker, worker_service, key);
-    count_key(worker_service, key, &ask);
+    count_spread(worker_service, &ask);
     let mirrored = actions
         .and_then(|actions| actions.mirror)
         .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);

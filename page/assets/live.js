@@ -64,14 +64,18 @@ export class Live {
   start() {
     this.stop();
     if (document.hidden) return;
-    this.abort = new AbortController();
-    this.read(this.abort).catch((error) => this.broken(this.abort, error));
+    // By its own controller: a stream that was given up says so when another has begun.
+    const abort = this.abort = new AbortController();
+    this.read(abort).catch((error) => this.broken(abort, error));
   }
 
   async read(abort) {
+    this.awaitMore(abort);
     const query = this.service === null ? '' : `?service=${encodeURIComponent(this.service)}`;
     const response = await fetch(`${this.path}${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
+    if (this.abort !== abort) return;
     if (response.status === 401 || response.status === 403) {
+      clearTimeout(this.silence);
       this.onState('denied');
       return;
     }
@@ -88,11 +92,9 @@ export class Live {
   }
 
   awaitMore(abort) {
+    if (this.abort !== abort) return;
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => {
-      abort.abort();
-      this.broken(abort, new Error('nothing has come for a while'));
-    }, SILENCE_MS);
+    this.silence = setTimeout(() => this.broken(abort, new Error('nothing has come for a while')), SILENCE_MS);
   }
 
   take(event, data) {

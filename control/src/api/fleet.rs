@@ -88,24 +88,26 @@ impl Source for Fleet {
         }
     }
 
-    fn frame(&mut self, service: Option<&str>) -> Value {
+    fn common(&mut self) -> Map<String, Value> {
         let (state, at_ms) = (self.plane.state(), unix_ms());
         let shown = services::Shown { state: &state, told: &self.told, configuration: self.configuration.as_deref() };
-        let mut frame = Map::new();
-        frame.insert("at".into(), json!((at_ms / 100) as f64 / 10.0));
-        frame.insert("fleet".into(), self.overview(&state, at_ms));
-        frame.insert("members".into(), members::members(&self.plane, at_ms));
-        frame.insert(
-            "proxies".into(),
-            proxies::proxies(&self.told, &state, &self.rates, self.told_at_ms.unwrap_or(at_ms)),
-        );
-        frame.insert("services".into(), shown.overview());
-        frame.insert("rollouts".into(), rollouts(&state));
-        frame.insert("events".into(), events::events(&self.plane, &state, &self.told, &self.differences));
-        if let Some(one) = service.and_then(|name| shown.one(name)) {
-            frame.insert("service".into(), one);
-        }
-        without_nulls(Value::Object(frame))
+        let proxies = proxies::proxies(&self.told, &state, &self.rates, self.told_at_ms.unwrap_or(at_ms));
+        let fields = [
+            ("at", json!((at_ms / 100) as f64 / 10.0)),
+            ("fleet", self.overview(&state, at_ms)),
+            ("members", members::members(&self.plane, at_ms)),
+            ("proxies", proxies),
+            ("services", shown.overview()),
+            ("rollouts", rollouts(&state)),
+            ("events", events::events(&self.plane, &state, &self.told, &self.differences)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), without_nulls(value))).collect()
+    }
+
+    fn service(&mut self, name: &str) -> Option<Value> {
+        let state = self.plane.state();
+        let shown = services::Shown { state: &state, told: &self.told, configuration: self.configuration.as_deref() };
+        shown.one(name).map(without_nulls)
     }
 }
 

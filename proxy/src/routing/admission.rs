@@ -147,9 +147,7 @@ fn compare_with_shadow(
 /// The context for choosing a backend. What has begun is then counted by [`count_spread`].
 pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> PickContext {
     let owners = match key {
-        Some(Found { hash, keyed: true }) if this.service.looks_for_hot_keys => {
-            this.owners_of(hash)
-        }
+        Some(Found { hash, keyed: true }) if this.service.looks_for_hot_keys => this.owners_of(hash),
         _ => 0,
     };
     let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };

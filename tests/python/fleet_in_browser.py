@@ -100,6 +100,8 @@ async def one_stream(page):
         await page.go(where)
         await page.wait("the other view", f"document.querySelector('main table') && {rows(title)}.length === 1")
         assert streams() == before + 1, page.requests[-4:]
+    await page.go("#/service/nowhere")
+    await page.wait("that it is not there", "document.querySelector('main .notice')?.hidden === false")
     assert "broken" not in await page.see("window.states"), await page.see("window.states")
 
 

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// What is asked of `ringway top`.
 #[derive(Debug, Args)]
@@ -35,26 +36,45 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut keys = Keys::new()?;
-    let mut sort = arguments.sort;
-    runtime.block_on(async {
+    let (order, sort) = watch::channel(arguments.sort);
+    let ended = runtime.block_on(async {
         let mut ended = Ended::new()?;
-        let mut live = target.look().await?;
-        live.next().await?;
-        loop {
-            let (width, height) = terminal::size();
-            let text = format!("{HELP}\n\n{}", draw(&live.frame, service, sort, width));
-            terminal::draw_screen(&text, width, height)?;
-            tokio::select! {
-                more = live.next() => more?,
-                // The terminal is as it was before once the keys are dropped.
-                code = ended.next() => return Ok(ExitCode::from(code)),
-                key = keys.next() => match key {
-                    Some(b'q' | 3 | 4) | None => return Ok(ExitCode::SUCCESS),
-                    Some(key) => sort = ordered_by(key).unwrap_or(sort),
-                },
-            }
+        // Whatever is waited for meanwhile: a proxy that says nothing, a terminal that takes nothing.
+        tokio::select! {
+            code = ended.next() => Ok(ExitCode::from(code)),
+            () = quit(&mut keys, &order) => Ok(ExitCode::SUCCESS),
+            failed = show(target, sort) => failed.map(|()| ExitCode::SUCCESS),
         }
-    })
+    });
+    // The terminal is as it was before once the keys are dropped; a line that it does not take is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Draws for as long as the proxy tells something new.
+async fn show(target: &Target, mut sort: watch::Receiver<Sort>) -> anyhow::Result<()> {
+    let mut live = target.look().await?;
+    live.next().await?;
+    loop {
+        let (width, height) = terminal::size();
+        let by = *sort.borrow_and_update();
+        let text = format!("{HELP}\n\n{}", draw(&live.frame, target.service.as_deref(), by, width));
+        tokio::task::spawn_blocking(move || terminal::draw_screen(&text, width, height)).await??;
+        tokio::select! {
+            more = live.next() => more?,
+            changed = sort.changed() => changed?,
+        }
+    }
+}
+
+/// Takes keys, until one of them quits.
+async fn quit(keys: &mut Keys, order: &watch::Sender<Sort>) {
+    while let Some(key) = keys.next().await {
+        match key {
+            b'q' | 3 | 4 => return,
+            key => drop(ordered_by(key).map(|by| order.send_replace(by))),
+        }
+    }
 }
 
 /// What ends it from elsewhere: who signs off, or somebody's `kill`.

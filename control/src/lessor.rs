@@ -3,7 +3,9 @@
 
 mod agreement;
 mod ahead;
+mod brief;
 mod clock;
+mod drift;
 mod expiry_limiter;
 mod leases;
 mod noted;
@@ -21,7 +23,7 @@ use clock::Clock;
 use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
-use noted::{Noted, standings};
+use noted::Noted;
 pub(crate) use seen::PROXY_TTL;
 use seen::Seen;
 use standing::Standing;
@@ -138,7 +140,7 @@ impl Lessor {
         if let Some(watched) = &mut self.rollout {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
-        self.proxies.insert(name, Seen { heartbeat, at, heard: now });
+        self.proxies.insert(name, Seen::new(heartbeat, at, now));
     }
 
     /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
@@ -181,7 +183,7 @@ impl Lessor {
                 since_ms: Some(self.noted.held(name, standing, time).as_millis() as u64),
             })
         };
-        standings(&self.proxies, state, time).into_iter().filter_map(view).collect()
+        self.noted.standings(&self.proxies, state, time).into_iter().filter_map(view).collect()
     }
 
     /// What has become of proxies lately, oldest first.

@@ -1,8 +1,9 @@
 //! The course of a rollout as a proxy sees it, told step by step. Pure.
 
-use ringway_control::state::Vote;
+use ringway_control::state::{Object, Vote};
 use ringway_control::watch::view::View;
-use ringway_control::watch::wire::RolloutView;
+use ringway_control::watch::wire::{Replaced, RolloutView};
+use std::sync::Arc;
 
 /// What a rollout has come to here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) struct Step {
 #[derive(Default)]
 pub(crate) struct Course {
     rollout: Option<RolloutView>,
+    /// What its objects were when it was first heard of, in its order.
+    before: Vec<Option<Arc<Object>>>,
     /// Its change is in force here, with the first share.
     is_first: bool,
 }
@@ -30,13 +33,16 @@ impl Course {
         let mut steps = Vec::new();
         if let Some(over) = self.rollout.take_if(|known| next.is_none_or(|next| next.id != known.id)) {
             self.is_first = false;
-            steps.push(ended(&over, view));
+            steps.push(ended(self, &over, view));
         }
         if let Some(next) = next {
             if canary == Some(next.id) && !std::mem::replace(&mut self.is_first, true) {
                 let text =
                     format!("rollout {}: in force here, with the first {} % of the proxies", next.id, next.percent);
                 steps.push(Step { to: "first", text, keys: keys(next) });
+            }
+            if self.rollout.is_none() {
+                self.before = next.changes.iter().map(|change| view.objects.get(&change.key).cloned()).collect();
             }
             self.rollout = Some(next.clone());
         }
@@ -59,18 +65,19 @@ pub(crate) fn voted(rollout: &RolloutView, vote: &Vote) -> Step {
     }
 }
 
-/// It holds for all where its objects are as it wanted them: nobody says so otherwise.
-fn ended(rollout: &RolloutView, view: &View) -> Step {
-    let id = rollout.id;
-    let holds = rollout.changes.iter().all(|change| view.objects.get(&change.key) == change.object.as_ref());
-    match holds {
-        true => Step {
-            to: "committed",
-            text: format!("rollout {id}: in force for all, by revision {}", view.revision),
-            keys: Vec::new(),
-        },
-        false => Step { to: "aborted", text: format!("rollout {id}: over, and nothing of it holds"), keys: Vec::new() },
-    }
+/// It holds for all where its objects are as it wanted them, and is gone where they are as they were before: nobody says so otherwise.
+/// Where a later change has made something else of them, neither can be told.
+fn ended(course: &Course, over: &RolloutView, view: &View) -> Step {
+    let id = over.id;
+    let now = |change: &Replaced| view.objects.get(&change.key);
+    let holds = over.changes.iter().all(|change| now(change) == change.object.as_ref());
+    let before = over.changes.iter().zip(&course.before).all(|(change, before)| now(change) == before.as_ref());
+    let (to, text) = match (holds, before) {
+        (true, _) => ("committed", format!("rollout {id}: in force for all, by revision {}", view.revision)),
+        (false, true) => ("aborted", format!("rollout {id}: over, and nothing of it holds")),
+        (false, false) => ("over", format!("rollout {id}: over; its objects have been changed since")),
+    };
+    Step { to, text, keys: Vec::new() }
 }
 
 fn keys(rollout: &RolloutView) -> Vec<String> {
@@ -80,9 +87,8 @@ fn keys(rollout: &RolloutView) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringway_control::watch::wire::{Replaced, Snapshot};
+    use ringway_control::watch::wire::Snapshot;
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     fn view(revision: u64, weight: u32, rollout: Option<(u64, u8)>) -> View {
         let object = |weight: u32| {
@@ -116,6 +122,8 @@ mod tests {
         assert_eq!(words(&view(2, 100, Some((9, 10))), Some(9)), ["aborted", "first"]);
         assert_eq!(words(&view(2, 100, None), None), ["aborted"]);
         assert_eq!(words(&view(2, 100, None), None), [""; 0]);
+        assert_eq!(words(&view(2, 100, Some((10, 0))), None), [""; 0]);
+        assert_eq!(words(&view(4, 70, None), None), ["over"], "what has come of it cannot be told from what holds now");
     }
 
     #[test]

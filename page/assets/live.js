@@ -64,16 +64,26 @@ export class Live {
   start() {
     this.stop();
     if (document.hidden) return;
-    this.abort = new AbortController();
-    this.read(this.abort).catch((error) => this.broken(this.abort, error));
+    this.isUnknown = false;
+    // By its own controller: a stream that was given up says so when another has begun.
+    const abort = this.abort = new AbortController();
+    this.read(abort).catch((error) => this.broken(abort, error));
   }
 
   async read(abort) {
-    const query = this.service === null ? '' : `?service=${encodeURIComponent(this.service)}`;
+    this.awaitMore(abort);
+    const query = this.service === null || this.isUnknown ? '' : `?service=${encodeURIComponent(this.service)}`;
     const response = await fetch(`${this.path}${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
+    if (this.abort !== abort) return;
     if (response.status === 401 || response.status === 403) {
+      clearTimeout(this.silence);
       this.onState('denied');
       return;
+    }
+    if (response.status === 404 && query) {
+      // There is no such service, or none yet: what all are shown is there all the same.
+      this.isUnknown = true;
+      return this.read(abort);
     }
     if (!response.ok) throw new Error(problem(await response.json().catch(() => ({}))) ?? `status ${response.status}`);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -88,11 +98,9 @@ export class Live {
   }
 
   awaitMore(abort) {
+    if (this.abort !== abort) return;
     clearTimeout(this.silence);
-    this.silence = setTimeout(() => {
-      abort.abort();
-      this.broken(abort, new Error('nothing has come for a while'));
-    }, SILENCE_MS);
+    this.silence = setTimeout(() => this.broken(abort, new Error('nothing has come for a while')), SILENCE_MS);
   }
 
   take(event, data) {
@@ -100,6 +108,10 @@ export class Live {
     else if (event === 'change' && this.frame) merge(this.frame, data);
     else return;
     this.failures = 0;
+    if (this.isUnknown && Object.hasOwn(this.frame.services ?? {}, this.service)) {
+      this.start();
+      return;
+    }
     this.remember(this.history.whole, this.frame[this.whole]);
     if (this.service !== null) this.remember(this.history.service, this.frame.services?.[this.service]);
     this.onState('live');

@@ -6,11 +6,14 @@ mod encoding;
 mod file;
 mod live;
 mod patch;
+mod source;
 mod stream;
+mod told;
 
 pub use encoding::{accepts_gzip, encoded};
 #[doc(hidden)]
 pub use file::assert_kept_to;
 pub use file::{File, SHARED, find};
-pub use live::{Live, Source, StillMay};
+pub use live::{Live, StillMay};
+pub use source::Source;
 pub use stream::Stream;

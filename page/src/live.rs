@@ -1,11 +1,11 @@
 //! What a page shows, as server-sent events. A whole frame first, then once a second what has changed of it, as a merge patch (RFC 7396).
 //! Frames are made once for all who look, and not at all while nobody does.
 
-use crate::patch;
+use crate::source::Source;
 use crate::stream::Stream;
+use crate::told::Told;
 use bytes::Bytes;
-use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -22,15 +22,6 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Whether who looks still may.
 pub type StillMay = Box<dyn Fn() -> bool + Send>;
-
-/// Where what is shown comes from, for as long as somebody looks: a proxy, or a fleet.
-pub trait Source: Send + 'static {
-    /// Looks at what is counted, once a second. `followed`: services that somebody looks at.
-    fn sample(&mut self, followed: &HashSet<String>) -> impl Future<Output = ()> + Send;
-
-    /// The frame for those who look at a service, or at none: an object without nulls.
-    fn frame(&mut self, service: Option<&str>) -> Value;
-}
 
 /// All who look at this process.
 pub struct Live<S> {
@@ -58,13 +49,19 @@ struct Looker {
     still_may: StillMay,
 }
 
-/// What is told to those who look at one service, or at none.
-#[derive(Default)]
-struct Told {
-    frame: Value,
-    /// The frame as a message, and what has changed in it; made once, for all.
-    whole: Option<Bytes>,
-    patch: Option<Bytes>,
+/// A task that samples. Whatever ends it, a panic too: those who looked are let go, and who comes next begins another.
+struct Sampling<S> {
+    live: Arc<Live<S>>,
+    /// It has ended because nobody looks any more; others may look by now, and another task samples for them.
+    is_over: bool,
+}
+
+impl<S> Drop for Sampling<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            *self.live.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        }
+    }
 }
 
 impl<S: Source> Live<S> {
@@ -96,65 +93,56 @@ impl<S: Source> Live<S> {
 
     /// Runs for as long as somebody looks.
     async fn sample(self: Arc<Self>, mut source: S) {
-        let mut told: HashMap<Option<String>, Told> = HashMap::new();
+        let mut sampling = Sampling { live: Arc::clone(&self), is_over: false };
+        let mut told = Told::default();
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first comes at once: there is no frame before the first sample.
+        ticks.tick().await;
+        let mut is_due = true;
         loop {
-            let is_due = tokio::select! {
-                // There is no frame before the first sample.
-                biased;
+            let Some(wanted) = self.wanted(is_due) else {
+                sampling.is_over = true;
+                return;
+            };
+            if is_due {
+                source.sample(&wanted).await;
+            }
+            // Elsewhere: a member has one thread, for everything that it decides.
+            let made = tokio::task::spawn_blocking(move || {
+                told.renew(&mut source, wanted, is_due);
+                (source, told)
+            });
+            let Ok(made) = made.await else { return };
+            (source, told) = made;
+            let now = Instant::now();
+            self.state().lookers.retain_mut(|looker| looker.tell(&told, is_due, now));
+            is_due = tokio::select! {
                 _ = ticks.tick() => true,
                 () = self.newcomer.notified() => false,
             };
-            let Some(wanted) = self.wanted(is_due) else { return };
-            if is_due {
-                source.sample(&wanted.iter().flatten().cloned().collect()).await;
-            }
-            told.retain(|service, _| wanted.contains(service));
-            for service in wanted {
-                if is_due || !told.contains_key(&service) {
-                    let frame = source.frame(service.as_deref());
-                    told.entry(service).or_default().renew(frame);
-                }
-            }
-            let now = Instant::now();
-            // Who has come meanwhile is told next.
-            self.state()
-                .lookers
-                .retain_mut(|looker| told.get_mut(&looker.service).is_none_or(|told| looker.tell(told, is_due, now)));
         }
     }
 
-    /// What is looked at; `None`: nobody looks any more, and this was the last look. `is_due`: those who may not any more are let go.
-    fn wanted(&self, is_due: bool) -> Option<HashSet<Option<String>>> {
+    /// Services that are looked at; `None`: nobody looks any more, and this was the last look. `is_due`: those who may not any more are
+    /// let go.
+    fn wanted(&self, is_due: bool) -> Option<HashSet<String>> {
         let mut state = self.state();
         state.lookers.retain(|looker| !looker.sender.is_closed() && (!is_due || (looker.still_may)()));
         state.is_sampled = !state.lookers.is_empty();
-        state.is_sampled.then(|| state.lookers.iter().map(|looker| looker.service.clone()).collect())
-    }
-}
-
-impl Told {
-    fn renew(&mut self, frame: Value) {
-        let changed = patch::between(&self.frame, &frame);
-        self.patch = Some(message("change", &changed));
-        self.whole = None;
-        self.frame = frame;
-    }
-
-    fn whole(&mut self) -> Bytes {
-        let frame = &self.frame;
-        self.whole.get_or_insert_with(|| message("frame", frame)).clone()
+        state.is_sampled.then(|| state.lookers.iter().filter_map(|looker| looker.service.clone()).collect())
     }
 }
 
 impl Looker {
     /// Whether it is still there. `is_due`: those who have a frame are told what has changed.
-    fn tell(&mut self, told: &mut Told, is_due: bool, now: Instant) -> bool {
+    fn tell(&mut self, told: &Told, is_due: bool, now: Instant) -> bool {
+        // Who has come meanwhile is told next.
+        let Some(messages) = told.of(self.service.as_deref()) else { return true };
         let next = match (self.wants_frame, is_due) {
             (true, _) if self.sender.capacity() == 0 => None,
-            (true, _) => Some(told.whole()),
-            (false, true) => told.patch.clone(),
+            (true, _) => Some(messages.whole.clone()),
+            (false, true) => Some(messages.patch.clone()),
             (false, false) => return true,
         };
         let sent = next.map_or(Err(TrySendError::Full(Bytes::new())), |next| self.sender.try_send(next));
@@ -171,16 +159,11 @@ impl Looker {
     }
 }
 
-/// An event of a stream. JSON has no line ends of its own.
-fn message(event: &str, data: &Value) -> Bytes {
-    Bytes::from(format!("event: {event}\ndata: {data}\n\n"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
     fn looker() -> (Looker, mpsc::Receiver<Bytes>) {
@@ -193,24 +176,43 @@ mod tests {
         text.lines().next().unwrap().to_owned() + " " + text.lines().nth(1).unwrap()
     }
 
+    /// Shows a number.
+    struct Number(u64);
+
+    impl Source for Number {
+        async fn sample(&mut self, _: &HashSet<String>) {}
+
+        fn common(&mut self) -> Map<String, Value> {
+            Map::from_iter([("n".to_owned(), json!(self.0))])
+        }
+
+        fn service(&mut self, _: &str) -> Option<Value> {
+            None
+        }
+    }
+
+    fn renew(told: &mut Told, number: u64) {
+        told.renew(&mut Number(number), HashSet::new(), true);
+    }
+
     #[tokio::test]
     async fn one_that_reads_slowly_gets_a_whole_frame_when_it_reads_again_and_nothing_piles_up() {
         let (mut looker, mut receiver) = looker();
         let (mut told, now) = (Told::default(), Instant::now());
         for number in 0..20 {
-            told.renew(json!({ "n": number }));
-            assert!(looker.tell(&mut told, true, now));
+            renew(&mut told, number);
+            assert!(looker.tell(&told, true, now));
         }
         assert_eq!(receiver.len(), WAITING_MAX);
         assert_eq!(event(receiver.recv().await), "event: frame data: {\"n\":0}");
         for number in 1..WAITING_MAX {
             assert_eq!(event(receiver.recv().await), format!("event: change data: {{\"n\":{number}}}"));
         }
-        told.renew(json!({ "n": 20 }));
-        assert!(looker.tell(&mut told, true, now));
+        renew(&mut told, 20);
+        assert!(looker.tell(&told, true, now));
         assert_eq!(event(receiver.recv().await), "event: frame data: {\"n\":20}");
-        told.renew(json!({ "n": 21 }));
-        assert!(looker.tell(&mut told, false, now), "between two ticks only newcomers are told");
+        renew(&mut told, 21);
+        assert!(looker.tell(&told, false, now), "between two ticks only newcomers are told");
         assert!(receiver.try_recv().is_err());
     }
 
@@ -218,10 +220,10 @@ mod tests {
     async fn one_that_reads_nothing_for_long_is_given_up() {
         let (mut looker, _receiver) = looker();
         let (mut told, now) = (Told::default(), Instant::now());
-        told.renew(json!({}));
-        (0..=WAITING_MAX).for_each(|_| assert!(looker.tell(&mut told, true, now)));
-        assert!(looker.tell(&mut told, true, now + PATIENCE - Duration::from_secs(1)));
-        assert!(!looker.tell(&mut told, true, now + PATIENCE));
+        renew(&mut told, 0);
+        (0..=WAITING_MAX).for_each(|_| assert!(looker.tell(&told, true, now)));
+        assert!(looker.tell(&told, true, now + PATIENCE - Duration::from_secs(1)));
+        assert!(!looker.tell(&told, true, now + PATIENCE));
     }
 
     struct Counting(Arc<AtomicU64>);
@@ -231,8 +233,12 @@ mod tests {
             self.0.fetch_add(1, Relaxed);
         }
 
-        fn frame(&mut self, service: Option<&str>) -> Value {
-            json!({ "samples": self.0.load(Relaxed), "of": service.unwrap_or("none") })
+        fn common(&mut self) -> Map<String, Value> {
+            Map::from_iter([("samples".to_owned(), json!(self.0.load(Relaxed)))])
+        }
+
+        fn service(&mut self, name: &str) -> Option<Value> {
+            Some(json!({ "name": name }))
         }
     }
 
@@ -248,8 +254,8 @@ mod tests {
             let frame = stream.frame().await?.unwrap();
             Some(event(Some(frame.into_data().unwrap())))
         };
-        assert_eq!(next(&mut first).await.unwrap(), "event: frame data: {\"of\":\"none\",\"samples\":1}");
-        assert_eq!(next(&mut other).await.unwrap(), "event: frame data: {\"of\":\"s\",\"samples\":1}");
+        assert_eq!(next(&mut first).await.unwrap(), "event: frame data: {\"samples\":1}");
+        assert_eq!(next(&mut other).await.unwrap(), "event: frame data: {\"samples\":1,\"service\":{\"name\":\"s\"}}");
         assert_eq!(next(&mut first).await.unwrap(), "event: change data: {\"samples\":2}");
         may.store(false, Relaxed);
         while next(&mut first).await.is_some() {}
@@ -261,5 +267,42 @@ mod tests {
         assert_eq!(samples.load(Relaxed), then);
         let streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, Box::new(|| true)).unwrap()).collect();
         assert!(live.look(None, Box::new(|| true)).is_none(), "there are {} already", streams.len());
+    }
+
+    /// Panics where it is told to.
+    struct Falls(Arc<AtomicU64>);
+
+    impl Source for Falls {
+        async fn sample(&mut self, _: &HashSet<String>) {
+            assert!(self.0.load(Relaxed) != 1, "in a sample");
+        }
+
+        fn common(&mut self) -> Map<String, Value> {
+            assert!(self.0.load(Relaxed) != 2, "in a frame");
+            Map::new()
+        }
+
+        fn service(&mut self, _: &str) -> Option<Value> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_streams_and_those_who_come_next_are_told_all_the_same() {
+        let falls = Arc::new(AtomicU64::new(0));
+        let at = Arc::clone(&falls);
+        let live = Live::new(move || Falls(Arc::clone(&at)));
+        for place in [1, 2] {
+            falls.store(place, Relaxed);
+            let mut streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, Box::new(|| true)).unwrap()).collect();
+            for stream in &mut streams {
+                assert!(stream.frame().await.is_none(), "it ends, and does not wait for ever");
+            }
+            falls.store(0, Relaxed);
+            let mut next = live.look(None, Box::new(|| true)).unwrap();
+            assert!(next.frame().await.is_some());
+            drop(next);
+            tokio::time::sleep(EVERY * 3).await;
+        }
     }
 }

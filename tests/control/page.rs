@@ -88,7 +88,7 @@ fn anybody_may_have_the_page_and_only_who_may_read_what_it_shows() {
     };
     let who: Value = serde_json::from_slice(&read_answer(&mut ask("/v1/whoami", TOKEN), true).unwrap().body).unwrap();
     assert_eq!(who, json!({ "name": "ops", "role": "operate", "via": "token" }));
-    let mut stream = ask("/v1/live?service=nowhere", TOKEN);
+    let mut stream = ask("/v1/live", TOKEN);
     let mut first = Vec::new();
     wait_for("a frame and a change of it", || {
         let mut some = [0; 4096];
@@ -98,6 +98,13 @@ fn anybody_may_have_the_page_and_only_who_may_read_what_it_shows() {
         (text.contains("event: frame\ndata: {") && text.contains("event: change\ndata: {")).then_some(())
     });
     assert!(first.starts_with(b"HTTP/1.1 200"));
+    // The topology has been read by now: there is no such service, and nothing is made for who looks at it.
+    wait_for("that there is no such service", || {
+        let nowhere = format!("{}/v1/live?service=nowhere", cluster.urls[0]);
+        let refused =
+            output("curl", &["-s", "-m", "1", "-H", &bearer_field, "-o", "/dev/null", "-w", "%{http_code}", &nowhere]);
+        (refused.stdout == b"404").then_some(())
+    });
     // Its token is another's from now on: the stream ends, as it should.
     std::fs::write(directory.path().join("token"), "somebody-elses-token-of-some-length\n").unwrap();
     let mut rest = Vec::new();

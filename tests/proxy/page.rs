@@ -152,10 +152,13 @@ fn top_gives_the_terminal_back_whatever_ends_it() {
     let directory = tempfile::tempdir().unwrap();
     let (ringway, _) = started("read", directory.path());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/top_in_terminal.py");
-    for signal in ["15", "1"] {
-        let top = [env!("CARGO_BIN_EXE_ringway"), "top", "--admin", &ringway.admin.to_string()].map(str::to_owned);
-        let seen = Command::new("python3").arg(&script).arg(signal).args(top).output().unwrap();
+    let at = ["--admin".to_owned(), ringway.admin.to_string()];
+    // The last two are of a proxy that takes the connection and says nothing.
+    for (end, at) in [("15", &at[..]), ("1", &at), ("q", &at), ("15", &[]), ("q", &[])] {
+        let mut ends = Command::new("python3");
+        ends.arg(&script).args([end, env!("CARGO_BIN_EXE_ringway"), "top"]).args(at);
+        let seen = ends.output().unwrap();
         let wrong = String::from_utf8_lossy(&seen.stderr);
-        assert!(seen.status.success(), "{signal}: {}{wrong}", String::from_utf8_lossy(&seen.stdout));
+        assert!(seen.status.success(), "{end}: {}{wrong}", String::from_utf8_lossy(&seen.stdout));
     }
 }

@@ -88,6 +88,23 @@ async def keyboard(page):
     await page.wait("the view of the tab", "location.hash === '#/changes' && document.title.startsWith('Changes')")
 
 
+async def one_stream(page):
+    """A change of view gives one stream up and begins one other: nothing is broken by it."""
+    await page.go("#/")
+    await page.wait("a stream", "document.getElementById('connection').dataset.state === 'live'")
+    await page.see("""window.states = []; new MutationObserver(() => window.states.push(document.getElementById('connection').dataset.state))
+        .observe(document.getElementById('connection'), { attributes: true, attributeFilter: ['data-state'] })""")
+    streams = lambda: len([url for _, url in page.requests if "/v1/live" in url])
+    for where, title in (("#/service/t", "Backends of t"), ("#/", "Members"), ("#/service/s", "Backends of s")):
+        before = streams()
+        await page.go(where)
+        await page.wait("the other view", f"document.querySelector('main table') && {rows(title)}.length === 1")
+        assert streams() == before + 1, page.requests[-4:]
+    await page.go("#/service/nowhere")
+    await page.wait("that it is not there", "document.querySelector('main .notice')?.hidden === false")
+    assert "broken" not in await page.see("window.states"), await page.see("window.states")
+
+
 async def narrow(page):
     await fits(page, ("#/", "#/service/t", f"#/service/{urllib.parse.quote(HOSTILE, safe='')}", "#/changes"), "document.querySelector('main .view')")
 
@@ -119,4 +136,4 @@ async def actions(page):
     await page.wait("who has done so", f"{rows('Events')}.some(row => row.innerText.includes('too early') && row.innerText.includes('state drain → ready'))")
 
 
-asyncio.run(run(BROWSER, ORIGIN, (overview, disagreement, changes, keyboard, narrow, actions)))
+asyncio.run(run(BROWSER, ORIGIN, (overview, disagreement, changes, keyboard, one_stream, narrow, actions)))

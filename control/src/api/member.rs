@@ -2,7 +2,7 @@
 
 use super::audit::AuditLog;
 use super::auth::{self, Gate, TokenError};
-use super::fleet::{self, Live};
+use super::fleet::Live;
 use super::request::Call;
 use super::response::Body;
 use crate::Code;
@@ -44,7 +44,7 @@ pub struct Api {
     pub(super) places: Arc<Places>,
     pub(super) evicted: Rarely,
     /// Who looks at the fleet's page.
-    pub(super) live: Arc<Live>,
+    pub(super) live: Live,
 }
 
 impl Api {
@@ -61,7 +61,7 @@ impl Api {
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
-        let live = fleet::live(Arc::clone(&plane), me.name.clone());
+        let live = Live::new(Arc::clone(&plane), me.name.clone());
         Ok(Self {
             plane,
             gate: Gate::new(member)?,

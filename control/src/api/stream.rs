@@ -1,6 +1,7 @@
 //! The watch stream: lines as they come, a heartbeat every five seconds and at once when the leader is lost, one line in flight
 //! for each watcher.
 
+use super::fleet::Refused;
 use super::member::Api;
 use super::request::Call;
 use super::response::{Body, problem};
@@ -67,13 +68,12 @@ pub(super) fn live(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Pro
             !api.plane.is_removed() && caller.is_ok_and(|caller| caller.needs(Role::Read).is_ok())
         }
     };
-    let Some(events) = api.live.look(service, Box::new(still_may)) else {
-        return Err(problem(
-            503,
-            Code::Busy,
-            "too many look at the fleet here already: close a page, or ask another member",
-        ));
-    };
+    let events = api.live.look(service, Box::new(still_may)).map_err(|refused| match refused {
+        Refused::Busy => {
+            problem(503, Code::Busy, "too many look at the fleet here already: close a page, or ask another member")
+        }
+        Refused::Unknown => problem(404, Code::NotFound, "the topology has no service of this name"),
+    })?;
     let mut response = Response::new(events.boxed_unsync());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));

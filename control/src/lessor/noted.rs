@@ -1,6 +1,7 @@
 //! How proxies stand to what was agreed on, since when, and what has become of them lately: for people, nothing is decided by it.
 
 use super::ahead;
+use super::drift::Drift;
 use super::seen::{PROXY_TTL, Seen};
 use crate::state::State;
 use crate::watch::wire::ProxyEvent;
@@ -25,6 +26,7 @@ pub(super) struct Noted {
     left: Vec<String>,
     events: VecDeque<ProxyEvent>,
     last: u64,
+    drift: Drift,
 }
 
 struct Stands {
@@ -36,7 +38,15 @@ struct Stands {
 
 impl Noted {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, looked: None, proxies: BTreeMap::new(), left: Vec::new(), events: VecDeque::new(), last: 0 }
+        Self {
+            began: now,
+            looked: None,
+            proxies: BTreeMap::new(),
+            left: Vec::new(),
+            events: VecDeque::new(),
+            last: 0,
+            drift: Drift::default(),
+        }
     }
 
     /// It has ended in order.
@@ -69,12 +79,12 @@ impl Noted {
         self.proxies.retain(|name, _| proxies.contains_key(name));
         // Those that a new leader hears of first were there before it.
         let begins = now.saturating_duration_since(self.began) < PROXY_TTL;
-        for (name, standing) in standings(proxies, state, now) {
+        let mut drift = std::mem::take(&mut self.drift);
+        for (name, standing) in standings(proxies, state, &mut drift, now) {
             let Some(seen) = proxies.get(name) else { continue };
             let Some(stands) = self.proxies.get_mut(name) else {
-                // How one stands that has just come is told next, if it does not agree.
-                let told = if begins { standing } else { "synced" };
-                self.proxies.insert(name.clone(), Stands { standing, since: now, told });
+                // How one stands that is new here is told next, if it does not agree.
+                self.proxies.insert(name.clone(), Stands { standing, since: now, told: "synced" });
                 if !begins {
                     self.tell(at_ms, name, "came", format!("version {}", seen.heartbeat.version));
                 }
@@ -89,6 +99,18 @@ impl Noted {
                 self.tell(at_ms, name, standing, why(standing, seen, state));
             }
         }
+        self.drift = drift;
+    }
+
+    /// How each proxy stands now.
+    pub(super) fn standings<'p>(
+        &self,
+        proxies: &'p BTreeMap<String, Seen>,
+        state: &State,
+        now: Instant,
+    ) -> BTreeMap<&'p String, &'static str> {
+        // Nothing is compared again that the last look at all of them has compared.
+        standings(proxies, state, &mut self.drift.clone(), now)
     }
 
     fn tell(&mut self, at_ms: u64, name: &str, what: &'static str, why: String) {
@@ -123,9 +145,10 @@ fn why(standing: &str, seen: &Seen, state: &State) -> String {
 }
 
 /// How each proxy stands. `now`: by the lessor's clock.
-pub(super) fn standings<'p>(
+fn standings<'p>(
     proxies: &'p BTreeMap<String, Seen>,
     state: &State,
+    drift: &mut Drift,
     now: Instant,
 ) -> BTreeMap<&'p String, &'static str> {
     let digest = state.digest.to_string();
@@ -147,39 +170,12 @@ pub(super) fn standings<'p>(
     };
     let mut standings: BTreeMap<&String, &'static str> =
         proxies.iter().map(|(name, seen)| (name, standing(seen))).collect();
-    mark_ring_drift(proxies, &mut standings);
-    standings
-}
-
-/// Proxies on one revision whose rings differ: those that are not as most are have drifted.
-fn mark_ring_drift(proxies: &BTreeMap<String, Seen>, standings: &mut BTreeMap<&String, &'static str>) {
-    let rings = |name: &String| {
-        let heartbeat = &proxies.get(name)?.heartbeat;
-        heartbeat.canary.is_none().then_some(&heartbeat.rings)
-    };
     let synced = standings.iter().filter(|(_, standing)| **standing == "synced");
-    let synced: Vec<(&String, &BTreeMap<String, String>)> =
-        synced.filter_map(|(name, _)| Some((*name, rings(name)?))).collect();
-    // As a rule all have the same.
-    if synced.windows(2).all(|pair| pair[0].1 == pair[1].1) {
-        return;
-    }
-    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (service, digest) in synced.iter().flat_map(|(_, rings)| rings.iter()) {
-        *counts.entry((service, digest)).or_default() += 1;
-    }
-    let mut most: BTreeMap<&str, usize> = BTreeMap::new();
-    for ((service, _), count) in &counts {
-        let most = most.entry(service).or_default();
-        *most = (*most).max(*count);
-    }
-    for (name, rings) in synced {
-        let differs = rings.iter().any(|(service, digest)| {
-            let own = counts.get(&(service.as_str(), digest.as_str())).copied().unwrap_or(0);
-            most.get(service.as_str()).is_some_and(|most| *most > own)
-        });
-        if differs {
-            standings.insert(name, "drifted");
+    drift.follow(synced.filter_map(|(name, _)| proxies.get(*name)));
+    for (name, standing) in &mut standings {
+        if *standing == "synced" && proxies.get(*name).is_some_and(|seen| drift.has_drifted(seen)) {
+            *standing = "drifted";
         }
     }
+    standings
 }

@@ -311,6 +311,34 @@ fn the_fleet_is_seen_as_it_is() {
 }
 
 #[test]
+fn a_brief_says_once_what_many_have_and_of_a_canary_no_rings() {
+    let now = Instant::now();
+    let state = leased(1);
+    let mut lessor = lessor(now);
+    let down = key("backend/api/0");
+    let one = || Heartbeat { down: vec![down.clone()], ..heartbeat(&state) };
+    for number in 0..50 {
+        lessor.handle_heartbeat(&state, format!("p{number}"), one(), now);
+    }
+    let rings = BTreeMap::from([("api".to_owned(), "new".to_owned())]);
+    let canary = Heartbeat { canary: Some(3), digest: "another".into(), rings: rings.clone(), ..one() };
+    lessor.handle_heartbeat(&state, "canary".into(), canary, now);
+    let states =
+        |lessor: &Lessor| lessor.brief(&state, now).proxies.into_iter().map(|one| one.state).collect::<Vec<_>>();
+    assert_eq!(states(&lessor), vec!["synced"; 51], "a canary has what it should have");
+    let brief = lessor.brief(&state, now);
+    assert_eq!((brief.rings.len(), brief.kinds.iter().flatten().count()), (1, 50));
+    assert_eq!(brief.down, [(down.clone(), 51)]);
+    assert!(brief.proxies.iter().all(|one| one.heartbeat.rings.is_empty() && one.heartbeat.down.is_empty()));
+    for number in 0..20 {
+        let rings = BTreeMap::from([("api".to_owned(), number.to_string())]);
+        lessor.handle_heartbeat(&state, format!("p{number}"), Heartbeat { rings, ..one() }, now);
+    }
+    let brief = lessor.brief(&state, now);
+    assert_eq!((brief.rings.len(), brief.kinds.iter().flatten().count()), (8, 50), "it is bounded");
+}
+
+#[test]
 fn health_is_agreed_by_a_quorum_and_bounded() {
     let start = Instant::now();
     let mut state = leased(4);

@@ -57,6 +57,7 @@ impl Plane {
                 told
             }
             Question::Fleet => self.fleet_here().map_or(Reply::NotLeader, Reply::Fleet),
+            Question::Brief => self.kept(|lessor, state, now| Reply::Brief(Box::new(lessor.brief(state, now)))),
             Question::SignOff(name, instance) => {
                 self.kept(|lessor, state, _| match lessor.handle_sign_off(state, name, *instance) {
                     true => Reply::Done,

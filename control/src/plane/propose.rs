@@ -11,7 +11,7 @@ use crate::consensus::replica::decode_answer;
 use crate::lessor::PROXY_TTL;
 use crate::state::judge::{self};
 use crate::state::{Answer, Applied, Basis, Change, Command, Refusal, Trial, to_bytes};
-use crate::watch::wire::Heartbeat;
+use crate::watch::wire::{FleetBrief, Heartbeat};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -168,6 +168,29 @@ impl Plane {
         match self.with_leader(Question::Fleet).await? {
             Reply::Fleet(fleet) => Ok(fleet),
             _ => Err(PlaneError::NoLeader),
+        }
+    }
+
+    /// The fleet in brief. A leader of an earlier version is asked for all of it, and no rings are known then.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn brief(&self) -> Result<FleetBrief, PlaneError> {
+        match self.with_leader(Question::Brief).await {
+            Ok(Reply::Brief(brief)) => Ok(*brief),
+            Err(PlaneError::Unknown) => {
+                let fleet = self.fleet().await?;
+                let kinds = vec![None; fleet.proxies.len()];
+                Ok(FleetBrief {
+                    proxies: fleet.proxies,
+                    kinds,
+                    frozen: fleet.frozen,
+                    events: fleet.events,
+                    ..FleetBrief::default()
+                })
+            }
+            Ok(_) => Err(PlaneError::NoLeader),
+            Err(error) => Err(error),
         }
     }
 

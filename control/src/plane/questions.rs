@@ -6,7 +6,7 @@
 
 use super::views::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
-use crate::watch::wire::{Heartbeat, ProxyView};
+use crate::watch::wire::{FleetBrief, Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub(super) enum Question {
     Heartbeat(String, Box<Heartbeat>),
     /// Of the leader: the fleet.
     Fleet,
+    /// Of the leader: the fleet, as a page shows it. An earlier version does not know it: see [`Question::may_be_repeated`].
+    Brief,
     /// Of the leader: change which members there are.
     Member(MemberChange),
     /// Of the leader: this proxy ends in order, or is forgotten; only if it is of this instance, where one is given.
@@ -49,6 +51,8 @@ pub(super) enum Reply {
     Missing(Vec<u64>),
     /// The fleet.
     Fleet(FleetView),
+    /// The fleet in brief.
+    Brief(Box<FleetBrief>),
     /// It is done.
     Done,
     /// Another member leads, or none; nothing was done.
@@ -75,7 +79,7 @@ pub(super) enum Writing {
 }
 
 impl Question {
-    /// Whether it is idempotent.
+    /// Whether it is idempotent, and an answer that is not understood means that the leader is lost.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
             Self::Barrier
@@ -86,7 +90,7 @@ impl Question {
             | Self::Rules
             | Self::Removed(_)
             | Self::Status => true,
-            Self::Propose(_) | Self::Member(_) => false,
+            Self::Propose(_) | Self::Member(_) | Self::Brief => false,
         }
     }
 
@@ -102,9 +106,13 @@ impl Question {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) | Self::Status => {
-                return json(self);
-            }
+            Self::Heartbeat(..)
+            | Self::Fleet
+            | Self::Brief
+            | Self::SignOff(..)
+            | Self::Rules
+            | Self::Removed(_)
+            | Self::Status => return json(self),
         };
         to_bytes(&frozen)
     }
@@ -138,7 +146,9 @@ impl Reply {
             Self::Fleet(fleet) => FrozenReply::Fleet(fleet.into()),
             Self::Done => FrozenReply::Done,
             Self::NotLeader => FrozenReply::NotLeader,
-            Self::Unknown | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => FrozenReply::Unknown,
+            Self::Unknown | Self::Brief(_) | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => {
+                FrozenReply::Unknown
+            }
             Self::Member(why) => FrozenReply::Member(why),
         };
         to_bytes(&frozen)
@@ -322,6 +332,12 @@ mod tests {
         .unwrap()
     }
 
+    fn brief() -> FleetBrief {
+        let rings = BTreeMap::from([(u64::MAX, heartbeat().rings)]);
+        let down = vec![("backend/s/a".parse().unwrap(), 2)];
+        FleetBrief { kinds: vec![Some(u64::MAX), None], rings, down, ..FleetBrief::default() }
+    }
+
     fn fleet() -> FleetView {
         let state = Cow::Borrowed("synced");
         let proxy = ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state, since_ms: None };
@@ -361,6 +377,7 @@ mod tests {
             Question::KeepAlive(vec![1, 123, u64::MAX]),
             Question::Heartbeat("p".into(), Box::new(heartbeat())),
             Question::Fleet,
+            Question::Brief,
             Question::Member(change()),
             Question::SignOff("p".into(), Some(u64::MAX)),
             Question::Rules,
@@ -403,8 +420,8 @@ mod tests {
             }
         };
     }
-    names! { ASKS, ask_name of Question: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed Status }
-    names! { TOLDS, told_name of Reply: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed Status }
+    names! { ASKS, ask_name of Question: Propose Barrier KeepAlive Heartbeat Fleet Brief Member SignOff Rules Removed Status }
+    names! { TOLDS, told_name of Reply: Proposed Barrier Missing Fleet Brief Done NotLeader Unknown Member Rules Removed Status }
     names! { CHANGES, change_name of MemberChange: Join Promote Remove Transfer }
 
     fn changes() -> Vec<MemberChange> {
@@ -426,6 +443,7 @@ mod tests {
             Question::KeepAlive(vec![1, 123, u64::MAX]),
             Question::Heartbeat("p".into(), Box::new(named)),
             Question::Fleet,
+            Question::Brief,
             Question::SignOff("p".into(), Some(u64::MAX)),
             Question::SignOff("p".into(), None),
             Question::Rules,
@@ -442,6 +460,7 @@ mod tests {
             Reply::Barrier(123),
             Reply::Missing(vec![3]),
             Reply::Fleet(fleet()),
+            Reply::Brief(Box::new(brief())),
             Reply::Done,
             Reply::NotLeader,
             Reply::Unknown,

@@ -193,6 +193,25 @@ pub struct ProxyView {
     pub since_ms: Option<u64>,
 }
 
+/// The fleet as a page shows it: what many proxies have in common is said once, for a thousand rings of each of them are much.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetBrief {
+    /// By name; without their rings, and without what they see down.
+    pub proxies: Vec<ProxyView>,
+    /// Which of `rings` each of them has, in their order. `None`: it is not of the fleet's revision, not there, or ahead of the others
+    /// with a rollout.
+    pub kinds: Vec<Option<u64>>,
+    /// Rings, by what their names and digests hash to; as many as differ, within a bound.
+    pub rings: BTreeMap<u64, BTreeMap<String, String>>,
+    /// Backends that proxies see down, and how many do; within a bound.
+    pub down: Vec<(Key, usize)>,
+    /// Services whose backends do not expire although they should, because they are too many, and how many.
+    pub frozen: BTreeMap<String, usize>,
+    /// What has become of proxies lately, oldest first; of this leader.
+    pub events: Vec<ProxyEvent>,
+}
+
 /// What has become of a proxy, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyEvent {

@@ -9,7 +9,7 @@ use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use frame::Frames;
 use ringway_page::Source;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 use window::Window;
@@ -33,7 +33,11 @@ impl Source for Sampled {
         self.window.take(self.control.counters(), followed, ambient::now());
     }
 
-    fn frame(&mut self, service: Option<&str>) -> Value {
-        self.frames.frame(&self.control, &self.window, service)
+    fn common(&mut self) -> Map<String, Value> {
+        self.frames.overview(&self.control, &self.window)
+    }
+
+    fn service(&mut self, name: &str) -> Option<Value> {
+        self.frames.service(&self.control, &self.window, name)
     }
 }

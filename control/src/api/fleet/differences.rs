@@ -1,4 +1,5 @@
-//! What a revision has changed, in a few lines: which fields of a backend, which lines of a text.
+//! What a revision has changed, in a few lines: which fields of a backend, how many lines of a text. What the lines of a text say is for
+//! those who ask for the revision: they may be secrets.
 
 use crate::state::{Change, Key, Object, Revision, State};
 use serde_json::{Map, Value, json};
@@ -8,10 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 const REVISIONS_MAX: usize = 64;
 /// Objects of one revision that are told of; how many there are more is said.
 const CHANGES_MAX: usize = 12;
-/// Lines of a text that are shown of each side.
-const LINES_MAX: usize = 4;
-/// Longest of them, in characters.
-const LINE_MAX: usize = 120;
+/// Bytes of two texts that are compared line by line, once what both begin and end with is left out.
+const COMPARED_BYTES_MAX: usize = 64 << 10;
+/// Longest value of a field that is shown, in characters.
+const VALUE_MAX: usize = 120;
 
 /// The last revisions, told once each.
 #[derive(Default)]
@@ -80,7 +81,7 @@ fn fields(before: &Value, after: &Value) -> String {
     let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(value));
     let text = |value: Option<&Value>| match value {
         None | Some(Value::Null) => "none".to_owned(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => shortened(text),
         Some(other) => other.to_string(),
     };
     let changed = changed.map(|(name, value)| format!("{name} {} → {}", text(before.get(name)), text(Some(value))));
@@ -88,39 +89,44 @@ fn fields(before: &Value, after: &Value) -> String {
     if changed.is_empty() { "the same".to_owned() } else { changed.join(", ") }
 }
 
-/// Lines that only one of the two texts has, wherever they stand.
+/// How many lines only one of the two texts has, wherever they stand.
 fn lines(before: &str, after: &str) -> String {
+    let (before, after) = apart(before, after);
+    if before.len() + after.len() > COMPARED_BYTES_MAX {
+        return format!("changed, {} lines or fewer", before.lines().count().max(after.lines().count()));
+    }
     let mut counts: HashMap<&str, i64> = HashMap::new();
     before.lines().for_each(|line| *counts.entry(line).or_default() -= 1);
     after.lines().for_each(|line| *counts.entry(line).or_default() += 1);
-    let mut only = |text: &str, side: i64| {
-        let text: Vec<String> = text
-            .lines()
-            .filter(|line| {
-                let count = counts.get_mut(*line).filter(|count| count.signum() == side);
-                count.map(|count| *count -= side).is_some()
-            })
-            .map(|line| shortened(line.trim()))
-            .collect();
-        text
-    };
-    // Lines of the texts themselves live as long as they do.
-    let (gone, new) = (only(before, -1), only(after, 1));
-    if gone.is_empty() && new.is_empty() {
-        return "the same lines in another order".to_owned();
+    let gone: i64 = counts.values().filter(|count| **count < 0).map(|count| -count).sum();
+    let new: i64 = counts.values().filter(|count| **count > 0).sum();
+    match gone.max(new) {
+        0 => "the same lines in another order".to_owned(),
+        1 => "changed, 1 line".to_owned(),
+        many => format!("changed, {many} lines"),
     }
-    let side = |mark: char, lines: &[String]| {
-        let mut shown: Vec<String> = lines.iter().take(LINES_MAX).map(|line| format!("{mark} {line}")).collect();
-        if lines.len() > LINES_MAX {
-            shown.push(format!("{mark} {} lines more", lines.len() - LINES_MAX));
-        }
-        shown
-    };
-    [side('−', &gone), side('+', &new)].concat().join("\n")
+}
+
+/// Two texts without the whole lines that both begin with, and those that both end with.
+fn apart<'t>(before: &'t str, after: &'t str) -> (&'t str, &'t str) {
+    let same = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+    // A line's end is no part of a longer character.
+    let head = before
+        .as_bytes()
+        .get(..same)
+        .and_then(|same| same.iter().rposition(|byte| *byte == b'\n'))
+        .map_or(0, |at| at + 1);
+    let (before, after) = (before.get(head..).unwrap_or(before), after.get(head..).unwrap_or(after));
+    let same = before.bytes().rev().zip(after.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let tail =
+        before.as_bytes().get(before.len() - same..).and_then(|same| same.iter().position(|byte| *byte == b'\n'));
+    let tail = tail.map_or(0, |at| same - at - 1);
+    let cut = |text: &'t str| text.get(..text.len() - tail).unwrap_or(text);
+    (cut(before), cut(after))
 }
 
 fn shortened(line: &str) -> String {
-    match line.char_indices().nth(LINE_MAX) {
+    match line.char_indices().nth(VALUE_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
@@ -148,12 +154,21 @@ mod tests {
         let text = |text: &str| Some(json!({ "document": { "text": text } }));
         assert_eq!(
             told_of(text("a: 1\nb: 2\nb: 2\n"), text("a: 1\nb: 2\n  c: 3\n"), "document/main"),
-            "document/main: − b: 2\n+ c: 3"
+            "document/main: changed, 1 line"
         );
+        assert_eq!(told_of(text("a\nb\n"), text("b\na\n"), "service/s"), "service/s: the same lines in another order");
+        assert_eq!(told_of(text("k: ä\nz\n"), text("k: ö\ny\nz\n"), "service/s"), "service/s: changed, 2 lines");
         let many: String = (0..10).map(|number| format!("{number}\n")).collect();
-        assert!(told_of(text(""), text(&many), "document/main").ends_with("+ 6 lines more"));
-        let long = "ü".repeat(10_000);
-        assert!(told_of(text(""), text(&long), "document/main").len() < 400);
+        assert!(told_of(text(""), text(&many), "document/main").ends_with("changed, 10 lines"));
+        let secret = told_of(text("password: first"), text("password: second"), "document/main");
+        assert!(!secret.contains("password") && !secret.contains("second"), "{secret}");
+        let long = "ü\n".repeat(100_000);
+        let all = told_of(text("a\nb"), text(&long), "document/main");
+        assert_eq!(all, "document/main: changed, 100000 lines or fewer");
+        let one = told_of(text(&long), text(&(long.clone() + "a\n")), "document/main");
+        assert_eq!(one, "document/main: changed, 1 line", "what both begin with is not compared line by line");
+        let zone = |zone: &str| Some(json!({ "backend": { "address": "10.0.0.1:80", "zone": zone } }));
+        assert!(told_of(zone("a"), zone(&"ü".repeat(10_000)), key).len() < 400);
         let pair = |key: &str| Some(json!({ "certificate": { "certificate": "c", "key": key } }));
         assert_eq!(told_of(pair("secret"), pair("other"), "certificate/c"), "certificate/c: replaced");
     }

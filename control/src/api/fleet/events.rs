@@ -1,14 +1,17 @@
 //! What has happened lately: revisions, rollouts, proxies, leaders. By names that do not change, so that what is told once is not told again.
 
 use super::differences::Differences;
-use crate::plane::{FleetView, Plane};
+use crate::plane::Plane;
 use crate::state::{Phase, Rollout, State};
+use crate::watch::wire::FleetBrief;
 use serde_json::{Map, Value, json};
 
 /// Rollouts that are told of.
 const ROLLOUTS_MAX: usize = 20;
+/// Objects that are named of each.
+const KEYS_MAX: usize = 12;
 
-pub(super) fn events(plane: &Plane, state: &State, told: &FleetView, differences: &Differences) -> Value {
+pub(super) fn events(plane: &Plane, state: &State, told: &FleetBrief, differences: &Differences) -> Value {
     let mut events = Map::new();
     for (number, event) in differences.iter() {
         events.insert(format!("revision {number}"), event.clone());
@@ -37,7 +40,10 @@ fn rollout(id: u64, of: &Rollout) -> Value {
         Phase::Committed(revision) => ("committed", format!("in force for all, as revision {revision}")),
         Phase::Aborted(why) => ("aborted", format!("nothing has changed: {why}")),
     };
-    let keys: Vec<String> = of.changes.iter().take(12).map(|change| change.key.to_string()).collect();
+    let mut keys: Vec<String> = of.changes.iter().take(KEYS_MAX).map(|change| change.key.to_string()).collect();
+    if of.changes.len() > KEYS_MAX {
+        keys.push(format!("and {} more", of.changes.len() - KEYS_MAX));
+    }
     json!({
         "kind": "rollout", "at": at(of.txn.by.at_ms), "to": to, "rollout": id, "by": of.txn.by.author, "note": of.txn.by.note,
         "text": text, "changes": keys,

@@ -2,9 +2,8 @@
 
 use super::rates::Rates;
 use super::when::seconds;
-use crate::plane::FleetView;
 use crate::state::State;
-use crate::watch::wire::ProxyView;
+use crate::watch::wire::{FleetBrief, ProxyView};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -16,15 +15,16 @@ const FRESH: Duration = Duration::from_secs(5);
 const TEXT_MAX: usize = 400;
 
 /// By name. `told_at_ms`: when the leader has said so.
-pub(super) fn proxies(told: &FleetView, state: &State, rates: &Rates, told_at_ms: u64) -> Value {
+pub(super) fn proxies(told: &FleetBrief, state: &State, rates: &Rates, told_at_ms: u64) -> Value {
+    let digest = state.digest.to_string();
     let mut shown: Vec<&ProxyView> = told.proxies.iter().collect();
     shown.sort_by_key(|proxy| proxy.state == "synced");
     let rows =
-        shown.into_iter().take(SHOWN_MAX).map(|proxy| (proxy.name.clone(), row(proxy, state, rates, told_at_ms)));
+        shown.into_iter().take(SHOWN_MAX).map(|proxy| (proxy.name.clone(), row(proxy, &digest, rates, told_at_ms)));
     Value::Object(rows.collect::<Map<_, _>>())
 }
 
-fn row(proxy: &ProxyView, state: &State, rates: &Rates, told_at_ms: u64) -> Value {
+fn row(proxy: &ProxyView, digest: &str, rates: &Rates, told_at_ms: u64) -> Value {
     let (heartbeat, age) = (&proxy.heartbeat, Duration::from_millis(proxy.age_ms));
     let at = |ms: u64| seconds(told_at_ms, Duration::from_millis(ms));
     let rate = rates.of(&proxy.name);
@@ -33,7 +33,7 @@ fn row(proxy: &ProxyView, state: &State, rates: &Rates, told_at_ms: u64) -> Valu
     json!({
         "state": proxy.state, "since": proxy.since_ms.map(at), "version": cut(&heartbeat.version),
         "generation": heartbeat.generation, "epoch": heartbeat.epoch, "revision": heartbeat.revision,
-        "digest": cut(&heartbeat.digest), "same_digest": heartbeat.digest == state.digest.to_string(),
+        "digest": cut(&heartbeat.digest), "same_digest": heartbeat.canary.is_some() || heartbeat.digest == digest,
         "heard_at": (age > FRESH).then(|| at(proxy.age_ms)), "requests_per_second": requests, "failed_percent": failed,
         "stuck": heartbeat.stuck.as_deref().map(cut), "canary": heartbeat.canary,
     })

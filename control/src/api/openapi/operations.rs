@@ -121,7 +121,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
          does not end. Later versions may show something else",
     )
     .with(&["service"])
-    .answers(Answer::Events),
+    .answers(Answer::Events)
+    .refuses(&[404]),
     ask("get", "/v1/topology", "getTopology", "topology", "register", "The whole topology; with `after`, as soon as it is later")
         .with(&["after", "wait", "consistency"])
         .answers(Answer::Later("Topology")),

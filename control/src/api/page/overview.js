@@ -21,6 +21,12 @@ const text = (read) => (cell, row) => setText(cell, read(row));
 const mono = (read) => (cell, row) => { setText(cell, read(row)); cell.classList.add('mono'); };
 const named = (entries) => Object.entries(entries ?? {}).map(([id, row]) => ({ ...row, id }));
 
+// The first of a list, and how many there are besides.
+function some(list, most, all = list.length, said = (one) => one) {
+  const shown = list.slice(0, most);
+  return [...shown.map(said), ...(all > shown.length ? [`and ${number(all - shown.length)} more`] : [])];
+}
+
 function two(cell, first, second) {
   if (!cell.firstElementChild) cell.replaceChildren(el('span', { class: 'name' }), el('span', { class: 'muted address' }));
   setText(cell.firstElementChild, first);
@@ -84,8 +90,8 @@ function rolloutsTable(actions) {
       { id: 'moved', label: 'Keys that move', number: true, draw: text((row) => percent(row.moved_percent ?? 0)) },
       { id: 'by', label: 'By', draw: (cell, row) => { setText(cell, `${row.author}, ${ago(row.at_ms / 1000, row.now)}`); setAttribute(cell, 'title', clock(row.at_ms / 1000)); } },
       { id: 'what', label: 'What', wide: true, draw: text((row) => {
-        const refused = (row.refused ?? []).slice(0, 5).map(({ proxy, reason }) => `${proxy} refuses: ${reason}`);
-        return [row.note, (row.keys ?? []).slice(0, 6).join(', '), row.why, ...refused].filter(Boolean).join(' · ');
+        const refused = some(row.refused ?? [], 5, row.refusals, ({ proxy, reason }) => `${proxy} refuses: ${reason}`);
+        return [row.note, some(row.keys ?? [], 6, row.changes).join(', '), row.why, ...refused].filter(Boolean).join(' · ');
       }) },
       { id: 'action', label: 'Action', draw: (cell, row) => actions.cell(cell, row.phase, () => (row.phase === 'preparing' || row.phase === 'stage' ? [['Abort', () => actions.abort(row.id)]] : [])) },
     ],
@@ -118,11 +124,11 @@ export class Overview {
     this.tiles = { rate: new Tile('Requests / s', { spark: true }), agree: new Tile('Proxies that agree'), quorum: new Tile('Members'), revision: new Tile('Revision') };
     this.facts = el('dl', { class: 'facts' });
     [this.members, this.proxies, this.rollouts, this.services, this.events] = [membersTable(), proxiesTable(), rolloutsTable(actions), servicesTable(), eventsTable()];
-    this.more = el('p', { class: 'muted' });
+    [this.more, this.moreServices] = [el('p', { class: 'muted' }), el('p', { class: 'muted' })];
     this.node = el('div', { class: 'view' }, this.warning,
       el('div', { class: 'tiles' }, Object.values(this.tiles).map((tile) => tile.node)),
       card('Proxies', this.proxies.node, this.more),
-      card('Services', this.services.node),
+      card('Services', this.services.node, this.moreServices),
       card('Members', this.members.node),
       card('Rollouts', this.rollouts.node),
       el('div', { class: 'columns' },
@@ -138,7 +144,9 @@ export class Overview {
     this.members.update(rows(frame.members));
     this.proxies.update(proxies);
     setText(this.more, fleet.proxies > proxies.length ? `${proxies.length} of ${number(fleet.proxies)} proxies are shown, those that do not agree first.` : '');
-    this.services.update(named(frame.services));
+    const services = named(frame.services);
+    this.services.update(services);
+    setText(this.moreServices, fleet.services > services.length ? `${number(services.length)} of ${number(fleet.services)} services are shown.` : '');
     this.rollouts.update(rows(frame.rollouts).sort((a, b) => Number(b.id) - Number(a.id)));
     this.events.update(eventRows(frame).slice(0, 8));
     facts(this.facts, [

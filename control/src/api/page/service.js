@@ -3,10 +3,10 @@
 import { badge, card, el, facts, number, setText } from './dom.js';
 import { Table } from './table.js';
 
-const WORRY = { ejected: 0, maintenance: 1, drained: 2, up: 3 };
+const WORRY = { ejected: 0, maintenance: 1, drained: 2, 'no weight': 3, up: 4 };
 const TONE = { ejected: 'bad', maintenance: 'calm', drained: 'calm', up: 'good' };
 const WORDS = { ejected: 'agreed down', up: 'ready' };
-const STATES = ['up', 'ejected', 'drained', 'maintenance'];
+const STATES = ['up', 'ejected', 'drained', 'no weight', 'maintenance'];
 
 function columns(actions, service) {
   const text = (read) => (cell, row) => setText(cell, read(row));
@@ -57,8 +57,9 @@ export class Service {
   }
 
   update({ frame }) {
-    const sums = frame.services?.[this.name];
     const service = frame.service?.name === this.name ? frame.service : null;
+    // Of many services, only some are shown to all.
+    const sums = service?.sums ?? (Object.hasOwn(frame.services ?? {}, this.name) ? frame.services[this.name] : null);
     this.missing.hidden = Boolean(sums);
     if (!sums) return;
     badge(this.state, sums.ejected ? `${sums.ejected} agreed down` : 'fine', sums.ejected ? 'warn' : 'good');
@@ -68,6 +69,7 @@ export class Service {
       ['Overdue, kept', sums.frozen], ['Proxies', service ? number(service.proxies) : null], ['Digest', sums.ring],
     ]);
     if (!service) return;
+    this.all = sums.backends;
     this.rings.update(Object.entries(service.rings ?? {}).map(([digest, { count, proxies }]) => ({ digest, count, names: proxies })).sort((a, b) => b.count - a.count));
     this.rows = Object.entries(service.backends ?? {}).map(([id, backend]) => ({ ...backend, id, proxies: service.proxies }));
     this.filter();
@@ -77,7 +79,8 @@ export class Service {
     const wanted = this.find.value.trim().toLowerCase();
     const matches = (row) => !wanted || [row.id, row.address, row.zone].some((one) => String(one ?? '').toLowerCase().includes(wanted));
     const rows = this.rows.filter((row) => matches(row) && (!this.only.value || row.state === this.only.value));
-    setText(this.found, rows.length === this.rows.length ? '' : `${rows.length} of ${this.rows.length}`);
+    const all = Math.max(this.all ?? 0, this.rows.length);
+    setText(this.found, rows.length === all ? '' : `${number(rows.length)} of ${number(all)}${all > this.rows.length ? `, of which ${number(this.rows.length)} are shown` : ''}`);
     this.backends.update(rows);
   }
 }

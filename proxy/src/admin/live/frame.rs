@@ -22,24 +22,27 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// The frame for those who look at a service, or at none.
-    pub(super) fn frame(&mut self, control: &ControlHandle, window: &Window, followed: Option<&str>) -> Value {
+    /// What all are shown.
+    pub(super) fn overview(&mut self, control: &ControlHandle, window: &Window) -> Map<String, Value> {
         let snapshot = control.snapshot();
-        let mut frame = overview(control, &snapshot, window);
         self.shares
             .retain(|name, (known, ..)| snapshot.service(name).is_some_and(|service| Arc::ptr_eq(service, known)));
-        if let Some(service) = followed.and_then(|name| snapshot.service(name)) {
-            let shares = self.shares(service);
-            let view = ServiceView {
-                service,
-                window,
-                shares: &shares,
-                overrides: &control.overrides(),
-                unix_seconds: unix_seconds(),
-            };
-            frame.insert("service".into(), view.json());
-        }
-        Value::Object(frame)
+        overview(control, &snapshot, window)
+    }
+
+    /// What those who look at a service are shown besides.
+    pub(super) fn service(&mut self, control: &ControlHandle, window: &Window, name: &str) -> Option<Value> {
+        let snapshot = control.snapshot();
+        let service = snapshot.service(name)?;
+        let shares = self.shares(service);
+        let view = ServiceView {
+            service,
+            window,
+            shares: &shares,
+            overrides: &control.overrides(),
+            unix_seconds: unix_seconds(),
+        };
+        Some(view.json())
     }
 
     /// Shares of the keys, in slot order.
@@ -200,13 +203,18 @@ mod tests {
         control.show_topology(Box::new(Default::default));
         let control = ControlHandle::new(Arc::new(control));
         let (mut frames, window) = (Frames::default(), Window::default());
-        let first = frames.frame(&control, &window, Some("s"));
+        let mut look = || {
+            let mut frame = frames.overview(&control, &window);
+            frame.insert("service".into(), frames.service(&control, &window, "s").unwrap());
+            Value::Object(frame)
+        };
+        let first = look();
         assert!(!has_null(&first), "{first:#}");
         let backends = &first["service"]["backends"];
         assert_eq!((&backends["a"]["state"], &backends["<b>"]["state"]), (&json!("unknown"), &json!("drained")));
         assert_eq!(first["services"]["s"]["backends"], 2);
         assert!(first["listeners"]["web"]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
-        let [first, second] = [first, frames.frame(&control, &window, Some("s"))].map(|frame| {
+        let [first, second] = [first, look()].map(|frame| {
             let mut fields = object(frame);
             fields.remove("at");
             // When it has started is a difference of two clocks, and may be a second off.
@@ -216,6 +224,6 @@ mod tests {
             fields
         });
         assert_eq!(first, second);
-        assert!(frames.frame(&control, &window, Some("nowhere")).get("service").is_none());
+        assert!(frames.service(&control, &window, "nowhere").is_none());
     }
 }

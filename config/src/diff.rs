@@ -71,6 +71,9 @@ fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     if old.overload != new.overload {
         changes.push("overload changed".into());
     }
+    if old.outlier_interval != new.outlier_interval {
+        changes.push("outlier_warnings changed".into());
+    }
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
     }
@@ -295,6 +298,8 @@ mod tests {
             ("connections_max: 7", "connections_max changed"),
             ("overload: { hold: 7s }", "overload changed"),
             ("overload: { enabled: false }", "overload changed"),
+            ("outlier_warnings: { interval: 7s }", "outlier_warnings changed"),
+            ("outlier_warnings: { enabled: false }", "outlier_warnings changed"),
         ] {
             assert_eq!(changes(SAME, ("top: 0", top)), (vec![change.to_owned()], vec![]), "{top}");
         }

@@ -40,7 +40,9 @@ pub struct Observed {
     pub requests: u64,
     /// Those of them that failed, or got 5xx.
     pub failures: u64,
-    /// Mean time to the head of a response, in microseconds.
+    /// Tries whose time to respond is known.
+    pub timed: u64,
+    /// Their mean time to the head of a response, in microseconds.
     pub mean_micros: u64,
     /// Bucket of the middle duration, the shortest being 0.
     pub middle_bucket: usize,
@@ -188,6 +190,7 @@ impl StandingOut {
     }
 
     fn slow(&self, judged: &[&Observed]) -> Vec<StandsOut> {
+        let judged: Vec<&Observed> = judged.iter().copied().filter(|one| one.timed >= REQUESTS_MIN).collect();
         let means = Sorted::new(judged.iter().map(|one| one.mean_micros as f64));
         let buckets = Sorted::new(judged.iter().map(|one| one.middle_bucket as f64));
         let stands_out = |one: &&Observed| {
@@ -205,7 +208,7 @@ impl StandingOut {
                 reason: Reason::Slow,
                 own,
                 peers: Some(peers),
-                requests: one.requests,
+                requests: one.timed,
             })
         };
         worst_first(judged.iter().filter_map(stands_out).collect())
@@ -297,7 +300,14 @@ mod tests {
     /// A backend with so many requests, failures, and a mean in milliseconds.
     fn one(id: impl ToString, requests: u64, failures: u64, millis: u64) -> Observed {
         let middle_bucket = millis.ilog2() as usize;
-        Observed { id: id.to_string().into(), requests, failures, mean_micros: millis * 1000, middle_bucket }
+        Observed {
+            id: id.to_string().into(),
+            requests,
+            failures,
+            timed: requests,
+            mean_micros: millis * 1000,
+            middle_bucket,
+        }
     }
 
     fn names(told: &Told) -> Vec<(&str, Reason)> {
@@ -369,6 +379,9 @@ mod tests {
         // A few requests that hang: the mean alone is high.
         let hung = Observed { middle_bucket: 0, ..one("a", 50, 0, 900) };
         let window = [hung, one("b", 50, 0, 1), one("c", 50, 0, 1)];
+        assert_eq!(StandingOut::default().handle_window(&window, now), Told::default());
+        let untimed = Observed { timed: 49, ..one("a", 500, 0, 900) };
+        let window = [untimed, one("b", 50, 0, 1), one("c", 50, 0, 1)];
         assert_eq!(StandingOut::default().handle_window(&window, now), Told::default());
         let few = [one("a", 50, 19, 1), one("b", 50, 0, 1)];
         assert_eq!(StandingOut::default().handle_window(&few, now), Told::default());

@@ -13,6 +13,7 @@ pub(crate) mod health_driver;
 mod listeners;
 mod movements;
 pub(crate) mod outcome;
+pub(crate) mod outlier_warnings;
 pub(crate) mod overload_driver;
 pub(crate) mod overrides;
 mod prepare;

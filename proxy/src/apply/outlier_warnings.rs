@@ -82,8 +82,8 @@ impl Driver {
             let ids: HashSet<&str> = service.ids().into_iter().collect();
             standing_out.retain(|id| ids.contains(id));
             let told = standing_out.handle_window(windows.get(name).map_or(&[], Vec::as_slice), now);
-            show(service, standing_out);
             tell(name, &told);
+            show(service, standing_out);
             // There may be many: nobody waits for all of them.
             tokio::task::yield_now().await;
         }

@@ -3,7 +3,7 @@
 //!
 //! The law, of one window of a service. Backends with fewer than [`REQUESTS_MIN`] requests in it are not judged, and are nobody's peers.
 //! A backend is *failing* that failed at least [`FAILURES_MIN`] requests, at least [`FAILING_SHARE`] of its own, and [`FAILING_TIMES`]
-//! the median share of its peers; without peers at least [`FAILING_ALONE_SHARE`]. It is *slow* whose mean time to respond is at
+//! the median share of its peers; without peers at least [`FAILING_ALONE_SHARE`]. It is *slow* whose mean duration of a try is at
 //! least [`SLOW_TIMES`] the median of its peers' and [`SLOW_MICROS`] more, while its middle duration falls into a higher bucket than
 //! theirs: a few requests that hang make nobody slow. Where so many fail that none stands out, the service is failing, from
 //! [`FAILING_ALONE_SHARE`] of all its requests on. What has begun ends at half of these numbers, so that it does not come and go.
@@ -40,9 +40,9 @@ pub struct Observed {
     pub requests: u64,
     /// Those of them that failed, or got 5xx.
     pub failures: u64,
-    /// Tries whose time to respond is known.
+    /// Tries whose duration is known and is the backend's.
     pub timed: u64,
-    /// Their mean time to the head of a response, in microseconds.
+    /// Their mean duration, in microseconds.
     pub mean_micros: u64,
     /// Bucket of the middle duration, the shortest being 0.
     pub middle_bucket: usize,
@@ -101,7 +101,7 @@ impl fmt::Display for StandsOut {
                 peers.map_or(Ok(()), |peers| write!(out, ", its peers {:.1} %", peers * 100.0))
             }
             Reason::Slow => {
-                write!(out, "{id} takes {:.1} ms to respond (mean of {requests} requests)", own / 1e3)?;
+                write!(out, "{id} takes {:.1} ms (mean of {requests} requests)", own / 1e3)?;
                 peers.map_or(Ok(()), |peers| write!(out, ", its peers {:.1} ms", peers / 1e3))
             }
         }
@@ -413,7 +413,7 @@ mod tests {
         };
         assert_eq!(told(500, 200, 0), (2, vec![]), "failing and slow");
         for number in 1..60 {
-            assert_eq!(told(if number % 2 == 0 { 100 } else { 30 }, 40, number), (0, vec![]), "it hovers");
+            assert_eq!(told(if number.is_multiple_of(2) { 100 } else { 30 }, 40, number), (0, vec![]), "it hovers");
         }
         assert_eq!(told(100, 40, 60), (2, vec![]), "again after an hour");
         assert_eq!(told(10, 40, 61), (0, vec![("a".into(), Reason::Failing)]));
@@ -455,7 +455,7 @@ mod tests {
             [
                 "a fails 12.0 % of 400 requests (5xx or no response), its peers 0.1 %",
                 "b fails 12.0 % of 3401 requests (5xx or no response), its peers 0.1 %",
-                "b takes 203.0 ms to respond (mean of 3401 requests), its peers 1.0 ms",
+                "b takes 203.0 ms (mean of 3401 requests), its peers 1.0 ms",
             ]
         );
     }

@@ -16,10 +16,8 @@ pub struct Sums {
     pub spills: u64,
     /// Of a service: tries after the first.
     pub retries: u64,
-    /// Of a backend: responses whose time to the head was measured, and the sum of these times in microseconds.
-    pub timed: (u64, u64),
-    /// Of a backend: tries that were given up before their response, and how long they had lasted, summed, in microseconds.
-    pub cut: (u64, u64),
+    /// Durations, summed, in microseconds.
+    pub duration_micros: u64,
 }
 
 impl Sums {
@@ -30,19 +28,14 @@ impl Sums {
     }
 
     fn of_backend(counters: &BackendCounters) -> Self {
-        let mut sums = Self {
-            failures: counters.failures.get(),
-            spills: counters.spills.get(),
-            timed: (counters.timed.get(), counters.latency_micros.get()),
-            cut: (counters.cut.get(), counters.cut_micros.get()),
-            ..Self::default()
-        };
+        let mut sums = Self { failures: counters.failures.get(), spills: counters.spills.get(), ..Self::default() };
         sums.count(&counters.durations, counters.responses.iter().map(crate::counters::Cell::get));
         sums
     }
 
     fn count(&mut self, durations: &Durations, classes: impl Iterator<Item = u64>) {
         self.classes.iter_mut().zip(classes).for_each(|(sum, class)| *sum = class);
+        self.duration_micros = durations.sum_micros.get();
         self.buckets.iter_mut().zip(&durations.buckets).for_each(|(sum, bucket)| *sum = bucket.get());
     }
 
@@ -53,8 +46,7 @@ impl Sums {
             failures: both(self.failures, other.failures),
             spills: both(self.spills, other.spills),
             retries: both(self.retries, other.retries),
-            timed: (both(self.timed.0, other.timed.0), both(self.timed.1, other.timed.1)),
-            cut: (both(self.cut.0, other.cut.0), both(self.cut.1, other.cut.1)),
+            duration_micros: both(self.duration_micros, other.duration_micros),
         }
     }
 

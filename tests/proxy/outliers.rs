@@ -31,7 +31,7 @@ fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
     }
     let (is_bad, turn) = (Arc::new(AtomicBool::new(true)), AtomicU32::new(0));
     let (of_failing, of_slow) = (Arc::clone(&is_bad), Arc::clone(&is_bad));
-    let failing = scripted(move |_| match of_failing.load(Relaxed) && turn.fetch_add(1, Relaxed) % 2 == 0 {
+    let failing = scripted(move |_| match of_failing.load(Relaxed) && turn.fetch_add(1, Relaxed).is_multiple_of(2) {
         true => response("500 Internal Server Error", "", "sorry"),
         false => response("200 OK", "", "fine"),
     });

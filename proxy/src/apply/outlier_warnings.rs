@@ -6,9 +6,9 @@ use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::snapshot::journal::Happening;
 use crate::snapshot::{Service, Snapshot};
-use ringway_health::{Observed, Reason, StandingOut, Told, Whole, mean_latency_micros};
+use ringway_health::{Observed, Reason, StandingOut, Told, Whole};
 use ringway_telemetry::Sums;
-use ringway_telemetry::counters::Registry as Counters;
+use ringway_telemetry::counters::{Registry as Counters, SESSION};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_secs(1);
 /// Backends that a line names.
 const NAMED_MAX: usize = 3;
-/// Responses with 5xx, in [`Sums::classes`].
+/// Responses with 1xx (WebSockets) and with 5xx, in [`Sums::classes`].
+const UPGRADED: usize = 1;
 const SERVER_ERRORS: usize = 5;
 
 /// Drives it until the workers have ended.
@@ -122,7 +123,10 @@ impl Readings {
 fn observed(id: &str, came: &Sums) -> Observed {
     // Class 0 has no response: the try failed, which is counted for itself, or it was given up, which says nothing.
     let responses: u64 = came.classes[1..].iter().sum();
-    let half = came.buckets.iter().sum::<u64>().div_ceil(2);
+    let timed: u64 = came.buckets.iter().sum();
+    let half = timed.div_ceil(2);
+    // Sessions and WebSockets last as long as clients want: that is no slowness.
+    let is_its_own = came.classes[UPGRADED] + came.classes[SESSION] == 0;
     let below = came.buckets.iter().scan(0, |sum, count| {
         *sum += count;
         Some(*sum)
@@ -131,8 +135,8 @@ fn observed(id: &str, came: &Sums) -> Observed {
         id: id.into(),
         requests: responses + came.failures,
         failures: came.classes[SERVER_ERRORS] + came.failures,
-        timed: came.timed.0 + came.cut.0,
-        mean_micros: mean_latency_micros(came.timed, came.cut),
+        timed: if is_its_own { timed } else { 0 },
+        mean_micros: came.duration_micros.checked_div(timed).unwrap_or(0),
         middle_bucket: below.take_while(|sum| *sum < half).count(),
     }
 }
@@ -201,8 +205,6 @@ mod tests {
         for _ in 0..number {
             counters.responses[class].increment();
             counters.durations.record(Duration::from_millis(millis));
-            counters.timed.increment();
-            counters.latency_micros.add(millis * 1000);
         }
     }
 
@@ -231,6 +233,9 @@ mod tests {
             middle_bucket: 3,
         };
         assert_eq!((of(&windows, "a"), of(&windows, "b")), (Some(&expected), None));
+        count(&one, SESSION, 1, 9000);
+        count(&one, 2, 60, 1);
+        assert_eq!(of(&readings.take(&counters), "a").unwrap().timed, 0, "sessions last as long as clients want");
         assert!(readings.take(&counters).is_empty(), "nothing has come since");
         assert!(!readings.0["s"].contains_key("b"), "who has nothing to do costs nothing");
     }

@@ -73,6 +73,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let drain_spread = drain_spread(root, findings);
     let overload = overload::overload(&root.overload.value, findings);
+    let outlier_interval = overload::outlier_warnings(&root.outlier_warnings.value, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -84,6 +85,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
             connections_max: root.connections_max.value.0 as usize,
         },
         overload,
+        outlier_interval,
         access_log,
         metrics: metrics(&root.metrics.value),
         tracing,

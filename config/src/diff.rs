@@ -177,6 +177,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Changes {
 fn whole(changes: &mut Changes, old: &Config, new: &Config) {
     let fields = [
         ("overload", old.overload != new.overload),
+        ("outlier_warnings", old.outlier_interval != new.outlier_interval),
         ("access_log", old.access_log != new.access_log),
         ("metrics", old.metrics != new.metrics),
         ("tracing", old.tracing != new.tracing),
@@ -383,6 +384,8 @@ mod tests {
             ("connections_max: 7", "connections_max changed"),
             ("overload: { hold: 7s }", "overload changed"),
             ("overload: { enabled: false }", "overload changed"),
+            ("outlier_warnings: { interval: 7s }", "outlier_warnings changed"),
+            ("outlier_warnings: { enabled: false }", "outlier_warnings changed"),
         ] {
             assert_eq!(changes(SAME, ("top: 0", top)), (vec![change.to_owned()], vec![]), "{top}");
         }

@@ -41,6 +41,8 @@ pub struct Config {
     pub process: Process,
     /// What the process stops doing under pressure; none is nothing.
     pub overload: Option<Overload>,
+    /// How often backends are compared with their peers, for the log; none is never.
+    pub outlier_interval: Option<Duration>,
     /// Where and how requests are logged.
     pub access_log: AccessLog,
     /// What the metrics hold.

@@ -153,6 +153,8 @@ section! {
         default("100000") connections_max: Positive,
         /// What the process stops doing as what it may use of this host comes to its end.
         default("{}") overload: OverloadSection,
+        /// Backends that fail or are slow against their peers are named in the log.
+        default("{}") outlier_warnings: OutlierWarningsSection,
         /// The log of requests.
         default("{}") access_log: AccessLogSection,
         /// What the admin listener's metrics hold.

@@ -25,9 +25,11 @@ mod levels;
 mod member;
 mod member_view;
 mod params;
+mod ramp;
 mod recurring;
 mod schedule;
 mod service;
+mod standing_out;
 mod statistics;
 
 pub use agent::{AgentMode, AgentParams, AgentReport};
@@ -39,4 +41,5 @@ pub use params::{
     SlowStartParams, SuccessRateParams,
 };
 pub use service::{Member, STATES, ServiceHealth};
+pub use standing_out::{Observed, Reason, StandingOut, StandsOut, Told, Whole};
 pub use statistics::mean_latency_micros;

@@ -4,6 +4,7 @@ use crate::agent::{AgentMode, AgentState};
 use crate::event::{CheckFailure, EventKind, Probe};
 use crate::member_view::MemberView;
 use crate::params::{CheckParams, Initial, OutlierParams, SlowStartParams};
+use crate::ramp::Ramp;
 use crate::recurring::Recurring;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,9 +12,6 @@ use std::time::{Duration, Instant};
 
 /// A share of 1: all keys.
 pub(crate) const FULL: u16 = u16::MAX;
-/// Ramps are moved in at most so many steps a window, and not more often than [`STEP_MIN`].
-const STEPS: u32 = 100;
-const STEP_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct MemberState {
@@ -67,29 +65,6 @@ pub(crate) struct MemberState {
     pub(crate) doubted: bool,
     /// Share that it has.
     pub(crate) share: u16,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ramp {
-    began: Instant,
-    window: Duration,
-    from: u16,
-    to: u16,
-}
-
-impl Ramp {
-    fn share(&self, now: Instant) -> u16 {
-        let passed = now.saturating_duration_since(self.began);
-        if passed >= self.window {
-            return self.to;
-        }
-        let part = passed.as_secs_f64() / self.window.as_secs_f64();
-        (f64::from(self.from) + (f64::from(self.to) - f64::from(self.from)) * part) as u16
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.began) >= self.window
-    }
 }
 
 /// A member for which something is due: its id, and where it is found at once as long as the membership stays. It is of this one
@@ -369,9 +344,7 @@ impl MemberState {
 
     /// When its ramp moves next.
     fn next_step(&self, now: Instant) -> Option<Instant> {
-        let ramp = self.ramp.filter(|ramp| !ramp.is_over(now))?;
-        let step = (ramp.window / STEPS).max(STEP_MIN);
-        Some((now + step).min(ramp.began + ramp.window))
+        self.ramp?.next_step(now)
     }
 
     pub(crate) fn view(&self, has_checks: bool, now: Instant) -> MemberView {

@@ -15,6 +15,7 @@ mod log_change;
 pub(crate) mod log_filter;
 mod movements;
 pub(crate) mod outcome;
+pub(crate) mod outlier_warnings;
 pub(crate) mod overload_driver;
 pub(crate) mod overrides;
 mod prepare;

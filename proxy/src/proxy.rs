@@ -9,10 +9,10 @@ use crate::apply::control::Control;
 use crate::apply::files;
 use crate::apply::handle::ControlHandle;
 use crate::apply::outcome::{Applied, ReloadError};
-use crate::apply::overload_driver;
 use crate::apply::reload;
 use crate::apply::source::Source;
 use crate::apply::topology::TopologyStatus;
+use crate::apply::{outlier_warnings, overload_driver};
 use crate::dispatcher::{Occupancy, PerIp, Shared};
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
@@ -84,6 +84,7 @@ impl Proxy {
         reload::declare_metrics();
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));
         tokio::spawn(overload_driver::drive(control.shared()));
+        tokio::spawn(outlier_warnings::drive(control.shared()));
         let operators = ControlHandle::new(Arc::clone(&control));
         let live = admin::live(operators.clone());
         if let Some(socket) = admin {

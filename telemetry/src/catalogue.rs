@@ -119,6 +119,7 @@ catalogue! {
     CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result: success, failure, or not_made, which says nothing of the backend (this host was short of something).";
     AGENT_CHECKS = "ringway_agent_checks_total", Counter, ["service", "result"], "Questions to agents ended, by result: answered, silent (nobody there, nothing known, too late: nothing changes), or not_made (this host was short of something).";
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
+    BACKENDS_STANDING_OUT = "ringway_backends_standing_out", Gauge, ["service", "reason"], "Backends that stand out from their peers, by reason: failing (more 5xx and failed tries), slow; see outlier_warnings.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
     OVERLOAD_STAGE = "ringway_overload_stage", Gauge, [], "What is stopped under overload: 0 nothing, 1 keep-alive, 2 new requests by their priority too, 3 all of them (503), 4 accepting too.";

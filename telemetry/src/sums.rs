@@ -16,6 +16,8 @@ pub struct Sums {
     pub spills: u64,
     /// Of a service: tries after the first.
     pub retries: u64,
+    /// Durations, summed, in microseconds.
+    pub duration_micros: u64,
 }
 
 impl Sums {
@@ -33,6 +35,7 @@ impl Sums {
 
     fn count(&mut self, durations: &Durations, classes: impl Iterator<Item = u64>) {
         self.classes.iter_mut().zip(classes).for_each(|(sum, class)| *sum = class);
+        self.duration_micros = durations.sum_micros.get();
         self.buckets.iter_mut().zip(&durations.buckets).for_each(|(sum, bucket)| *sum = bucket.get());
     }
 
@@ -43,6 +46,7 @@ impl Sums {
             failures: both(self.failures, other.failures),
             spills: both(self.spills, other.spills),
             retries: both(self.retries, other.retries),
+            duration_micros: both(self.duration_micros, other.duration_micros),
         }
     }
 

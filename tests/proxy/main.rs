@@ -27,6 +27,7 @@ mod identity;
 mod main_job;
 mod metrics;
 mod operator;
+mod outliers;
 mod overload;
 mod overrides;
 mod page;

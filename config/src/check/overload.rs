@@ -1,9 +1,9 @@
-//! Overload: thresholds that follow each other, limits that are none.
+//! Overload: thresholds that follow each other, limits that are none. Warnings: a time that there is something to see in.
 
 use super::text::nonzero;
 use crate::findings::Findings;
 use crate::model;
-use crate::schema::OverloadSection;
+use crate::schema::{OutlierWarningsSection, OverloadSection};
 use std::time::Duration;
 
 /// Workers look at what is due this often: they are always late by as much.
@@ -54,4 +54,19 @@ pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Op
         stop_accepting: share(section.stop_accepting.value.0),
         hold: section.hold.value,
     })
+}
+
+/// How often backends are compared with their peers; none is never.
+pub(super) fn outlier_warnings(section: &OutlierWarningsSection, findings: &mut Findings) -> Option<Duration> {
+    let interval = &section.interval;
+    if interval.value < Duration::from_secs(1) {
+        let message = "`interval` is shorter than a second: too few requests to judge anybody by";
+        findings.error(
+            interval.place,
+            "bad_duration",
+            message,
+            "write for example `60s`; `enabled: false` turns it off",
+        );
+    }
+    section.enabled.value.then_some(interval.value)
 }

@@ -1,4 +1,4 @@
-//! The section of overload: what is looked at, and from where on less is done.
+//! The sections of overload and of warnings: what is looked at, from where on less is done, or something is said.
 
 use super::*;
 
@@ -30,5 +30,16 @@ section! {
         default("97") stop_accepting: Percent,
         /// How long the share has to stay lower before a stage ends.
         default("5s") hold: Duration,
+    }
+}
+
+section! {
+    /// Warnings of backends that fail more requests than their peers, or take longer, whether or not anything ejects them. A line in the
+    /// log and an event when it begins, each hour that it goes on, and when it is over; see docs/operations.md for who stands out.
+    OutlierWarningsSection, "outlier_warnings" {
+        /// Whether it is looked.
+        default("true") enabled: bool,
+        /// How often: what has happened since is judged. A backend with fewer than 50 requests in that time is not.
+        default("60s") interval: Duration,
     }
 }

@@ -7,8 +7,8 @@ use crate::params::PanicMode;
 use std::time::Instant;
 
 impl ServiceHealth {
-    /// Works out all shares, those of the levels, and whether there is panic.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// Each member's own share anew, and what its level has of it.
+    fn levels_of_members(&mut self, now: Instant) -> Vec<LevelHealth> {
         let mut levels: Vec<LevelHealth> = Vec::with_capacity(1);
         for member in &mut self.members {
             member.update_share(now);
@@ -25,6 +25,12 @@ impl ServiceHealth {
             levels[at].built_for += member.weight_built_for(now);
             levels[at].carried += member.weight_carried();
         }
+        levels
+    }
+
+    /// Works out all shares, those of the levels, and whether there is panic.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let levels = self.levels_of_members(now);
         let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
         let threshold = u64::from(self.params.panic_threshold_percent);
         // A level of no weight is none that lacks any.

@@ -10,7 +10,7 @@ use crate::snapshot::{Service, Snapshot};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use ringway_config::model::Priority;
-use ringway_health::STATES;
+use ringway_health::{Reason, STATES};
 use ringway_ring::{FULL_SHARE, Load, Slot};
 use ringway_telemetry::catalogue::{self, Metric};
 use ringway_telemetry::counters::{CLASS_NAMES, Cell};
@@ -196,6 +196,12 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     page.head(&catalogue::PANIC_MODE);
     for (name, service) in services() {
         page.sample(&catalogue::PANIC_MODE, &[name], f64::from(u8::from(service.live.health().is_panic())));
+    }
+    page.head(&catalogue::BACKENDS_STANDING_OUT);
+    for (name, service) in services() {
+        for (reason, count) in Reason::ALL.iter().zip(&service.live.standing_out) {
+            page.sample(&catalogue::BACKENDS_STANDING_OUT, &[name, reason.name()], f64::from(count.load(Relaxed)));
+        }
     }
     page.head(&catalogue::HOT_KEYS);
     for (name, service) in services() {

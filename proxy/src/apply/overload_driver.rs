@@ -11,7 +11,6 @@ use ringway_telemetry::catalogue;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// Time between two looks.
 const TURN: Duration = Duration::from_millis(250);
@@ -40,7 +39,7 @@ async fn drive_once(shared: Arc<Shared>) {
     let mut driver = Driver::new(shared);
     let mut ticker = tokio::time::interval(TURN);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while driver.has_workers() {
+    while driver.shared.has_workers() {
         ticker.tick().await;
         driver.turn(ambient::now());
     }
@@ -73,10 +72,6 @@ impl Driver {
             turns: 0,
             cgroup_bytes_max: None,
         }
-    }
-
-    fn has_workers(&self) -> bool {
-        !self.shared.commands.get().is_some_and(|commands| commands.iter().all(mpsc::UnboundedSender::is_closed))
     }
 
     fn turn(&mut self, now: Instant) {

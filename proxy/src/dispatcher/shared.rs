@@ -48,6 +48,13 @@ pub(crate) struct Shared {
     pub(crate) spans: Arc<Published<Option<traces::Sink>>>,
 }
 
+impl Shared {
+    /// Whether workers are there, or yet to be started.
+    pub(crate) fn has_workers(&self) -> bool {
+        !self.commands.get().is_some_and(|commands| commands.iter().all(mpsc::UnboundedSender::is_closed))
+    }
+}
+
 /// An access log's form and its writer.
 pub(crate) struct AccessSink {
     pub(crate) format: ringway_telemetry::access::Format,

@@ -233,6 +233,8 @@ pub struct ServiceLive {
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Backends of QUIC connections, by the ids that they have issued.
     pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
+    /// Backends that stand out from their peers, in the order of [`ringway_health::Reason::ALL`].
+    pub(crate) standing_out: [AtomicU32; 2],
     /// Requests that wait for room.
     pub line: Line,
     /// Notifies one of them that there may be room.
@@ -289,6 +291,7 @@ impl ServiceLive {
             moved: Mutex::default(),
             limiter: Mutex::default(),
             quic_ids: Mutex::default(),
+            standing_out: Default::default(),
             line: Line::default(),
             room: Notify::new(),
             turnover: AtomicU64::new(0),

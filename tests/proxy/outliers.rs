@@ -1,0 +1,84 @@
+//! Warnings that name backends which fail or are slow against their peers, where nothing ejects them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use crate::common::peers::curl_body;
+use crate::common::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Clients at once. Each waits for the slow backend now and then: together they ask it often enough for it to be judged.
+const CLIENTS: usize = 32;
+
+/// What has been noted of outliers: what it has come to, and the text.
+fn events(ringway: &Ringway) -> Vec<(String, String)> {
+    let text = curl_body(&["-s", &format!("http://{}/events", ringway.admin)]);
+    let events: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| not_yet(error));
+    let events = events["events"].as_array().into_iter().flatten();
+    let word = |event: &serde_json::Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    events.filter(|event| event["kind"] == "outlier").map(|event| (word(event, "to"), word(event, "text"))).collect()
+}
+
+fn standing_out(ringway: &Ringway) -> [f64; 2] {
+    ["failing", "slow"]
+        .map(|reason| ringway.metric(&format!("ringway_backends_standing_out{{service=\"s\",reason=\"{reason}\"}}")))
+}
+
+#[test]
+fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
+    if require("curl").is_none() {
+        return;
+    }
+    let (is_bad, turn) = (Arc::new(AtomicBool::new(true)), AtomicU32::new(0));
+    let (of_failing, of_slow) = (Arc::clone(&is_bad), Arc::clone(&is_bad));
+    let failing = scripted(move |_| match of_failing.load(Relaxed) && turn.fetch_add(1, Relaxed).is_multiple_of(2) {
+        true => response("500 Internal Server Error", "", "sorry"),
+        false => response("200 OK", "", "fine"),
+    });
+    let slow = scripted(move |_| {
+        if of_slow.load(Relaxed) {
+            takes(Duration::from_millis(200));
+        }
+        response("200 OK", "", "fine")
+    });
+    let (good, other) = (Backend::echo("good"), Backend::echo("other"));
+    let listen = free_address();
+    let fleet = [("bad", failing.address), ("late", slow.address), ("good", good.address), ("other", other.address)];
+    let config = simple(listen, "balance: { policy: round_robin }", &fleet) + "outlier_warnings: { interval: 1s }\n";
+    let ringway = Ringway::start(&config);
+    assert_eq!(standing_out(&ringway), [0.0, 0.0]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    let _ = get(listen, "/");
+                }
+            });
+        }
+        // However the test ends, its clients do.
+        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_for("both to stand out", || (standing_out(&ringway) == [1.0, 1.0]).then_some(()));
+            let told = events(&ringway);
+            assert!(told.iter().all(|(to, _)| to == "stands_out"), "{told:?}");
+            let texts: Vec<&str> = told.iter().map(|(_, text)| text.as_str()).collect();
+            for part in ["bad fails ", "(5xx or no response), its peers 0.0 %", "late takes "] {
+                assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:?}");
+                assert!(ringway.log().contains(part), "{part}: {}", ringway.log());
+            }
+            for name in ["good ", "other "] {
+                assert!(!texts.iter().any(|text| text.contains(name)), "{name}: {texts:?}");
+            }
+            is_bad.store(false, Relaxed);
+            wait_for("nobody to stand out", || (standing_out(&ringway) == [0.0, 0.0]).then_some(()));
+            for part in ["bad (was failing)", "late (was slow)"] {
+                wait_for(part, || {
+                    events(&ringway).iter().any(|(to, text)| to == "over" && text.contains(part)).then_some(())
+                });
+                assert!(ringway.log().contains(part), "{part}: {}", ringway.log());
+            }
+        }));
+        is_over.store(true, Relaxed);
+        looked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+    });
+}

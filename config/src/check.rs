@@ -51,21 +51,8 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     edges::listeners(root, findings);
     tries::routes(root, findings);
     tracing::edited_marks(root, findings);
-    let listeners = listeners.into_iter().map(|listener| {
-        let mut listener = listener?;
-        if let Protocol::Http(http) = &mut listener.protocol {
-            for split in http.routes.iter_mut().filter_map(|route| route.split.as_mut()) {
-                if split.key.is_empty()
-                    && let Some(Some(first)) = split.targets.first().and_then(|target| services.get(target.service))
-                {
-                    split.key = first.hash_key.clone();
-                }
-                cookies::hold_targets(split, &services);
-            }
-        }
-        Some(listener)
-    });
-    let listeners: Vec<Option<model::Listener>> = listeners.collect();
+    let listeners: Vec<Option<model::Listener>> =
+        listeners.into_iter().map(|listener| listener.map(|listener| with_splits(listener, &services))).collect();
     cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value, findings);
     let tracing = root.tracing.as_ref().and_then(|at| tracing::tracing(&at.value, findings));
@@ -98,6 +85,21 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().map(Arc::new).collect(),
     })
+}
+
+/// Splits without a key of their own have that of their first target.
+fn with_splits(mut listener: model::Listener, services: &[Option<model::Service>]) -> model::Listener {
+    if let Protocol::Http(http) = &mut listener.protocol {
+        for split in http.routes.iter_mut().filter_map(|route| route.split.as_mut()) {
+            if split.key.is_empty()
+                && let Some(Some(first)) = split.targets.first().and_then(|target| services.get(target.service))
+            {
+                split.key = first.hash_key.clone();
+            }
+            cookies::hold_targets(split, services);
+        }
+    }
+    listener
 }
 
 fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {

@@ -44,7 +44,7 @@ fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
     let (good, other) = (Backend::echo("good"), Backend::echo("other"));
     let listen = free_address();
     let fleet = [("bad", failing.address), ("late", slow.address), ("good", good.address), ("other", other.address)];
-    let config = simple(listen, "balance: { policy: round_robin }", &fleet) + "outlier_warnings: { interval: 1s }\n";
+    let config = simple(listen, "balance: { policy: round_robin }", &fleet) + "outlier_warnings: { interval: 2s }\n";
     let ringway = Ringway::start(&config);
     assert_eq!(standing_out(&ringway), [0.0, 0.0]);
     let is_over = AtomicBool::new(false);

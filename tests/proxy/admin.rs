@@ -144,7 +144,7 @@ fn beyond_loopback_nobody_is_let_in_by_accident() {
     let reload = format!("http://127.0.0.1:{}/reload", away.port());
     let moved = before.replace(", anonymous: none", "").replace("ADMIN", &format!("127.0.0.1:{}", away.port()));
     ringway.write_config(&moved);
-    wait_for("the file", || ringway.log().contains("admin changed").then_some(()));
+    wait_for("the file", || ringway.log().contains("admin.anonymous").then_some(()));
     assert_eq!(status(&["-X", "POST", &reload]), "401");
     assert_eq!(status(&[&reload.replace("reload", "status")]), "401");
 }

@@ -144,7 +144,7 @@ fn a_socket_alone_is_an_admin_listener_and_no_port_is_open() {
     wait_for("the file", || {
         let status = curl_body(&["--unix-socket", path_text(&socket), "http://localhost/status"]);
         let status: Value = serde_json::from_str(&status).or_not_yet();
-        status["last_reload"]["needs_restart"].to_string().contains("admin changed").then_some(())
+        status["last_reload"]["needs_restart"].to_string().contains("admin.address").then_some(())
     });
     assert_eq!(listening(proxy.0.id()), [web.port()]);
     // What is for the other listener only is said to be of no use.

@@ -3,6 +3,7 @@
 
 use ringway_config::Diagnostics;
 use ringway_config::model::{self, Config};
+use ringway_health::{Member, Params, ServiceHealth};
 use ringway_ring::{BackendSet, BuildError, Load, MemberSpec, PolicyParams, Total, hash_key};
 use std::path::Path;
 use std::sync::Arc;
@@ -85,12 +86,29 @@ pub(crate) fn group_of_after(before: Option<&BackendSet>, service: &model::Servi
     // Where one that leaves takes nothing of what others own, it is the same as if it were not there; a Maglev table would be another.
     let stays = matches!(service.policy, PolicyParams::Maglev(_));
     let set = group_with(before, service, |backend| if backend.drain && !stays { 0 } else { backend.weight })?;
-    let takes = |backend: &&model::Backend| !backend.drain && backend.weight > 0;
-    // All are healthy: the most preferred level of which anybody takes keys has all of them.
-    if let Some(level) = service.backends.iter().filter(takes).map(|backend| backend.level).min() {
-        set.set_level_shares(&[(level, 1.0)]);
-    }
+    set.set_level_shares(&level_shares(service));
     Ok(set)
+}
+
+/// Shares of the levels once all that is to drain has drained, by the machine that says so on the data path.
+fn level_shares(service: &model::Service) -> Vec<(u8, f64)> {
+    let overprovisioning_percent = service.overprovisioning_percent;
+    let params = Params { overprovisioning_percent, ..Params::default() };
+    let members: Vec<Member<'_>> = service
+        .backends
+        .iter()
+        .map(|backend| Member {
+            weight: backend.weight,
+            drain: backend.drain,
+            maintenance: backend.maintenance,
+            level: backend.level,
+            ..Member::new(&backend.id)
+        })
+        .collect();
+    let now = crate::ambient::now();
+    let mut health = ServiceHealth::new(params, 0, now);
+    health.set_members(&members, now);
+    health.level_shares().to_vec()
 }
 
 /// The digest of a service's ring, from its configuration alone: every proxy that runs it has the same. A function of membership (ids,

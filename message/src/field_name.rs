@@ -231,8 +231,13 @@ pub fn may_trail(name: &[u8]) -> bool {
 
 /// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
 #[must_use]
+#[inline]
 pub fn reads_as(name: &[u8], field: &str) -> bool {
-    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| as_read(*a) == as_read(*b))
+    name.len() == field.len() && reads_alike(name, field)
+}
+
+fn reads_alike(name: &[u8], field: &str) -> bool {
+    name.iter().zip(field.as_bytes()).all(|(a, b)| as_read(*a) == as_read(*b))
 }
 
 /// A byte of a name in the one form that all its spellings have for those who read `_` as `-`: see [`reads_as`].

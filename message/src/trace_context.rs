@@ -71,9 +71,9 @@ impl TraceParent {
     pub fn write(&self, out: &mut Vec<u8>) {
         let flags = if self.sampled { SAMPLED } else { 0 } | if self.random { RANDOM } else { 0 };
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&self.trace_id, &mut text[3..35]);
-        write_hex(&self.span_id, &mut text[36..52]);
-        write_hex(&[flags], &mut text[53..55]);
+        text[3..35].copy_from_slice(hex_of(&self.trace_id).as_flattened());
+        text[36..52].copy_from_slice(hex_of(&self.span_id).as_flattened());
+        text[53..55].copy_from_slice(&DIGITS[usize::from(flags)]);
         out.extend_from_slice(&text);
     }
 
@@ -141,13 +141,28 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Both digits of each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        all[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    all
+};
+
+#[inline]
+fn hex_of<const N: usize>(bytes: &[u8; N]) -> [[u8; 2]; N] {
+    bytes.map(|byte| DIGITS[usize::from(byte)])
+}
+
 /// Two digits for each byte.
 #[inline]
 pub fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (byte, pair) in bytes.iter().zip(digits.as_chunks_mut().0) {
+        *pair = DIGITS[usize::from(*byte)];
     }
 }
 

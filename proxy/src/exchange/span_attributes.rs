@@ -25,7 +25,7 @@ pub(crate) struct Beginning<'a> {
 }
 
 pub(super) fn address_of(address: &SocketAddr, attributes: &mut Attributes) {
-    attributes.text("server.address", address.ip().to_string().as_bytes());
+    attributes.word("server.address", &address.ip().to_string());
     attributes.number("server.port", u64::from(address.port()));
 }
 
@@ -62,16 +62,25 @@ pub(super) fn name_of(method: &'static str) -> &'static str {
 pub(super) fn attributes(with_query: bool, beginning: &Beginning<'_>) -> Attributes {
     let Beginning { client, bytes, head, origin, route, .. } = beginning;
     let mut attributes = Attributes::with_capacity(1024);
+    attributes.word("http.request.method", method_of(head.method));
+    attributes.word("url.scheme", if origin.secure { "https" } else { "http" });
+    attributes.word(
+        "network.protocol.version",
+        match head.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+            Version::Http2 => "2",
+        },
+    );
+    attributes.word("ringway.listener", &client.open.active_listener.name());
     let mut text = |key: &str, value: &[u8]| {
         if !value.is_empty() {
             attributes.text(key, value);
         }
     };
-    text("http.request.method", method_of(head.method).as_bytes());
     if head.method == Method::Other {
         text("http.request.method_original", head.method_span.of(bytes));
     }
-    text("url.scheme", if origin.secure { b"https" } else { b"http" });
     text("url.path", path_of(bytes, head));
     if with_query {
         let (path, target) = (head.path, head.forward_target);
@@ -81,14 +90,7 @@ pub(super) fn attributes(with_query: bool, beginning: &Beginning<'_>) -> Attribu
     if let Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) = route {
         text("http.route", path.as_bytes());
     }
-    let version = match head.version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-        Version::Http2 => "2",
-    };
-    text("network.protocol.version", version.as_bytes());
     text("user_agent.original", head.value_of(bytes, b"user-agent").unwrap_or_default());
-    text("ringway.listener", client.open.active_listener.name().as_bytes());
     if origin.address == client.peer.ip() {
         text("client.address", client.peer.text.as_bytes());
     } else {

@@ -344,11 +344,15 @@ impl Try {
 
     fn attributes(&self, method: &str) -> Attributes {
         let mut attributes = Attributes::with_capacity(256);
-        attributes.text("http.request.method", method.as_bytes());
+        attributes.word("http.request.method", method);
         let service = &self.view.services[self.service].service;
         if let Some(backend) = service.backends.get(self.backend) {
-            address_of(&backend.config.address, &mut attributes);
-            attributes.text("ringway.backend", backend.config.id.as_bytes());
+            attributes.append(backend.span_attributes.get_or_init(|| {
+                let mut attributes = Attributes::default();
+                address_of(&backend.config.address, &mut attributes);
+                attributes.word("ringway.backend", &backend.config.id);
+                attributes
+            }));
         }
         if self.status > 0 {
             attributes.number("http.response.status_code", u64::from(self.status));

@@ -3,6 +3,7 @@
 use super::concurrency::LatencyMeter;
 use ringway_config::model;
 use ringway_ring::{ConcurrencyParams, Load};
+use ringway_telemetry::traces::Attributes;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,8 @@ pub struct Backend {
     pub config: model::Backend,
     /// Its state that outlives the snapshot.
     pub state: Arc<BackendState>,
+    /// What the spans of its tries say of it, made for the first of them.
+    pub(crate) span_attributes: OnceLock<Attributes>,
 }
 
 /// State of a backend that outlives snapshots: belongs to (service, id).

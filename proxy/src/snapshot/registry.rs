@@ -16,7 +16,7 @@ use ringway_health::{AgentParams, Event, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BackendSet, BuildError, MemberSpec, PolicyParams, Slot};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 use thiserror::Error;
 
@@ -291,7 +291,13 @@ fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
     let mut members: Vec<&model::Backend> = config.backends.iter().collect();
     members.sort_by(|a, b| a.id.cmp(&b.id));
     let backends = members.into_iter();
-    backends.map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) }).collect()
+    backends
+        .map(|backend| Backend {
+            config: backend.clone(),
+            state: live.backend(&backend.id),
+            span_attributes: OnceLock::new(),
+        })
+        .collect()
 }
 
 /// Whether anything depends on how long responses take.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// A batch is handed over when it is this long, in bytes, or when its worker's time has come.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Most spans are far shorter.
+const SPAN_BYTES: usize = 2 * 1024;
 
 /// Where a worker's spans go, and where those are counted that are lost on the way.
 #[derive(Debug, Clone)]
@@ -49,9 +51,14 @@ impl SpanBatch {
         if self.batch.spans == 0 {
             return;
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        // The next one will be about as long: it is not moved as it grows.
+        let room = (self.batch.bytes.len() + self.batch.bytes.len() / 8).min(BATCH_BYTES + SPAN_BYTES);
+        let fresh = Batch { bytes: Vec::with_capacity(room), spans: 0 };
+        let mut batch = std::mem::replace(&mut self.batch, fresh);
         // What waits is counted by its length.
-        batch.bytes.shrink_to_fit();
+        if batch.bytes.capacity() / 2 > batch.bytes.len() {
+            batch.bytes.shrink_to_fit();
+        }
         if let Err(mut lost) = self.sink.sender.send(batch) {
             self.sink.counts.add(Outcome::Dropped, lost.spans);
             lost.bytes.clear();

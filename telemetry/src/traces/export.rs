@@ -61,9 +61,9 @@ impl Export {
 
     /// Until nobody hands over any more.
     pub(super) async fn run(&mut self) {
-        while let Some(batch) = self.gather().await {
-            self.in_hand = batch.spans;
-            self.deliver(batch).await;
+        while let Some(batches) = self.gather().await {
+            self.in_hand = batches.iter().map(|batch| batch.spans).sum();
+            self.deliver(batches).await;
         }
     }
 
@@ -81,21 +81,22 @@ impl Export {
     }
 
     /// What a request carries. `None`: no more comes.
-    async fn gather(&mut self) -> Option<Batch> {
-        let mut gathered = self.receiver.recv().await?;
+    async fn gather(&mut self) -> Option<Vec<Batch>> {
+        let first = self.receiver.recv().await?;
+        let (mut bytes, mut gathered) = (first.bytes.len(), vec![first]);
         let until = Instant::now() + GATHER;
-        while gathered.bytes.len() < REQUEST_BYTES {
+        while bytes < REQUEST_BYTES {
             let Ok(Some(batch)) = timeout_at(until, self.receiver.recv()).await else { break };
-            gathered.bytes.extend_from_slice(&batch.bytes);
-            gathered.spans += batch.spans;
+            bytes += batch.bytes.len();
+            gathered.push(batch);
         }
         Some(gathered)
     }
 
-    async fn deliver(&mut self, batch: Batch) {
-        let spans = batch.spans;
-        let body = self.envelope.close(&batch.bytes, self.line.collector().gzip);
-        drop(batch);
+    async fn deliver(&mut self, batches: Vec<Batch>) {
+        let spans = self.in_hand;
+        let body = self.envelope.close(&batches, self.line.collector().gzip);
+        drop(batches);
         let mut pause = PAUSE;
         for number in 1..=TRIES_MAX {
             let error = match self.line.post(body.clone()).await {
@@ -187,16 +188,17 @@ impl Envelope {
     }
 
     /// An `ExportTraceServiceRequest` with these spans.
-    fn close(&self, spans: &[u8], gzip: bool) -> Bytes {
-        let scope_spans_len = self.scope.len() + spans.len();
+    fn close(&self, spans: &[Batch], gzip: bool) -> Bytes {
+        let scope_spans_len = self.scope.len() + spans.iter().map(|batch| batch.bytes.len()).sum::<usize>();
         // `ScopeSpans` is field 2, `ResourceSpans` field 1; both have a length.
         let mut scope_spans = Vec::new();
         begin(2, scope_spans_len, &mut scope_spans);
         let mut body = Vec::with_capacity(self.resource.len() + scope_spans_len + 32);
         begin(1, self.resource.len() + scope_spans.len() + scope_spans_len, &mut body);
-        for part in [&self.resource, &scope_spans, &self.scope, spans] {
+        for part in [&self.resource, &scope_spans, &self.scope] {
             body.extend_from_slice(part);
         }
+        spans.iter().for_each(|batch| body.extend_from_slice(&batch.bytes));
         if !gzip {
             return body.into();
         }
@@ -235,7 +237,8 @@ mod tests {
         // A span whose name is "n".
         let span = field(2, &field(5, b"n"));
         for (count, gzip) in [(0, false), (1, false), (300, false), (300, true)] {
-            let body = envelope.close(&span.repeat(count), gzip);
+            let batch = |count| Batch { bytes: span.repeat(count), spans: count as u64 };
+            let body = envelope.close(&[batch(count / 3), batch(0), batch(count - count / 3)], gzip);
             let mut plain = body.to_vec();
             if gzip {
                 plain.clear();

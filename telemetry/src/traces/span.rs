@@ -24,21 +24,55 @@ impl Attributes {
     /// Adds a text. Bytes of the network that are no UTF-8 are replaced; a long one is cut off.
     pub fn text(&mut self, key: &str, value: &[u8]) {
         let value = &value[..value.len().min(VALUE_BYTES_MAX)];
+        if value.is_ascii() {
+            return self.string(key, value);
+        }
         match std::str::from_utf8(value) {
-            Ok(value) => self.string(key, value),
+            Ok(_) => self.string(key, value),
             // Cut off within a character, or no UTF-8 at all.
-            Err(error) if error.error_len().is_none() => {
-                self.string(key, std::str::from_utf8(&value[..error.valid_up_to()]).unwrap_or_default());
-            }
-            Err(_) => self.string(key, &String::from_utf8_lossy(value)),
+            Err(error) if error.error_len().is_none() => self.string(key, &value[..error.valid_up_to()]),
+            Err(_) => self.string(key, String::from_utf8_lossy(value).as_bytes()),
         }
     }
 
-    fn string(&mut self, key: &str, value: &str) {
+    /// Adds a word of Ringway's own; a long one is cut off.
+    #[inline]
+    pub fn word(&mut self, key: &str, value: &str) {
+        if value.len() < VALUE_BYTES_MAX {
+            self.string(key, value.as_bytes())
+        } else {
+            self.text(key, value.as_bytes())
+        }
+    }
+
+    /// Adds all of these.
+    pub fn append(&mut self, more: &Self) {
+        self.0.extend_from_slice(&more.0);
+    }
+
+    /// `value` is UTF-8.
+    #[inline]
+    fn string(&mut self, key: &str, value: &[u8]) {
+        // Up to here each length takes one byte, as that of nearly all does.
+        const SHORT: usize = 0x80;
+        let any = 2 + value.len();
+        let length = 2 + key.len() + 2 + any;
+        if length < SHORT {
+            self.0.reserve(2 + length);
+            self.0.extend_from_slice(&[9 << 3 | BYTES, length as u8, 1 << 3 | BYTES, key.len() as u8]);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&[2 << 3 | BYTES, any as u8, 1 << 3 | BYTES, value.len() as u8]);
+            self.0.extend_from_slice(value);
+        } else {
+            self.long_string(key, value);
+        }
+    }
+
+    fn long_string(&mut self, key: &str, value: &[u8]) {
         let any = 1 + varint_len(value.len() as u64) + value.len();
         self.begin(key, any);
         // AnyValue.string_value.
-        field(&mut self.0, 1, value.as_bytes());
+        field(&mut self.0, 1, value);
     }
 
     /// Adds a number.
@@ -123,16 +157,20 @@ impl Span<'_> {
             + self.attributes.0.len()
             + if self.is_error { ERROR.len() } else { 0 }
             + (2 + 4);
+        out.reserve(length + 8);
         out.push(2 << 3 | BYTES);
         varint(out, length as u64);
         let begin = out.len();
-        field(out, 1, &self.trace_id);
-        field(out, 2, &self.span_id);
+        out.extend_from_slice(&[1 << 3 | BYTES, 16]);
+        out.extend_from_slice(&self.trace_id);
+        out.extend_from_slice(&[2 << 3 | BYTES, 8]);
+        out.extend_from_slice(&self.span_id);
         if !self.state.is_empty() {
             field(out, 3, self.state);
         }
         if let Some((parent, _)) = &self.parent {
-            field(out, 4, parent);
+            out.extend_from_slice(&[4 << 3 | BYTES, 8]);
+            out.extend_from_slice(parent);
         }
         if name_len > 0 {
             out.push(5 << 3 | BYTES);

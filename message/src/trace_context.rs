@@ -71,9 +71,10 @@ impl TraceParent {
     pub fn write(&self, out: &mut Vec<u8>) {
         let flags = if self.sampled { SAMPLED } else { 0 } | if self.random { RANDOM } else { 0 };
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        text[3..35].copy_from_slice(hex_of(&self.trace_id).as_flattened());
-        text[36..52].copy_from_slice(hex_of(&self.span_id).as_flattened());
-        text[53..55].copy_from_slice(&DIGITS[usize::from(flags)]);
+        write_hex(&self.trace_id, &mut text[3..35]);
+        write_hex(&self.span_id, &mut text[36..52]);
+        // Below ten.
+        text[54] += flags;
         out.extend_from_slice(&text);
     }
 
@@ -141,29 +142,25 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Both digits of each byte.
-static DIGITS: [[u8; 2]; 256] = {
-    let digits = b"0123456789abcdef";
-    let mut all = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        all[byte] = [digits[byte >> 4], digits[byte & 15]];
-        byte += 1;
-    }
-    all
-};
-
-#[inline]
-fn hex_of<const N: usize>(bytes: &[u8; N]) -> [[u8; 2]; N] {
-    bytes.map(|byte| DIGITS[usize::from(byte)])
-}
-
-/// Two digits for each byte.
+/// Two digits for each byte, four bytes at a time; what is over, of a place or of the bytes, stays as it is.
 #[inline]
 pub fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    for (byte, pair) in bytes.iter().zip(digits.as_chunks_mut().0) {
-        *pair = DIGITS[usize::from(*byte)];
+    for (four, eight) in bytes.as_chunks().0.iter().zip(digits.as_chunks_mut().0) {
+        *eight = digits_of(*four);
     }
+}
+
+/// Each half of a byte goes into a byte of its own, in three steps of all at once; then all become digits together.
+#[inline]
+fn digits_of(bytes: [u8; 4]) -> [u8; 8] {
+    const ALL: u64 = 0x0101_0101_0101_0101;
+    let mut halves = u64::from(u32::from_be_bytes(bytes));
+    halves = (halves | halves << 16) & 0x0000_ffff_0000_ffff;
+    halves = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    halves = (halves | halves << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 where it is ten or more: letters do not follow digits at once.
+    let letters = (halves + 6 * ALL) >> 4 & ALL;
+    (halves + u64::from(b'0') * ALL + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -274,6 +271,15 @@ mod tests {
             [(2, ""), (3, "a=1"), (6, "a=1"), (7, "a=1,b=2"), (11, "a=1,b=2,c=3"), (512, "a=1,b=2,c=3")]
         {
             assert_eq!(trace_state(&bytes, &head, bytes_max), state.as_bytes(), "{bytes_max}");
+        }
+    }
+
+    #[test]
+    fn every_byte_has_its_two_digits() {
+        for byte in 0..=255_u8 {
+            let mut digits = [b'-'; 9];
+            write_hex(&[byte, 0, !byte, 0xff], &mut digits[..8]);
+            assert_eq!(digits, format!("{byte:02x}00{:02x}ff-", !byte).as_bytes());
         }
     }
 

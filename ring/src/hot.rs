@@ -205,36 +205,7 @@ impl HotKeys {
     /// A key of share `p` has `ceil(p * members / enter) + 1` owners, all members and `owners_max` at most; it gets a new number only when
     /// that has moved by more than one, or when it enters or leaves.
     pub fn update(&mut self, params: &HotParams, members: usize) -> bool {
-        let requests: u64 = self.reports.iter().map(|report| report.requests).sum();
-        let total: u64 = self.reports.iter().map(|report| report.total).sum();
-        let mut counts: HashMap<Hash, u64> = HashMap::new();
-        for (hash, count) in self.reports.iter().flat_map(|report| &report.keys) {
-            *counts.entry(*hash).or_default() += u64::from(*count);
-        }
-        let mut next: Vec<(Hash, HotKey)> = Vec::new();
-        // What fades by halves must not fall below what it had to reach: keys would be hot and cold in turn.
-        let volume_min = if self.hot.is_empty() { params.volume_min } else { params.volume_min / 4 };
-        if requests >= volume_min && total > 0 && members > 1 {
-            for (hash, count) in counts {
-                let share = count as f64 / total as f64;
-                let relative = share * members as f64;
-                let before = self.hot.get(&hash);
-                if relative < if before.is_some() { params.leave } else { params.enter } {
-                    continue;
-                }
-                let wanted = (relative / params.enter.max(f64::MIN_POSITIVE)).ceil() as u64 + 1;
-                let most = usize::from(params.owners_max).min(crate::HOT_OWNERS_MAX).min(members);
-                let wanted = wanted.min(most as u64) as u16;
-                let owners = match before {
-                    Some(key) if key.owners.abs_diff(wanted) <= 1 && usize::from(key.owners) <= most => key.owners,
-                    _ => wanted,
-                };
-                next.push((hash, HotKey { share, owners }));
-            }
-        }
-        next.sort_unstable_by(|(one, a), (other, b)| b.share.total_cmp(&a.share).then(one.cmp(other)));
-        next.truncate(params.keys_max);
-        let next: BTreeMap<Hash, HotKey> = next.into_iter().collect();
+        let next = hot_among(&self.hot, &Remembered::of(self.reports.iter()), params, members);
         let owners = |table: &BTreeMap<Hash, HotKey>| -> Vec<(Hash, u16)> {
             table.iter().map(|(hash, key)| (*hash, key.owners)).collect()
         };
@@ -243,11 +214,84 @@ impl HotKeys {
         changed
     }
 
+    /// All reports as one, as of one who has seen what all have: its keys are the most costly.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let Remembered { requests, total, counts } = Remembered::of(self.reports.iter());
+        // A counter that is too large for a report halves them all, until it fits.
+        let most = counts.values().copied().max().unwrap_or(0);
+        let shift = (u64::BITS - most.leading_zeros()).saturating_sub(u32::BITS);
+        let mut keys: Vec<(Hash, u32)> =
+            counts.into_iter().map(|(hash, sure)| (hash, (sure >> shift) as u32)).collect();
+        keys.sort_unstable_by_key(|&(hash, sure)| (u32::MAX - sure, hash));
+        keys.truncate(REPORT_MAX);
+        Report { requests, total: total >> shift, keys }
+    }
+
     /// The hot keys now, by hash.
     #[must_use]
     pub fn keys(&self) -> &BTreeMap<Hash, HotKey> {
         &self.hot
     }
+}
+
+/// What several have seen, as one.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    pub(crate) requests: u64,
+    pub(crate) total: u64,
+    pub(crate) counts: HashMap<Hash, u64>,
+}
+
+impl Remembered {
+    fn of<'a>(reports: impl Iterator<Item = &'a Report>) -> Self {
+        let mut all = Self::default();
+        reports.for_each(|report| all.add(report, 1.0));
+        all
+    }
+
+    /// Adds a report, which counts for so much.
+    pub(crate) fn add(&mut self, report: &Report, part: f64) {
+        let scaled = |count: u64| if part >= 1.0 { count } else { (count as f64 * part) as u64 };
+        self.requests += scaled(report.requests);
+        self.total += scaled(report.total);
+        for (hash, count) in &report.keys {
+            *self.counts.entry(*hash).or_default() += scaled(u64::from(*count));
+        }
+    }
+}
+
+/// Which keys are hot, after those that were `before`: see [`HotKeys::update`].
+pub(crate) fn hot_among(
+    before: &BTreeMap<Hash, HotKey>,
+    seen: &Remembered,
+    params: &HotParams,
+    members: usize,
+) -> BTreeMap<Hash, HotKey> {
+    let mut next: Vec<(Hash, HotKey)> = Vec::new();
+    // What fades by halves must not fall below what it had to reach: keys would be hot and cold in turn.
+    let volume_min = if before.is_empty() { params.volume_min } else { params.volume_min / 4 };
+    if seen.requests >= volume_min && seen.total > 0 && members > 1 {
+        for (&hash, &count) in &seen.counts {
+            let share = count as f64 / seen.total as f64;
+            let relative = share * members as f64;
+            let known = before.get(&hash);
+            if relative < if known.is_some() { params.leave } else { params.enter } {
+                continue;
+            }
+            let wanted = (relative / params.enter.max(f64::MIN_POSITIVE)).ceil() as u64 + 1;
+            let most = usize::from(params.owners_max).min(crate::HOT_OWNERS_MAX).min(members);
+            let wanted = wanted.min(most as u64) as u16;
+            let owners = match known {
+                Some(key) if key.owners.abs_diff(wanted) <= 1 && usize::from(key.owners) <= most => key.owners,
+                _ => wanted,
+            };
+            next.push((hash, HotKey { share, owners }));
+        }
+    }
+    next.sort_unstable_by(|(one, a), (other, b)| b.share.total_cmp(&a.share).then(one.cmp(other)));
+    next.truncate(params.keys_max);
+    next.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 mod backend_set;
 mod candidates;
 mod concurrency;
+mod fleet_load;
 mod hash;
 mod hot;
 mod limit;
@@ -43,6 +44,10 @@ mod total;
 pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
 pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
+pub use fleet_load::{
+    FRESH_MILLIS, FleetLoads, FleetParams, FleetTable, LOAD_UNIT, LoadReport, NOT_ELIGIBLE, REPORTED_LOAD_MAX,
+    ReportError, STEP_MILLIS, TABLE_KEYS_MAX,
+};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};

@@ -22,6 +22,8 @@ pub struct Total {
     eligible: [AtomicU64; LEVELS_MAX],
     /// Places in the schedules of the levels: they go on where they were, whatever sets come and go.
     turns: [Turns; LEVELS_MAX],
+    /// See [`Total::set_slack_min`]: the bits of an `f64`.
+    slack_min: AtomicU64,
     groups: AtomicU64,
     in_force: Mutex<InForce>,
 }
@@ -53,6 +55,7 @@ impl Total {
             moved: Default::default(),
             eligible: Default::default(),
             turns: Default::default(),
+            slack_min: AtomicU64::new(0),
             groups: AtomicU64::new(1),
             in_force: Mutex::default(),
         }
@@ -101,6 +104,19 @@ impl Total {
     #[inline]
     pub(crate) fn turns(&self, level: u8) -> &AtomicUsize {
         &self.turns[usize::from(level) % LEVELS_MAX].0
+    }
+
+    /// Bounds that allow for noise at all have this slack at least, from now on: somebody sees to it that loads are even over a longer
+    /// time, so that a bound need not. 0 takes it back.
+    pub fn set_slack_min(&self, slack: f64) {
+        self.slack_min.store(slack.to_bits(), Relaxed);
+    }
+
+    /// See [`Total::set_slack_min`].
+    #[inline]
+    #[must_use]
+    pub fn slack_min(&self) -> f64 {
+        f64::from_bits(self.slack_min.load(Relaxed))
     }
 
     /// A number for a set that is being built.

@@ -117,6 +117,19 @@ fn cap_is_the_formula() {
 }
 
 #[test]
+fn a_slack_that_all_are_to_have_at_least_widens_what_has_some_and_leaves_strict_bounds_strict() {
+    for (slack, least, expected) in [(2.0, 3.0, 22), (3.0, 2.0, 22), (2.0, 0.0, 19), (0.0, 3.0, 13), (4.0, 3.0, 26)] {
+        let fixture = fixture(&[100; 10], u32::MAX, bound(1.25, slack, AllFull::Owner), 1);
+        fixture.total.set_slack_min(least);
+        // With this one a hundred requests, ten for each: 12.5 and so many roots of ten.
+        (0..99).for_each(|number| _ = place(&fixture, key(number)));
+        assert_eq!(fixture.group.cap(Slot(3)), expected, "{slack} {least}");
+        fixture.total.set_slack_min(0.0);
+        assert_eq!(fixture.group.cap(Slot(3)), (12.5 + slack * 10.0_f64.sqrt()).ceil() as u32);
+    }
+}
+
+#[test]
 fn cap_does_not_overflow_at_any_size() {
     let fixture = fixture(&[1600; 10_000], u32::MAX, bound(1.25, 0.0, AllFull::Owner), 1);
     for number in 0..30_000 {

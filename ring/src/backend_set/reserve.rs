@@ -66,7 +66,7 @@ impl BackendSet {
     }
 
     /// `max(min_slots, ceil(factor * a + slack * sqrt(a)))`, with `a` the fair share of the load, this request
-    /// included; at most `requests_max`.
+    /// included; at most `requests_max`. A strict bound is strict whatever [`crate::Total::set_slack_min`] says.
     #[inline]
     pub(super) fn cap_of(&self, level: &Level, member: &MemberState, total: u64) -> u32 {
         let Some(bound) = self.bound else { return member.requests_max() };
@@ -77,7 +77,8 @@ impl BackendSet {
         // Floating point cannot overflow here, and 53 bits are exact far beyond any real load; what rounding adds to
         // a whole number is taken off again before it is rounded up.
         let fair = (total + 1) as f64 * member.effective_weight() as f64 / eligible as f64;
-        let cap = bound.factor * fair + bound.slack * fair.sqrt();
+        let slack = if bound.slack > 0.0 { bound.slack.max(self.total.slack_min()) } else { 0.0 };
+        let cap = bound.factor * fair + slack * fair.sqrt();
         let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
         cap.max(bound.min_slots).min(member.requests_max())
     }

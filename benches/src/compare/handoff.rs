@@ -143,23 +143,23 @@ impl Variant {
         }
     }
 
-    /// Why this Ringway cannot do it, if it cannot.
+    /// Why this Ringway cannot do it, if it cannot: one of before there were hand-offs.
     ///
     /// # Errors
     /// The program cannot be run.
     pub fn refused(self, effort: &Effort, directory: &Path) -> Result<Option<String>> {
-        if self.peer() != Peer::Ringway {
+        if !matches!(self, Self::Handoff | Self::HandoffObeyed) {
             return Ok(None);
         }
         let file = directory.join("known.yaml");
         let service = self.service(effort.window).replace('\n', "\n    ");
         let text = format!(
-            "services:\n  - name: s\n    balance: {{ policy: ring, hash_key: [ {{ header: x-user-id }} ] }}\n    {service}\n    \
+            "listeners: [ {{ name: f, address: \"127.0.0.1:9\", service: s }} ]\nservices:\n  - name: s\n    balance: {{ policy: ring, hash_key: [ {{ header: x-user-id }} ] }}\n    {service}\n    \
              backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ]\n"
         );
         while_doing(std::fs::write(&file, text), file.display())?;
         let mut command = Command::new(&effort.ringway);
-        command.args(["check", "--config"]).arg(&file).stdin(Stdio::null());
+        command.arg("check").arg(&file).stdin(Stdio::null());
         let output = while_doing(command.output(), effort.ringway.display())?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);

@@ -350,9 +350,10 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
         let _ = writeln!(text, "    {line}");
     }
     text.push_str("    backends:\n");
-    for backend in &setup.backends {
+    for (index, backend) in setup.backends.iter().enumerate() {
         let drain = if setup.drained.contains(backend) { ", drain: true" } else { "" };
-        let _ = writeln!(text, "      - {{ id: b{backend}, address: \"127.0.0.1:{backend}\"{drain} }}");
+        // By its place: ports differ from run to run, and placement does not.
+        let _ = writeln!(text, "      - {{ id: b{index}, address: \"127.0.0.1:{backend}\"{drain} }}");
     }
     text
 }

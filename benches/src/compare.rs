@@ -2,9 +2,12 @@
 
 pub mod affinity;
 pub mod cache;
+pub mod figures;
 pub mod grpc;
+pub mod handoff;
 pub mod load;
 pub mod peer;
+pub mod poisson;
 pub mod report;
 pub mod scenario;
 pub mod slow_readers;

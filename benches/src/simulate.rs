@@ -2,4 +2,7 @@
 
 pub mod fleet;
 pub mod placement;
+pub mod proxies;
+pub mod queues;
+pub mod table;
 pub mod workload;

@@ -83,8 +83,8 @@ fn attacks(arguments: &Arguments, directory: &Path) -> Result<()> {
         front: Front::Http,
         balance: Balance::RoundRobin,
         backends: fleet.ports().to_vec(),
-        checks: false,
         cover: Cover::H2,
+        ..Setup::default()
     };
     for &kind in &arguments.attacks {
         let mut table = Table::new(format!("{}, {:?}", kind.name(), arguments.time), &COLUMNS);

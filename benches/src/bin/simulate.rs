@@ -1,10 +1,15 @@
 //! Which policy when: balance, movement and cost of each, in virtual time and on this machine. Prints Markdown.
 //!
 //!     cargo run --profile dist -p ringway-benches --bin simulate [-- REQUESTS]      (1000000 if not said otherwise)
+//!
+//! And fleets of proxies, with what they say to each other:
+//!
+//!     cargo run --profile dist -p ringway-benches --bin simulate -- fleet [--short] [--seed N]
 #![allow(clippy::print_stdout, reason = "it prints tables")]
 
 use ringway_benches::simulate::fleet::{Balancer, Fleet, Kind, bound, run};
 use ringway_benches::simulate::placement;
+use ringway_benches::simulate::table::{self, Effort};
 use ringway_benches::simulate::workload::Workload;
 use ringway_ring::{MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 
@@ -34,8 +39,32 @@ fn balancers() -> Vec<Balancer> {
     ]
 }
 
+/// The arguments after `fleet`.
+fn effort(rest: &[String]) -> Option<Effort> {
+    let mut effort = Effort { is_short: false, seed: 42 };
+    let mut rest = rest.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--short" => effort.is_short = true,
+            "--seed" => effort.seed = rest.next()?.parse().ok()?,
+            _ => return None,
+        }
+    }
+    Some(effort)
+}
+
 fn main() {
-    let requests: u64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((_, rest)) = arguments.split_first().filter(|(first, _)| *first == "fleet") {
+        let Some(effort) = effort(rest) else {
+            println!("simulate [REQUESTS] | simulate fleet [--short] [--seed N]");
+            std::process::exit(2);
+        };
+        println!("Seed {}.\n", effort.seed);
+        table::fleets(effort, |line| println!("{line}"));
+        return;
+    }
+    let requests: u64 = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
     let fleet = Fleet { backends: 20, keys: 200_000, requests, utilisation: 0.6, hits_assumed: 0.7 };
     println!(
         "Traffic: {} backends with caches for a fifth of {} keys, {requests} requests, a quarter to warm up.\n",

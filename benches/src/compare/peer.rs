@@ -24,29 +24,34 @@ pub enum Peer {
 }
 
 /// What the proxy speaks in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Front {
     /// HTTP/1.1.
+    #[default]
     Http,
     /// Bytes.
     Tcp,
 }
 
 /// How it chooses a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Balance {
     /// In turn.
     RoundRobin,
     /// By the header `x-user-id`, over a ring.
     Hash,
-    /// The same, with a bound of 1.25 times the average load.
+    /// By that header alone: whatever a backend carries, and however hot a key is. All peers have as many points for a backend as
+    /// Ringway has, or more.
+    HashAlone,
+    /// By that header, with a bound of 1.25 times the average load.
+    #[default]
     HashBound,
     /// By that header, and as these fields of Ringway's `balance` have it; others as with [`Balance::HashBound`].
     Own(&'static str),
 }
 
 /// What a proxy is set up for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// What it speaks.
     pub front: Front,
@@ -54,6 +59,10 @@ pub struct Setup {
     pub balance: Balance,
     /// The backends' ports on loopback.
     pub backends: Vec<u16>,
+    /// Those of them that take no new requests.
+    pub drained: Vec<u16>,
+    /// More fields of Ringway's service, each a line with its end.
+    pub service: String,
     /// Backends are checked every 250 ms by `GET /health`: two failures, two successes.
     pub checks: bool,
     /// What is on the front: see there.
@@ -61,9 +70,10 @@ pub struct Setup {
 }
 
 /// What is spoken below or instead of HTTP/1.1 in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cover {
     /// Nothing.
+    #[default]
     Plain,
     /// TLS, with the certificate that `server.pem` and `server.key` in the directory hold.
     Tls,
@@ -125,7 +135,7 @@ impl Peer {
     pub fn lacks(self, setup: &Setup) -> Option<&'static str> {
         match (self, setup.balance) {
             (Self::Nginx, Balance::HashBound) => Some("has no bound: compared with its plain hash"),
-            (Self::Traefik, Balance::Hash | Balance::HashBound) => Some("cannot hash a header"),
+            (Self::Traefik, Balance::Hash | Balance::HashAlone | Balance::HashBound) => Some("cannot hash a header"),
             (Self::Envoy, _) if setup.cover == Cover::Grpc => None,
             (Self::Envoy | Self::Traefik | Self::Floor, _) if setup.cover != Cover::Plain => {
                 Some("is not set up for this")
@@ -159,7 +169,14 @@ impl Peer {
     /// # Errors
     /// When it does not come up; with what it said.
     pub fn start(self, setup: &Setup, core: usize, directory: &Path) -> Result<Running> {
-        let program = self.find()?;
+        self.start_program(&self.find()?, setup, core, directory)
+    }
+
+    /// The same, with this program.
+    ///
+    /// # Errors
+    /// As [`Peer::start`].
+    pub fn start_program(self, program: &Path, setup: &Setup, core: usize, directory: &Path) -> Result<Running> {
         let port = free_port()?;
         let files = self.files(setup, port, directory);
         for (path, text) in &files {
@@ -311,6 +328,9 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
     let balance = match setup.balance {
         Balance::RoundRobin => "policy: round_robin".to_owned(),
         Balance::Hash => format!("policy: ring, {key}bounded_load: {{ preset: off }}"),
+        Balance::HashAlone => {
+            format!("policy: ring, {key}bounded_load: {{ preset: off }}, hot_keys: {{ enabled: false }}")
+        }
         Balance::HashBound => format!("policy: ring, {key}bounded_load: {{ factor: 1.25 }}"),
         Balance::Own(fields) => {
             format!("policy: ring{}{fields}", key.trim_end_matches(", ").replacen("hash", ", hash", 1))
@@ -326,9 +346,14 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
     if setup.cover == Cover::Grpc {
         text.push_str("    protocol: h2\n");
     }
+    for line in setup.service.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
     text.push_str("    backends:\n");
-    for backend in &setup.backends {
-        let _ = writeln!(text, "      - {{ id: b{backend}, address: \"127.0.0.1:{backend}\" }}");
+    for (index, backend) in setup.backends.iter().enumerate() {
+        let drain = if setup.drained.contains(backend) { ", drain: true" } else { "" };
+        // By its place: ports differ from run to run, and placement does not.
+        let _ = writeln!(text, "      - {{ id: b{index}, address: \"127.0.0.1:{backend}\"{drain} }}");
     }
     text
 }
@@ -342,11 +367,11 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
     let mode = if setup.front == Front::Tcp { "tcp" } else { "http" };
     let balance = match (setup.balance, setup.front) {
         (Balance::RoundRobin, _) => "  balance roundrobin\n",
-        (Balance::Hash, Front::Http) => "  balance hdr(x-user-id)\n  hash-type consistent\n",
+        (Balance::Hash | Balance::HashAlone, Front::Http) => "  balance hdr(x-user-id)\n  hash-type consistent\n",
         (Balance::HashBound | Balance::Own(_), Front::Http) => {
             "  balance hdr(x-user-id)\n  hash-type consistent\n  hash-balance-factor 125\n"
         }
-        (Balance::Hash, Front::Tcp) => "  balance source\n  hash-type consistent\n",
+        (Balance::Hash | Balance::HashAlone, Front::Tcp) => "  balance source\n  hash-type consistent\n",
         (Balance::HashBound | Balance::Own(_), Front::Tcp) => {
             "  balance source\n  hash-type consistent\n  hash-balance-factor 125\n"
         }
@@ -363,7 +388,15 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
     }
     for backend in &setup.backends {
         let protocol = if setup.cover == Cover::Grpc { " proto h2" } else { "" };
-        let _ = writeln!(text, "  server s{backend} 127.0.0.1:{backend}{protocol}");
+        // A weight of 1 has 16 points.
+        let weight = if setup.drained.contains(backend) {
+            " weight 0"
+        } else if setup.balance == Balance::HashAlone {
+            " weight 16"
+        } else {
+            ""
+        };
+        let _ = writeln!(text, "  server s{backend} 127.0.0.1:{backend}{protocol}{weight}");
     }
     text
 }
@@ -371,7 +404,8 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
 fn nginx(setup: &Setup, port: u16, directory: &Path) -> String {
     let fails = if setup.checks { "max_fails=2 fail_timeout=1s" } else { "" };
     let servers = setup.backends.iter().fold(String::new(), |mut text, backend| {
-        let _ = write!(text, "server 127.0.0.1:{backend} {fails}; ");
+        let down = if setup.drained.contains(backend) { "down" } else { "" };
+        let _ = write!(text, "server 127.0.0.1:{backend} {fails} {down}; ");
         text
     });
     let head = format!(
@@ -430,6 +464,7 @@ fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
     let balance = match setup.balance {
         Balance::RoundRobin => "lb_policy: ROUND_ROBIN",
         Balance::Hash => "lb_policy: RING_HASH",
+        Balance::HashAlone => "lb_policy: RING_HASH, ring_hash_lb_config: { minimum_ring_size: 4096 }",
         Balance::HashBound | Balance::Own(_) => {
             "lb_policy: RING_HASH, common_lb_config: { consistent_hashing_lb_config: { hash_balance_factor: 125 } }"
         }
@@ -460,7 +495,7 @@ fn envoy_endpoints(setup: &Setup) -> String {
     let mut text = "resources:\n- \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n  cluster_name: c\n  \
                     endpoints: [ { lb_endpoints: [\n"
         .to_owned();
-    for backend in &setup.backends {
+    for backend in setup.backends.iter().filter(|backend| !setup.drained.contains(backend)) {
         let _ = writeln!(
             text,
             "    {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {backend} }} }} }} }},"
@@ -487,7 +522,7 @@ fn traefik_services(setup: &Setup) -> String {
         "{section}:\n  routers: {{ r: {{ rule: \"{rule}\", service: s, entryPoints: [ front ] }} }}\n  \
          services:\n    s:\n      loadBalancer:\n        servers:\n"
     );
-    for backend in &setup.backends {
+    for backend in setup.backends.iter().filter(|backend| !setup.drained.contains(backend)) {
         let _ = writeln!(text, "          - {{ {server}127.0.0.1:{backend}\" }}");
     }
     text

@@ -72,13 +72,8 @@ pub const NAMES: [&str; 21] = [
 /// # Errors
 /// When Ringway itself or the backends do not run, or nobody has this name.
 pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
-    let setup = |front, balance, fleet: &Backends| Setup {
-        front,
-        balance,
-        backends: fleet.ports.clone(),
-        checks: false,
-        cover: Cover::Plain,
-    };
+    let setup =
+        |front, balance, fleet: &Backends| Setup { front, balance, backends: fleet.ports.clone(), ..Setup::default() };
     let http = |title: &str, balance, path, connections| -> Result<Table> {
         let fleet = Backends::start(4, effort.load_core, directory)?;
         saturated(title, &setup(Front::Http, balance, &fleet), path, connections, false, effort, directory)
@@ -199,8 +194,7 @@ impl Backends {
             front: Front::Http,
             balance: Balance::HashBound,
             backends: self.ports[..count].to_vec(),
-            checks: false,
-            cover: Cover::Plain,
+            ..Setup::default()
         }
     }
 }
@@ -346,7 +340,7 @@ fn covered(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
         Some(fleet) => fleet.ports.clone(),
         None => super::grpc::serve(4)?,
     };
-    let setup = Setup { front: Front::Http, balance: Balance::HashBound, backends, checks: false, cover };
+    let setup = Setup { front: Front::Http, balance: Balance::HashBound, backends, cover, ..Setup::default() };
     let peers = if name == "grpc" { &Peer::ALL[..4] } else { &Peer::ALL[..3] };
     let proxies = start(&setup, peers, effort, directory, &mut table)?;
     let message = directory.join("message");
@@ -443,13 +437,7 @@ fn bound_cost(effort: &Effort, directory: &Path) -> Result<Table> {
     let columns = ["CPU, bound over round robin", "us with bound", "us round robin"];
     let mut table = Table::new("HTTP/1.1, 128 B: hash and bound over round robin (CPU of the same proxy)", &columns);
     let fleet = Backends::start(4, effort.load_core, directory)?;
-    let setup = |balance| Setup {
-        front: Front::Http,
-        balance,
-        backends: fleet.ports.clone(),
-        checks: false,
-        cover: Cover::Plain,
-    };
+    let setup = |balance| Setup { front: Front::Http, balance, backends: fleet.ports.clone(), ..Setup::default() };
     let peers = [Peer::Ringway, Peer::Haproxy, Peer::Envoy];
     let plain = start(&setup(Balance::RoundRobin), &peers, effort, directory, &mut table)?;
     let bound = start(&setup(Balance::HashBound), &peers, effort, directory, &mut table)?;
@@ -563,7 +551,7 @@ fn cache_tier(title: &str, exponent: f64, effort: &Effort, directory: &Path) -> 
             balance: Balance::HashBound,
             backends: tier.ports[..10].to_vec(),
             checks: true,
-            cover: Cover::Plain,
+            ..Setup::default()
         };
         for proxy in start(&setup, &[peer], effort, directory, &mut table)? {
             std::thread::sleep(Duration::from_millis(700));

@@ -104,6 +104,11 @@ impl Cache {
         self.order.clear();
     }
 
+    /// Whether the key is there.
+    pub(crate) fn has(&self, key: u64) -> bool {
+        self.stamps.contains_key(&key)
+    }
+
     /// Whether the key was there; it is now.
     pub(crate) fn touch(&mut self, key: u64) -> bool {
         self.stamp += 1;

@@ -62,6 +62,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let overload = overload::overload(&root.overload.value, findings);
     let outlier_interval = overload::outlier_warnings(&root.outlier_warnings.value, findings);
     let control = control::control(root, findings);
+    balance::fleet_scopes(root, control.as_ref(), findings);
     if findings.has_errors() {
         return None;
     }

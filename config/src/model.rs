@@ -11,6 +11,7 @@ mod log;
 mod networks;
 mod route;
 mod service;
+mod shed;
 mod tracing;
 mod upstream;
 
@@ -24,6 +25,7 @@ pub use log::*;
 pub use networks::Networks;
 pub use route::*;
 pub use service::*;
+pub use shed::*;
 pub use tracing::*;
 pub use upstream::*;
 

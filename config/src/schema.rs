@@ -80,6 +80,10 @@ choice! {
     OnDrainName { "keep" => Keep, "move" => Move }
 }
 choice! {
+    /// Whose loads decide what is shed.
+    ShedScopeName { "proxy" => Proxy, "fleet" => Fleet }
+}
+choice! {
     /// What is refused first under overload.
     PriorityName { "low" => Low, "default" => Default, "high" => High }
 }

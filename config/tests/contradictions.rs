@@ -253,3 +253,14 @@ fn a_detector_that_hedging_keeps_in_the_dark_is_told() {
     finds(of_service(service, 3), Severity::Warning, "never_acts", "60ms", "write `least` below 50ms");
     is_clean(of_service("hedge: { after: 100ms }\n    outlier: { latency: { least: 60ms } }", 3));
 }
+
+#[test]
+fn bounds_of_a_fleet_without_anybody_who_adds_up_its_loads_are_told() {
+    let service = "balance: { hash_key: [ { path: {} } ], shed: { scope: fleet } }";
+    finds(of_service(service, 2), Severity::Warning, "fleet_scope_alone", "fleet", "write `scope: proxy`");
+    let with = |process| File { process, service, backends: 2, ..File::default() };
+    let etcd = "control: { etcd: { endpoints: [ \"http://127.0.0.1:2379\" ] }, directory: /tmp/x }";
+    finds(with(etcd), Severity::Warning, "fleet_scope_alone", "fleet", "members");
+    is_clean(with("control: { members: [ \"http://127.0.0.1:9901\" ], directory: /tmp/x }"));
+    is_clean(of_service("balance: { hash_key: [ { path: {} } ], shed: { scope: proxy } }", 2));
+}

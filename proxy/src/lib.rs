@@ -42,11 +42,13 @@ pub use apply::watch::watch;
 pub use error::{ProxyError, RetryWhen, Side};
 pub use net::tls::TlsError;
 pub use net::token::TokenError;
+pub use proxy::fleet_bounds::ServiceLoad;
 pub use proxy::handle::{Handle, Prepared, Report};
 pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use routes::RouteTable;
 pub use snapshot::shadow::{ShadowError, ring_digest};
 pub use snapshot::{
-    AdminAccessError, Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError,
+    AdminAccessError, Backend, BackendState, Current, OfferedTable, Registry, Service, ServiceLive, Snapshot,
+    SnapshotError, TableRefusal, TableStamp,
 };

@@ -1,5 +1,6 @@
 //! A running proxy: its start, and its end.
 
+pub(crate) mod fleet_bounds;
 pub(crate) mod handle;
 
 use crate::admin;

@@ -10,6 +10,7 @@ pub(crate) mod concurrency;
 pub(crate) mod connection_life;
 pub(crate) mod connection_slot;
 pub(crate) mod connections;
+mod fleet_bounds;
 pub(crate) mod health_events;
 pub(crate) mod journal;
 pub(crate) mod rate_limiter;
@@ -20,6 +21,7 @@ mod version;
 
 pub use admin_access::AdminAccessError;
 pub use backend::{Backend, BackendState};
+pub use fleet_bounds::{OfferedTable, TableRefusal, TableStamp};
 pub use registry::{Registry, SnapshotError};
 pub(crate) use service::{HotTable, cookie_value};
 pub use service::{Service, ServiceLive};

@@ -64,6 +64,8 @@ catalogue! {
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests, sessions and flows whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
+    FLEET_TABLE_AGE = "ringway_fleet_table_age_seconds", Gauge, ["service"], "Since the fleet's table of shed shares and hot keys was made or confirmed; +Inf without one, there only with `shed.scope: fleet`.";
+    FLEET_TABLE_REFUSED = "ringway_fleet_table_refused_total", Counter, ["service"], "Tables of the fleet that were not obeyed: of another ring, or older than the one that is known; there only with `shed.scope: fleet`.";
     KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership, weights or drains moved.";
     PEAK_SHARE = "ringway_ring_peak_share_ratio", Gauge, ["service"], "Largest share of the key space for its weight that a backend owns, over the fair one.";
     QUEUED = "ringway_queued_total", Counter, ["service"], "Requests and sessions that waited for a backend with room.";

@@ -334,6 +334,13 @@ impl Registry {
             .fold((0, 0), |(all, moved), counters| (all + counters.shadowed.get(), moved + counters.shadow_moved.get()))
     }
 
+    /// Requests of a service that have ended, over all workers.
+    #[must_use]
+    pub fn service_requests(&self, service: &str) -> u64 {
+        let services = lock(&self.services);
+        services.get(service).into_iter().flatten().flat_map(|counters| &counters.requests).map(Cell::get).sum()
+    }
+
     /// Requests that have ended, over all services and workers, by class as in [`ServiceCounters::requests`].
     #[must_use]
     pub fn request_totals(&self) -> [u64; CLASSES] {

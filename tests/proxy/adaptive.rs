@@ -102,11 +102,12 @@ fn a_limit_falls_with_half_of_the_capacity_others_take_over_and_it_recovers() {
     wait_for("the limit to fall", || (limit_of(&ringway, "a") <= 12).then_some(()));
     wait_for("its queue to be gone", || (backend_status(&ringway, "a")["in_flight"].as_u64()? <= 15).then_some(()));
     assert!(count(&ringway, "concurrency_limited_total", "a") > 0.0);
+    // Nothing goes on there any more: what it has stays below its limit, and the clients that it does not hold are served.
+    desk.resize(0);
     let requests = |id: &str| count(&ringway, "requests_total", id);
-    let (of_a, of_b) = (requests("a"), requests("b"));
-    wait_for("the other one to take over", || {
-        (requests("b") - of_b > 100.0 && requests("b") - of_b > 2.0 * (requests("a") - of_a)).then_some(())
-    });
+    let of_b = requests("b");
+    wait_for("the other one to take over", || (requests("b") - of_b > 200.0).then_some(()));
+    assert!(backend_status(&ringway, "a")["in_flight"].as_u64().unwrap() <= 15);
     // What is known of it outlives a change.
     ringway.reconfigure(&config(", tolerance: 1.6"));
     assert!(limit_of(&ringway, "a") <= 15, "{}", limit_of(&ringway, "a"));

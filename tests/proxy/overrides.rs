@@ -110,7 +110,7 @@ fn what_was_changed_of_a_backend_goes_with_it_and_does_not_come_back() {
 
 #[test]
 fn a_key_that_is_spread_leaves_a_backend_that_is_drained_and_comes_back_with_it() {
-    let rig = Rig::new(", hot_keys: {}");
+    let rig = Rig::new(", hot_keys: { enabled: false }");
     let owner = rig.served("/hot").into_iter().next().unwrap();
     rig.ask(&["spread", "s", "/hot", "--owners", "3", "--for", "10m"]);
     wait_for("the key to be spread", || (rig.served("/hot").len() == 3).then_some(()));

@@ -37,7 +37,10 @@ fn plan_says_from_whom_to_whom_and_the_shadow_counts_it_and_then_it_happens() {
         let fleet = echoes(5);
         let directory = tempfile::tempdir().unwrap();
         let listen = free_address();
-        let service = format!("balance: {{ policy: {policy}, hash_key: [ {{ header: x-key }} ] }}");
+        // So many requests that a key which stood still for a moment would be hot.
+        let service = format!(
+            "balance: {{ policy: {policy}, hash_key: [ {{ header: x-key }} ], hot_keys: {{ enabled: false }} }}"
+        );
         let old = simple(listen, &service, &targets(&fleet)[..4]);
         let new = simple(listen, &service, &targets(&fleet)).replace("id: a,", "id: a, weight: 150,");
         let (old_file, new_file) = (file(&directory, "old.yaml", &old), file(&directory, "new.yaml", &new));

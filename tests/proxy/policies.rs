@@ -203,49 +203,48 @@ fn sticky_client_goes_on_when_its_backend_has_gone() {
     assert!(moved.header("set-cookie").is_some(), "he is told of his new home");
 }
 
+/// Shares are of the time in flight, which is the machine's to decide: that one key has most of it is all that is taken for granted.
 #[test]
 fn hot_key_is_spread_and_cools_down_again() {
     let fleet = echoes(8);
     let listen = free_address();
-    let service = "balance: { hash_key: [ { header: x-key } ], hot_keys: { min_volume: 200 } }";
+    let service = "balance: { hash_key: [ { header: x-key } ], hot_keys: { min_volume: 40, half_life: 1s } }";
     let ringway = Ringway::start(&simple(listen, service, &targets(&fleet)));
     let mut client = Client::new(listen);
     let hot = |ringway: &Ringway| ringway.status()["services"][0]["hot_keys"].as_array().or_not_yet().clone();
-    // One key of every three requests is far above the half of an eighth.
+    let owners = |key: &serde_json::Value| -> Vec<String> {
+        key["owners"].as_array().unwrap().iter().map(|owner| owner.as_str().unwrap().to_owned()).collect()
+    };
+    // Nine of ten requests are of one key: a fourth of the time would give it five owners.
     let mut number = 0_u64;
-    let keys = wait_for("the key to be hot", || {
+    let star = wait_for("the key to be hot", || {
         for _ in 0..100 {
             number += 1;
-            let key = if number.is_multiple_of(3) { "star".to_owned() } else { format!("k{number}") };
-            client.get(&key);
+            client.get(&if number.is_multiple_of(10) { format!("k{number}") } else { "star".to_owned() });
         }
-        let keys = hot(&ringway);
-        (!keys.is_empty()).then_some(keys)
+        // The one with the greatest share comes first.
+        hot(&ringway).into_iter().next().filter(|key| owners(key).len() >= 5)
     });
-    assert_eq!(keys.len(), 1);
-    let owners: Vec<String> =
-        keys[0]["owners"].as_array().unwrap().iter().map(|owner| owner.as_str().unwrap().to_owned()).collect();
-    assert!(owners.len() >= 6, "{owners:?}");
-    let mut served = BTreeMap::new();
-    wait_for("its requests to be spread", || {
-        for _ in 0..50 {
-            *served.entry(client.get("star")).or_insert(0) += 1;
-        }
-        (served.len() >= 4).then_some(())
+    assert!(star["share"].as_f64().unwrap() > 0.0, "{star}");
+    wait_for("its requests to be spread, over its owners", || {
+        let mut served = BTreeMap::new();
+        (0..50).for_each(|_| *served.entry(client.get("star")).or_insert(0) += 1);
+        let key = hot(&ringway).into_iter().find(|key| key["hash"] == star["hash"])?;
+        (served.len() >= 4 && served.keys().all(|name| owners(&key).contains(name))).then_some(())
     });
-    assert!(served.keys().all(|name| owners.contains(name)), "{served:?} {owners:?}");
-    // Other keys stay where they are.
-    let home = client.get("calm");
-    assert!((0..20).all(|_| client.get("calm") == home));
+    wait_for("other keys to stay where they are", || {
+        let home = client.get("calm");
+        (0..20).all(|_| client.get("calm") == home).then_some(())
+    });
     assert!(ringway.metric("ringway_hot_requests_total{service=\"s\"}") > 0.0);
-    assert_eq!(ringway.metric("ringway_hot_keys{service=\"s\"}"), 1.0);
+    wait_for("it to be counted", || (ringway.metric("ringway_hot_keys{service=\"s\"}") >= 1.0).then_some(()));
     // Then nobody asks for it any more.
     wait_for("the key to cool down", || {
-        for _ in 0..2_000 {
+        for _ in 0..200 {
             number += 1;
             client.get(&format!("k{number}"));
         }
-        hot(&ringway).is_empty().then_some(())
+        hot(&ringway).iter().all(|key| key["hash"] != star["hash"]).then_some(())
     });
 }
 

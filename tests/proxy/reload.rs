@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const HASHED: &str = "balance: { hash_key: [ { header: x-key } ] }";
+/// So many requests that a key which stood still for a moment would be hot.
+const HASHED: &str = "balance: { hash_key: [ { header: x-key } ], hot_keys: { enabled: false } }";
 
 fn backends(count: usize) -> (Vec<Backend>, Vec<(String, SocketAddr)>) {
     let backends: Vec<Backend> = (0..count).map(|index| Backend::echo(&format!("b{index}"))).collect();

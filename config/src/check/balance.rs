@@ -4,10 +4,10 @@ use super::text::nonzero;
 use crate::diagnostic::At;
 use crate::findings::Findings;
 use crate::model;
-use crate::schema::{self, PolicyName, PresetName};
+use crate::schema::{self, PolicyName, PresetName, ShedScopeName};
 use ringway_ring::{
     BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
-    TABLE_SIZE_MAX, is_prime,
+    ShedParams, TABLE_SIZE_MAX, is_prime,
 };
 use std::time::Duration;
 
@@ -99,6 +99,45 @@ fn seed(seed: Option<&At<crate::decode::Secret>>) -> u64 {
         None => 0,
         // Numbers stand for themselves, so that fleets can be told a number; any other text is hashed to one.
         Some(at) => at.value.parse().unwrap_or_else(|_| xxhash_rust::xxh3::xxh3_64(at.value.as_bytes())),
+    }
+}
+
+pub(super) fn shed(section: &schema::ShedSection, policy: PolicyParams, findings: &mut Findings) -> model::Shed {
+    let scope = match section.scope.value {
+        ShedScopeName::Proxy => model::ShedScope::Proxy,
+        ShedScopeName::Fleet => model::ShedScope::Fleet,
+    };
+    if scope == model::ShedScope::Fleet && !policy.hashes() {
+        findings.error(
+            section.scope.place,
+            "bad_scope",
+            format!("{} places no keys: there is nothing that the proxies of a fleet could agree on", policy.name()),
+            "write `policy: ring`, or `scope: proxy`",
+        );
+    }
+    let share_max = f64::from(section.max.value.0) / 100.0;
+    model::Shed { params: ShedParams { target: section.target.value.0, share_max }, scope }
+}
+
+/// Scopes of a fleet, where nobody could add up what its proxies see.
+pub(super) fn fleet_scopes(root: &schema::Root, control: Option<&model::Control>, findings: &mut Findings) {
+    let why = match control {
+        Some(control) if control.etcd.is_some() => "etcd adds up no loads",
+        Some(control) if control.embedded || !control.members.is_empty() => return,
+        _ => "there is no control plane that adds up loads",
+    };
+    for service in root.services.value.iter() {
+        let balance = &service.value.balance.value;
+        let has_keys = matches!(balance.policy.value, PolicyName::Ring | PolicyName::Maglev | PolicyName::Hrw);
+        let Some(shed) = balance.shed.as_ref().filter(|_| has_keys) else { continue };
+        if shed.value.scope.value == ShedScopeName::Fleet {
+            findings.warning(
+                shed.value.scope.place,
+                "fleet_scope_alone",
+                format!("{why}: what is shed is each proxy's own"),
+                "add `control: { members: [ .. ] }`, or write `scope: proxy`",
+            );
+        }
     }
 }
 

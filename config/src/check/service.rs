@@ -1,7 +1,7 @@
 //! Services as a whole; their parts are in `balance`, `backend`, `health`, `upstream`, `tries`.
 
 use super::backend::backends;
-use super::balance::{bound, hot_keys, members_without_entry, penalty, policy};
+use super::balance::{bound, hot_keys, members_without_entry, penalty, policy, shed};
 use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
@@ -12,7 +12,7 @@ use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName};
 use ringway_health::{PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, ConcurrencyParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, ConcurrencyParams, PolicyParams};
 use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
@@ -84,10 +84,7 @@ fn service_model(
         affinity_cookie,
         hot_keys,
         spread: Vec::new(),
-        shed: balance.shed.as_ref().map(|at| ShedParams {
-            target: at.value.target.value.0,
-            share_max: f64::from(at.value.max.value.0) / 100.0,
-        }),
+        shed: balance.shed.as_ref().map(|at| shed(&at.value, policy, findings)),
         protocol: upstream_protocol(section.protocol.value),
         priority: route::priority(section.priority.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },

@@ -1,9 +1,10 @@
 //! Services and their backends: keys, health, time-outs, limits.
 
+use super::Shed;
 use super::key::{AffinityCookie, Capture, KeySource, OnMissing};
 use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, ConcurrencyParams, HotParams, PolicyParams};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub struct Service {
     /// Keys that are spread over several backends for a time: no file says that, but an operator at run time.
     pub spread: Vec<Spread>,
     /// Shedding, or none.
-    pub shed: Option<ShedParams>,
+    pub shed: Option<Shed>,
     /// What is spoken with backends.
     pub protocol: UpstreamProtocol,
     /// PINGs on connections of [`UpstreamProtocol::H2`].

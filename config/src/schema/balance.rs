@@ -93,6 +93,9 @@ section! {
         default("1.2") target: Factor,
         /// Largest part of its keys that a backend sheds.
         default("90") max: Percent,
+        /// Whose loads count: `proxy` is what each sees for itself; with `fleet`, the control plane's leader adds up what all proxies see, and
+        /// they all shed the same keys, and know the same hot ones. Needs `control`, with members; without a word from there, as `proxy`.
+        default("proxy") scope: ShedScopeName,
     }
 }
 

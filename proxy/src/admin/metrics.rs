@@ -9,7 +9,7 @@ use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
-use ringway_config::model::Priority;
+use ringway_config::model::{Priority, ShedScope};
 use ringway_health::{Reason, STATES};
 use ringway_ring::{FULL_SHARE, Load, Slot};
 use ringway_telemetry::catalogue::{self, Metric};
@@ -206,6 +206,18 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     page.head(&catalogue::HOT_KEYS);
     for (name, service) in services() {
         page.sample(&catalogue::HOT_KEYS, &[name], service.live.hot_table.load().len() as f64);
+    }
+    let in_fleet =
+        || services().filter(|(_, service)| service.config.shed.is_some_and(|shed| shed.scope == ShedScope::Fleet));
+    page.head(&catalogue::FLEET_TABLE_AGE);
+    let now = ambient::now();
+    for (name, service) in in_fleet() {
+        let age = service.live.fleet_bounds.in_force(now).map_or(f64::INFINITY, |(_, age)| age.as_secs_f64());
+        page.sample(&catalogue::FLEET_TABLE_AGE, &[name], age);
+    }
+    page.head(&catalogue::FLEET_TABLE_REFUSED);
+    for (name, service) in in_fleet() {
+        page.sample(&catalogue::FLEET_TABLE_REFUSED, &[name], service.live.fleet_bounds.refused().1 as f64);
     }
     page.head(&catalogue::KEYS_MOVED);
     for (name, service) in services() {

@@ -1,14 +1,14 @@
 //! `/status`: what is in force and how it does, as JSON. Documented in docs/operations.md; fields are only ever added.
 
-use super::changes;
 use super::peak_share::peak_share;
+use super::{changes, fleet_table, hot_keys};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::apply::overrides::Overrides;
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::{Priority, Protocol};
 use ringway_health::ServiceHealth;
-use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
+use ringway_ring::{FULL_SHARE, Load, PolicyParams, Slot};
 use serde_json::{Value, json};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
@@ -84,8 +84,10 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         .collect();
     let (moved, moved_generation) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
     let (compared, would_move) = control.counters().shadow_counts(&service.config.name);
-    let hot = service.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    let hot_keys: Vec<Value> = if service.config.hot_keys.is_some() { hot_json(service, &hot) } else { Vec::new() };
+    let hot_keys = hot_keys::of(service).into_iter();
+    let hot_keys: Vec<Value> = hot_keys
+        .map(|key| json!({ "hash": format!("{:016x}", key.hash), "share": key.share, "owners": key.owners }))
+        .collect();
     let level_shares: Vec<Value> = health
         .level_shares()
         .iter()
@@ -96,6 +98,7 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         "policy": service.config.policy.name(),
         "levels": level_shares,
         "hot_keys": hot_keys,
+        "fleet_table": fleet_table::of(service, now),
         "peak_share_ratio": peak_share(service, &shares),
         "keys_moved": { "percent": moved * 100.0, "generation": moved_generation },
         "shadow": (compared > 0).then(|| json!({
@@ -149,23 +152,6 @@ fn backend_status(
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
         "spills": control.counters().backend_spills(&service.config.name, &backend.config.id),
     })
-}
-
-fn hot_json(service: &Service, hot: &HotKeys) -> Vec<Value> {
-    let mut keys: Vec<_> = hot.keys().iter().collect();
-    keys.sort_by(|(_, a), (_, b)| b.share.total_cmp(&a.share));
-    keys.into_iter()
-        .map(|(hash, key)| {
-            let owners: Vec<&str> = service
-                .backend_set
-                .sequence(*hash)
-                .into_iter()
-                .take(usize::from(key.owners))
-                .map(|slot| service.backends[usize::from(slot.0)].config.id.as_str())
-                .collect();
-            json!({ "hash": format!("{hash:016x}"), "share": key.share, "owners": owners })
-        })
-        .collect()
 }
 
 /// Mean latency as `peak_ewma` sees it; absent under other policies.

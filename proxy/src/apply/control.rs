@@ -139,6 +139,11 @@ impl Control {
         self.draining.load(Relaxed)
     }
 
+    /// Requests of a service that have ended.
+    pub(crate) fn service_requests(&self, service: &str) -> u64 {
+        self.metrics.counters.service_requests(service)
+    }
+
     /// Requests that have ended, by the class of their status.
     pub(crate) fn request_totals(&self) -> [u64; ringway_telemetry::counters::CLASSES] {
         self.metrics.counters.request_totals()

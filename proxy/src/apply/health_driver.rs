@@ -1,6 +1,7 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
 mod checks;
+mod fleet_shed;
 mod load_control;
 mod windows;
 

@@ -7,8 +7,8 @@ use crate::admin::plan::{self, Scope};
 use crate::ambient;
 use crate::apply::control::Control;
 use crate::apply::outcome::{Applied, ReloadError};
-use crate::snapshot::Registry;
 use crate::snapshot::journal::Happening;
+use crate::snapshot::{Registry, Snapshot};
 use ringway_config::model::Config;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,6 +99,16 @@ impl Handle {
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers(), ambient::now())?;
         control.try_bind(&snapshot.config)?;
         Ok(Prepared { rings: snapshot.ring_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
+    }
+
+    /// The version in force.
+    pub(super) fn current(&self) -> Arc<Snapshot> {
+        self.control.current().load()
+    }
+
+    /// Requests of a service that have ended.
+    pub(super) fn service_requests(&self, service: &str) -> u64 {
+        self.control.service_requests(service)
     }
 
     /// Keeps what a rollout has come to here, for an operator who comes late.

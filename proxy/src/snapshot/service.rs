@@ -3,6 +3,7 @@
 use super::backend::{Backend, BackendState};
 use super::concurrency::LatencyMeter;
 use super::connections::Connections;
+use super::fleet_bounds::FleetBounds;
 use super::journal::Journal;
 use super::rate_limiter::RateLimiter;
 use crate::net::quic_ids;
@@ -227,6 +228,8 @@ pub struct ServiceLive {
     pub(crate) hot: Mutex<HotKeys>,
     /// Owners of each hot key, as workers read them.
     pub(crate) hot_table: Published<HotTable>,
+    /// Its part in bounds of a whole fleet.
+    pub(crate) fleet_bounds: FleetBounds,
     /// Keys that the last change moved, as a share, and by which generation.
     pub(crate) moved: Mutex<(f64, u64)>,
     /// The limiter, and the limit it was made from: a reload that leaves the limit alone keeps the limiter's memory.
@@ -288,6 +291,7 @@ impl ServiceLive {
             connected: SharedLimit::default(),
             hot: Mutex::default(),
             hot_table: Published::default(),
+            fleet_bounds: FleetBounds::default(),
             moved: Mutex::default(),
             limiter: Mutex::default(),
             quic_ids: Mutex::default(),

@@ -40,8 +40,10 @@ impl Client {
 }
 
 fn config(listen: SocketAddr, fleet: &[(&'static str, Backend)], policy: &str, cookie: &str, service: &str) -> String {
+    // Whoever is asked for until something happens would be hot on a fast machine.
     let service = format!(
-        "balance: {{ policy: {policy}, affinity_cookie: {{ secret: {SECRET}{cookie} }} }}\npanic_threshold: 0\n{service}"
+        "balance: {{ policy: {policy}, hot_keys: {{ enabled: false }}, affinity_cookie: {{ secret: {SECRET}{cookie} }} }}\n\
+         panic_threshold: 0\n{service}"
     );
     simple(listen, &service, &targets(fleet))
 }

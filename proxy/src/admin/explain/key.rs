@@ -1,8 +1,9 @@
 //! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
 
+use crate::admin::fleet_table;
 use crate::ambient;
 use crate::snapshot::shadow::{group_of, ring_digest};
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Service, Snapshot, TableStamp};
 use crate::upstream::failover::CANDIDATES_MAX;
 use ringway_config::model::{Config, Protocol};
 use ringway_health::MemberView;
@@ -167,7 +168,8 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
         let view = |slot: &Slot| health.view(&service.backends[usize::from(slot.0)].config.id, now);
         (health.is_panic(), sequence.iter().map(view).collect::<Vec<_>>())
     };
-    let candidates = Candidates { service, panic, views: &views, turns: &turns, owners };
+    let shed_by = fleet_table::stamp(service, now);
+    let candidates = Candidates { service, panic, views: &views, turns: &turns, owners, hash, shed_by };
     let walk: Vec<Value> = sequence.iter().enumerate().map(|(index, &slot)| candidates.json(index, slot)).collect();
     Some(json!({
         "service": service.config.name,
@@ -180,6 +182,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
         "backend": chosen,
         "panic": panic,
         "hot_owners": owners,
+        "fleet_table": fleet_table::of(service, now),
         "in_flight": service.live.total.sum(),
         "walk": walk,
     }))
@@ -195,6 +198,9 @@ struct Candidates<'a> {
     turns: &'a [Slot],
     /// How many backends share the key, if it is hot.
     owners: u16,
+    hash: u64,
+    /// The fleet's table by which backends shed; none: they shed by what this proxy sees.
+    shed_by: Option<TableStamp>,
 }
 
 impl Candidates<'_> {
@@ -207,11 +213,17 @@ impl Candidates<'_> {
         let turn = self.turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
         let is_eligible = load.active_fraction() > 0 && backend.config.weight > 0;
         let verdict = match turn {
-            _ if !is_eligible => "not eligible",
-            Some(turn) => self.verdict(turn, index, self.panic && load.is_doubted()),
-            None if in_flight >= cap && load.in_flight_max() <= cap => "full: at the limit that follows its latency",
-            None if in_flight >= cap => "full",
-            None => "not tried: so many come before it",
+            _ if !is_eligible => "not eligible".into(),
+            Some(1) => self.verdict(1, index, self.panic && load.is_doubted()).into(),
+            Some(turn) => match self.sheds(slot) {
+                Some(sheds) => format!("{sheds}; next if those before cannot"),
+                None => self.verdict(turn, index, self.panic && load.is_doubted()).into(),
+            },
+            None if in_flight >= cap && load.in_flight_max() <= cap => {
+                "full: at the limit that follows its latency".into()
+            }
+            None if in_flight >= cap => "full".into(),
+            None => "not tried: so many come before it".to_owned(),
         };
         json!({
             "id": id,
@@ -226,6 +238,19 @@ impl Candidates<'_> {
             "concurrency_limit": (load.limit() < u32::MAX).then(|| load.limit()),
             "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
             "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
+        })
+    }
+
+    /// In words, that a backend passes this key on because it has too much load; `None`: it does not, or it would not take it in any case.
+    fn sheds(&self, slot: Slot) -> Option<String> {
+        let load = &self.service.backends[usize::from(slot.0)].state.load;
+        let set = &self.service.backend_set;
+        let is_whole = load.active_fraction() == FULL_SHARE && load.shed() > 0 && self.owners < 2;
+        (is_whole && !set.accepts(slot, self.hash)).then(|| match self.shed_by {
+            Some(TableStamp { epoch, term, seq }) => {
+                format!("sheds this key, by the fleet's table {epoch}.{term}.{seq}")
+            }
+            None => "sheds this key: it has more than its share".to_owned(),
         })
     }
 
@@ -356,7 +381,8 @@ mod tests {
     fn panic_and_hot_keys_have_verdicts_of_their_own() {
         let snapshot = in_force();
         let service = &snapshot.services[0];
-        let candidates = |owners| Candidates { service, panic: false, views: &[], turns: &[], owners };
+        let candidates =
+            |owners| Candidates { service, panic: false, views: &[], turns: &[], owners, hash: 7, shed_by: None };
         for (owners, turn, index, doubted, begins) in [
             (0, 1, 0, true, "takes it (panic"),
             (3, 1, 0, false, "takes it (hot"),

@@ -2,6 +2,7 @@
 
 use super::numbers::{fields, put, rounded};
 use super::window::Window;
+use crate::admin::hot_keys;
 use crate::admin::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::overrides::Overrides;
@@ -9,7 +10,6 @@ use crate::snapshot::Service;
 use ringway_health::{PanicMode, ServiceHealth};
 use ringway_ring::{FULL_SHARE, Slot};
 use serde_json::{Map, Value, json};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// A service that somebody looks at.
@@ -132,13 +132,11 @@ fn level_name(level: u8) -> String {
     format!("tier {}, {}", level / 2, if level.is_multiple_of(2) { "own zone" } else { "other zones" })
 }
 
-/// The hot keys: by their hashes, since the keys themselves are nobody's to read.
+/// The hot keys, by hash.
 pub(super) fn hot_keys(service: &Service) -> Value {
-    let hot = service.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    let keys = hot.keys().iter().map(|(hash, key)| {
-        let owners = service.backend_set.sequence(*hash).into_iter().take(usize::from(key.owners));
-        let owners: Vec<&str> = owners.map(|slot| service.backends[usize::from(slot.0)].config.id.as_str()).collect();
-        (format!("{hash:016x}"), json!({ "share": rounded(key.share), "owners": owners }))
+    let keys = hot_keys::of(service).into_iter().map(|key| {
+        let told = json!({ "share": key.share.map(rounded), "owners": key.owners });
+        (format!("{:016x}", key.hash), told)
     });
     Value::Object(keys.collect())
 }

@@ -1,6 +1,8 @@
 //! Hot keys and shedding: loads are sampled often, and a step of both is taken a few times a second.
 
+use super::fleet_shed::FleetShed;
 use crate::snapshot::{HotTable, Service};
+use ringway_config::model::ShedScope;
 use ringway_ring::{FULL_SHARE, HotKeys, HotParams, ShedController, ShedParams};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 /// The load control of one service.
 pub(super) struct LoadControl {
     shed: ShedController,
+    /// What is obeyed instead, where a fleet has a table.
+    fleet: Option<FleetShed>,
     next_sample: Instant,
     next_step: Instant,
     /// Some backend may have a share that it sheds.
@@ -21,7 +25,7 @@ pub(super) struct LoadControl {
 
 impl LoadControl {
     pub(super) fn new(now: Instant) -> Self {
-        Self { shed: ShedController::default(), next_sample: now, next_step: now, is_shedding: false }
+        Self { shed: ShedController::default(), fleet: None, next_sample: now, next_step: now, is_shedding: false }
     }
 
     /// Samples loads and takes a step, as far as they are due; gives when something is next.
@@ -31,21 +35,25 @@ impl LoadControl {
     }
 
     fn sample(&mut self, service: &Service, now: Instant) -> Option<Instant> {
-        if service.config.shed.is_none() {
+        let Some(shed) = service.config.shed else {
             if std::mem::take(&mut self.is_shedding) {
-                service.backends.iter().for_each(|backend| backend.state.load.set_shed(0));
-                self.shed = ShedController::default();
+                FleetShed::release(service);
+                service.live.fleet_bounds.clear();
+                (self.shed, self.fleet) = <_>::default();
             }
             return None;
-        }
+        };
         if self.next_sample <= now {
             self.next_sample = now + SAMPLE_PERIOD;
-            let eligible = service.backends.iter().filter_map(|backend| {
-                let load = &backend.state.load;
-                let share =
-                    f64::from(load.active_fraction()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
-                (share > 0.0).then(|| (backend.config.id.as_str(), load.in_flight(), share / 100.0))
-            });
+            if shed.scope == ShedScope::Fleet
+                && let Some(digest) = service.ring_digest()
+            {
+                let loads =
+                    loads(service).map(|(_, load)| load.map(|(in_flight, weight)| f64::from(in_flight) / weight));
+                service.live.fleet_bounds.handle_sample(digest, loads, now);
+            }
+            let eligible =
+                loads(service).filter_map(|(id, load)| load.map(|(in_flight, weight)| (id, in_flight, weight)));
             self.shed.handle_sample(eligible);
         }
         Some(self.next_sample)
@@ -56,7 +64,7 @@ impl LoadControl {
         if hot.is_none() {
             forget_hot_keys(service);
         }
-        let hot = hot.filter(|_| has_hot_keys(service));
+        let hot = hot.filter(|_| shed.is_some() || has_hot_keys(service));
         if hot.is_none() && shed.is_none() {
             return None;
         }
@@ -64,23 +72,53 @@ impl LoadControl {
             return Some(self.next_step);
         }
         self.next_step = now + STEP_PERIOD;
-        if let Some(params) = shed {
-            self.step_shedding(service, &params);
+        if let Some(shed) = shed {
+            self.is_shedding = true;
+            self.step_fleet(service, shed.scope, now);
+            if self.fleet.is_none() {
+                self.step_shedding(service, &shed.params);
+            }
         }
         if let Some(params) = hot {
-            step_hot_keys(service, &params, now);
+            let fleet = self.fleet.as_ref().and_then(FleetShed::hot);
+            step_hot_keys(service, &params, fleet, now);
         }
         Some(self.next_step)
     }
 
+    /// Obeys the fleet's table, if there is one.
+    fn step_fleet(&mut self, service: &Service, scope: ShedScope, now: Instant) {
+        let before = self.fleet.take();
+        if scope == ShedScope::Proxy {
+            if before.is_some() {
+                FleetShed::release(service);
+                service.live.fleet_bounds.clear();
+            }
+            return;
+        }
+        self.fleet = FleetShed::next(before, service, now);
+        if self.fleet.is_some() {
+            // What this proxy would shed by itself is worked out anew, should it come to that.
+            self.shed = ShedController::default();
+        }
+    }
+
     fn step_shedding(&mut self, service: &Service, params: &ShedParams) {
-        self.is_shedding = true;
         for (id, share) in self.shed.step(params) {
             if let Some(slot) = service.slot_of(id) {
                 service.backends[usize::from(slot.0)].state.load.set_shed(share);
             }
         }
     }
+}
+
+/// The backends' ids, in slot order, with the requests in flight and the effective weight of those that take any.
+fn loads(service: &Service) -> impl Iterator<Item = (&str, Option<(u32, f64)>)> {
+    service.backends.iter().map(|backend| {
+        let load = &backend.state.load;
+        let share = f64::from(load.active_fraction()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
+        (backend.config.id.as_str(), (share > 0.0).then(|| (load.in_flight(), share / 100.0)))
+    })
 }
 
 /// They are not looked for any more: who looks for them later begins anew.
@@ -100,12 +138,13 @@ fn has_hot_keys(service: &Service) -> bool {
         || live.hot.lock().unwrap_or_else(PoisonError::into_inner).has_work()
 }
 
-/// The keys that are hot, and those that an operator has spread.
-fn step_hot_keys(service: &Service, params: &HotParams, now: Instant) {
+/// The keys that are hot, in the whole `fleet` where that is known, and those that an operator has spread.
+fn step_hot_keys(service: &Service, params: &HotParams, fleet: Option<HotTable>, now: Instant) {
     let live = &service.live;
     let mut keys = live.hot.lock().unwrap_or_else(PoisonError::into_inner);
+    // What is seen here counts on, whoever decides.
     keys.update(params, service.backend_set.members_of_a_key());
-    let mut table: HotTable = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
+    let mut table = fleet.unwrap_or_else(|| keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect());
     drop(keys);
     let spread = service.config.spread.iter().filter(|spread| spread.until > now);
     table.extend(spread.map(|spread| (spread.hash, spread.owners)));
@@ -118,13 +157,17 @@ fn step_hot_keys(service: &Service, params: &HotParams, now: Instant) {
 mod tests {
     use super::*;
     use crate::ambient;
-    use crate::snapshot::{Registry, Snapshot};
-    use ringway_ring::{Report, Slot};
+    use crate::snapshot::{OfferedTable, Registry, Snapshot, TableStamp};
+    use ringway_ring::{FleetTable, Report, Slot};
 
     /// A version of one service of four backends that is in force.
     fn in_force(registry: &Registry, generation: u64, balance: &str) -> Snapshot {
+        in_force_of(registry, generation, balance, 1..5)
+    }
+
+    fn in_force_of(registry: &Registry, generation: u64, balance: &str, ports: std::ops::Range<u16>) -> Snapshot {
         let backends: String =
-            (1..=4).map(|port| format!("{{ id: b{port}, address: \"127.0.0.1:{port}\" }}, ")).collect();
+            ports.map(|port| format!("{{ id: b{port}, address: \"127.0.0.1:{}\" }}, ", port + 1)).collect();
         let text = format!(
             "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\nservices:\n  - name: s\n\
              \x20   balance: {{ hash_key: [ {{ path: {{}} }} ], {balance} }}\n    backends: [ {backends} ]\n"
@@ -218,5 +261,110 @@ mod tests {
         // What was reported before they were turned off is no news.
         let again = in_force(&registry, 3, "hot_keys: { min_volume: 100 }");
         assert_eq!(control.poll(&again.services[0], ambient::now()), None);
+    }
+
+    /// Polls until this time, in virtual time.
+    async fn poll_until(control: &mut LoadControl, service: &Service, until: Instant) {
+        while let Some(next) = control.poll(service, ambient::now()).filter(|next| *next <= until) {
+            tokio::time::sleep_until(next.into()).await;
+        }
+        tokio::time::sleep_until(until.into()).await;
+        control.poll(service, ambient::now());
+    }
+
+    fn offer(service: &Service, seq: u64, shed: [u16; 4], hot: &[(u64, u16)]) -> OfferedTable {
+        OfferedTable {
+            stamp: TableStamp { epoch: 1, term: 1, seq },
+            digest: service.ring_digest().unwrap(),
+            table: Arc::new(FleetTable { shed: shed.to_vec(), hot: hot.to_vec() }),
+            confirmed: ambient::now(),
+        }
+    }
+
+    fn take(service: &Service, offered: &OfferedTable) {
+        service.live.fleet_bounds.take(offered, (service.ring_digest().unwrap(), service.backends.len())).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fleets_table_is_obeyed_while_it_is_fresh_fades_then_and_each_goes_by_what_it_sees_at_last() {
+        let registry = Registry::default();
+        let snapshot = in_force(&registry, 1, "shed: { scope: fleet }, hot_keys: { min_volume: 100 }");
+        let service = &snapshot.services[0];
+        let mut control = LoadControl::new(ambient::now());
+        let begin = ambient::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        // What this proxy sees: one backend with too much, and one hot key.
+        (0..60).for_each(|_| service.backend_set.resume(Slot(0), 0));
+        (1..4).for_each(|slot| (0..10).for_each(|_| service.backend_set.resume(Slot(slot), 0)));
+        let report = Report { requests: 1000, total: 1000, keys: vec![(7, 900)] };
+        service.live.hot.lock().unwrap().handle_report(0, report);
+        let hot = || service.live.hot_table.load().iter().map(|(key, owners)| (*key, *owners)).collect::<Vec<_>>();
+        poll_until(&mut control, service, at(1)).await;
+        assert!(shed(service)[0] > 0 && hot().len() == 1 && hot()[0].0 == 7, "without a table by itself");
+        assert_eq!(service.live.total.slack_min(), 0.0);
+        take(service, &offer(service, 1, [0, 40_000, 0, 8], &[(9, 3)]));
+        poll_until(&mut control, service, at(2)).await;
+        assert_eq!((shed(service), hot()), (vec![0, 40_000, 0, 8], vec![(9, 3)]));
+        assert_eq!(service.live.total.slack_min(), 3.0);
+        // Another, and then a change of the ring, of which no table is known yet: shares are the members'.
+        take(service, &offer(service, 2, [0, 20_000, 0, 0], &[]));
+        poll_until(&mut control, service, at(3)).await;
+        assert_eq!((shed(service), hot()), (vec![0, 20_000, 0, 0], vec![]));
+        let bigger = in_force_of(&registry, 2, "shed: { scope: fleet }, hot_keys: { min_volume: 100 }", 0..5);
+        let service = &bigger.services[0];
+        poll_until(&mut control, service, at(4)).await;
+        assert_eq!(shed(service), [0, 0, 20_000, 0, 0], "of the same backend, which has another slot");
+        assert!(
+            service
+                .live
+                .fleet_bounds
+                .take(&offer(&snapshot.services[0], 3, [1; 4], &[]), (service.ring_digest().unwrap(), 5))
+                .is_err()
+        );
+        // Nobody confirms it: after ten seconds it halves, the local key is hot again, and the slack is the preset's.
+        poll_until(&mut control, service, at(11)).await;
+        assert_eq!(shed(service)[2], 20_000);
+        poll_until(&mut control, service, at(13)).await;
+        assert_eq!((shed(service)[2], hot()[0].0), (10_000, 7));
+        assert_eq!(service.live.total.slack_min(), 0.0);
+        poll_until(&mut control, service, at(40)).await;
+        assert!(shed(service)[2] < 500 && shed(service)[1] == 0);
+        // In the end this proxy sheds by itself again, from nothing on.
+        poll_until(&mut control, service, at(121)).await;
+        assert_eq!(shed(service), [0; 5]);
+        poll_until(&mut control, service, at(140)).await;
+        assert!(shed(service)[1] > 0, "{:?}", shed(service));
+        // And a reload takes it all back.
+        take(
+            service,
+            &OfferedTable {
+                digest: service.ring_digest().unwrap(),
+                table: Arc::new(FleetTable { shed: vec![9; 5], hot: vec![] }),
+                ..offer(service, 4, [0; 4], &[])
+            },
+        );
+        poll_until(&mut control, service, at(141)).await;
+        assert_eq!(shed(service), [9; 5]);
+        let without = in_force_of(&registry, 3, "", 0..5);
+        control.poll(&without.services[0], ambient::now());
+        assert_eq!((shed(&without.services[0]), without.services[0].live.total.slack_min()), (vec![0; 5], 0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_goes_back_to_the_proxy_gives_back_what_the_fleet_has_put_into_force() {
+        let registry = Registry::default();
+        let snapshot = in_force(&registry, 1, "shed: { scope: fleet }");
+        let mut control = LoadControl::new(ambient::now());
+        take(&snapshot.services[0], &offer(&snapshot.services[0], 1, [5; 4], &[(9, 3)]));
+        let begin = ambient::now();
+        poll_until(&mut control, &snapshot.services[0], begin + Duration::from_secs(1)).await;
+        assert_eq!(shed(&snapshot.services[0]), [5; 4]);
+        let own = in_force(&registry, 2, "shed: { scope: proxy }");
+        poll_until(&mut control, &own.services[0], begin + Duration::from_secs(2)).await;
+        let service = &own.services[0];
+        assert_eq!((shed(service), service.live.total.slack_min()), (vec![0; 4], 0.0));
+        assert!(
+            service.live.fleet_bounds.in_force(ambient::now()).is_none() && service.live.hot_table.load().is_empty()
+        );
     }
 }

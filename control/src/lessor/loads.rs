@@ -69,6 +69,7 @@ pub(super) struct Loads {
     /// What is published, or what was when this leader began.
     tables: Arc<Tables>,
     held: usize,
+    pub(super) held_max: usize,
 }
 
 /// A proxy that reports.
@@ -78,7 +79,8 @@ struct Reporter {
     at: Instant,
     /// Services that it has reported of last, and for which ring.
     rings: BTreeMap<String, u64>,
-    members: usize,
+    /// What its report takes here.
+    held: usize,
     holds: Option<Position>,
     refused: Option<(Instant, String)>,
 }
@@ -103,7 +105,7 @@ impl Loads {
     /// `before`: what this member has relayed last.
     pub(super) fn new(before: Arc<Tables>, now: Instant) -> Self {
         let (reporters, trust, services) = <_>::default();
-        Self { began: now, reporters, trust, services, tables: before, held: 0 }
+        Self { began: now, reporters, trust, services, tables: before, held: 0, held_max: HELD_MAX }
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -123,7 +125,7 @@ impl Loads {
     pub(super) fn forget(&mut self, proxy: &str) {
         self.trust.remove(proxy);
         let Some(reporter) = self.reporters.remove(proxy) else { return };
-        self.held -= reporter.members;
+        self.held -= reporter.held;
         for (name, digest) in &reporter.rings {
             self.leave(name, *digest, proxy);
         }
@@ -190,23 +192,23 @@ impl Loads {
     fn begin(&mut self, reports: &Reports, services: &[ServiceLoad], now: Instant) -> Option<(LoadRefusal, String)> {
         let rings: BTreeMap<String, u64> =
             services.iter().map(|service| (service.name.clone(), service.digest)).collect();
-        let members = services.iter().map(|service| service.report.loads.len()).sum();
+        let held: usize = services.iter().map(held_by).sum();
         let holds = services.iter().filter_map(|service| service.holds).max();
         let (instance, seq) = (reports.instance, reports.seq);
         let before = self.reporters.remove(&reports.proxy);
         let (had, refused) = before.map_or_else(Default::default, |before| {
-            self.held -= before.members;
+            self.held -= before.held;
             (before.rings, before.refused.filter(|(at, _)| now.saturating_duration_since(*at) < GONE))
         });
         for (name, digest) in had.iter().filter(|(name, digest)| rings.get(*name) != Some(*digest)) {
             self.leave(name, *digest, &reports.proxy);
         }
-        let is_full = self.held + members > HELD_MAX;
-        let (rings, members) = if is_full { (had, 0) } else { (rings, members) };
-        self.held += members;
-        let reporter = Reporter { instance, seq, at: now, rings, members, holds, refused };
+        let is_full = self.held + held > self.held_max;
+        let (rings, held) = if is_full { (had, 0) } else { (rings, held) };
+        self.held += held;
+        let reporter = Reporter { instance, seq, at: now, rings, held, holds, refused };
         self.reporters.insert(reports.proxy.clone(), reporter);
-        is_full.then(|| (LoadRefusal::Full, format!("the leader holds {HELD_MAX} loads already")))
+        is_full.then(|| (LoadRefusal::Full, "the leader holds as many loads as it can".to_owned()))
     }
 
     /// What it has said counts for nothing, and what it says next is compared anew.
@@ -271,12 +273,12 @@ impl Loads {
         }
         let millis = self.millis(now);
         self.forget_silent(now);
-        let votes = self.votes(now);
+        let votes = votes(&self.reporters, now);
         let seq = self.tables.position.filter(|known| (known.epoch, known.term) == at).map_or(0, |known| known.seq);
         let position = Position { epoch, term, seq: seq + 1 };
         let mut next: Option<BTreeMap<String, ServiceTable>> = None;
         for (name, service) in &mut self.services {
-            if let Some(table) = service.step(votes.get(name), position, millis, now) {
+            if let Some(table) = service.step(votes.get(name.as_str()), position, millis, now) {
                 next.get_or_insert_with(|| self.tables.services.clone()).insert(name.clone(), table);
             }
         }
@@ -302,16 +304,6 @@ impl Loads {
         });
     }
 
-    /// By service and ring, the proxies that have it.
-    fn votes(&self, now: Instant) -> BTreeMap<String, BTreeMap<u64, usize>> {
-        let mut votes: BTreeMap<String, BTreeMap<u64, usize>> = BTreeMap::new();
-        let live = self.reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
-        for (service, digest) in live.flat_map(|reporter| &reporter.rings) {
-            *votes.entry(service.clone()).or_default().entry(*digest).or_default() += 1;
-        }
-        votes
-    }
-
     /// How a proxy reports: for how long it has not, of how many services, by which table it goes, and why it was refused lately.
     pub(super) fn seen(&self, proxy: &str, now: Instant) -> Option<crate::watch::wire::ProxyLoads> {
         let reporter = self.reporters.get(proxy)?;
@@ -323,6 +315,21 @@ impl Loads {
             refused: refused.map(|(_, why)| why.clone()),
         })
     }
+}
+
+/// What a report takes, in loads: its keys, and what there is of every service, too.
+fn held_by(service: &ServiceLoad) -> usize {
+    service.report.loads.len() + service.report.seen.keys.len() * 8 + 32
+}
+
+/// By service and ring, the proxies that have it.
+fn votes(reporters: &BTreeMap<String, Reporter>, now: Instant) -> BTreeMap<&str, BTreeMap<u64, usize>> {
+    let mut votes: BTreeMap<&str, BTreeMap<u64, usize>> = BTreeMap::new();
+    let live = reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
+    for (service, digest) in live.flat_map(|reporter| &reporter.rings) {
+        *votes.entry(service).or_default().entry(*digest).or_default() += 1;
+    }
+    votes
 }
 
 impl Service {

@@ -4,7 +4,7 @@
 const HEARTBEATS: u32 = 3;
 /// Tries for a request that ended, beyond which the two contradict each other: more than retries and hedges make of them.
 const FACTOR: u64 = 2;
-/// Tries that are no contradiction whatever was counted: the two are not told at the same moment.
+/// Tries that are no contradiction whatever was counted; and neither are those of one report: the two are not told at the same moment.
 const SLACK: u64 = 100;
 
 /// What one process has said in both ways. Fewer tries than requests are none: services that are not reported have requests, too, and
@@ -15,6 +15,8 @@ pub(super) struct Trust {
     base: Option<u64>,
     heartbeats: u32,
     tries: u64,
+    /// Of one report, at most.
+    largest: u64,
     contradiction: Option<String>,
 }
 
@@ -24,6 +26,7 @@ impl Trust {
         // What came before the first heartbeat is in no heartbeat's count.
         if self.base.is_some() {
             self.tries = self.tries.saturating_add(tries);
+            self.largest = self.largest.max(tries);
         }
     }
 
@@ -40,7 +43,7 @@ impl Trust {
             return false;
         }
         let ended = requests - base;
-        let contradicts = self.tries > ended.saturating_mul(FACTOR).saturating_add(SLACK);
+        let contradicts = self.tries - self.largest > ended.saturating_mul(FACTOR).saturating_add(SLACK);
         let tries = self.tries;
         let contradiction = contradicts
             .then(|| format!("its reports tell of {tries} tries, its heartbeats of {ended} requests in the same time"));
@@ -78,9 +81,14 @@ mod tests {
         assert_eq!(round(&mut trust, 6_000, 3_000), (false, false), "retries");
         assert_eq!(round(&mut trust, 0, 3_000), (false, false), "other services have them");
         assert_eq!(round(&mut trust, 90, 0), (false, false), "too few to tell");
-        assert_eq!(round(&mut trust, 9_000, 3_000), (true, true));
-        assert_eq!(round(&mut trust, 9_000, 3_000), (false, true));
+        assert_eq!(round(&mut trust, 12_000, 3_000), (true, true));
+        assert_eq!(round(&mut trust, 12_000, 3_000), (false, true));
         assert_eq!(round(&mut trust, 3_000, 3_000), (true, false));
+        assert_eq!(round(&mut trust, 3_000, 0), (true, true));
+        // Heartbeats in quick succession, and one report between them.
+        assert_eq!(round(&mut trust, 0, 300), (true, false));
+        trust.handle_report(1_000_000);
+        assert_eq!(round(&mut trust, 0, 300), (false, false));
         assert_eq!(round(&mut trust, 3_000, 0), (true, true));
         // Another process counts from nothing.
         assert!(trust.handle_heartbeat(5) && trust.contradiction().is_none());

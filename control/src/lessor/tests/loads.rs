@@ -257,3 +257,17 @@ fn a_restore_begins_anew() {
     fleet.run(5, &[("p", held)]);
     assert!(fleet.of("s").table.shed[0] < before.table.shed[0]);
 }
+
+#[test]
+fn a_leader_holds_so_many_loads_and_no_more() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "q"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    fleet.lessor.loads.held_max = 100;
+    let service = service("s", 7, &[10.0; 40]);
+    fleet.run(8, &[("p", service.clone())]);
+    assert_eq!(fleet.report("q", vec![service.clone()]).refused, [LoadRefusal::Full]);
+    assert!(fleet.refused("q").unwrap().contains("as many loads as it can"));
+    fleet.run(1, &[("p", service.clone())]);
+    assert!(fleet.lessor.handle_sign_off(&fleet.state, "p", None));
+    assert_eq!(fleet.report("q", vec![service]).refused, [], "there is room again");
+}

@@ -39,6 +39,7 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-tls"),
     ("ringway-proxy", "ringway-page"),
     ("ringway-control", "ringway-config"),
+    ("ringway-control", "ringway-ring"),
     ("ringway-control", "ringway-telemetry"),
     ("ringway-control", "ringway-tls"),
     ("ringway-control", "ringway-page"),

@@ -1,5 +1,6 @@
 //! The control plane, measured: three members as processes with their own disks, TLS everywhere, clients in this process.
 
+pub mod loads;
 pub mod members;
 pub mod proxies;
 pub mod scenario;

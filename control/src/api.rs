@@ -6,6 +6,7 @@ mod backups;
 mod fleet;
 mod history;
 mod holding;
+mod loads;
 mod member;
 mod members;
 mod metrics;
@@ -27,4 +28,4 @@ pub use self::audit::AuditLog;
 pub use self::auth::TokenError;
 pub use self::member::Api;
 #[cfg(test)]
-pub(crate) use self::stream::feed;
+pub(crate) use self::stream::{Wanted, feed};

@@ -2,12 +2,17 @@
 
 pub mod cache;
 mod follow_etcd;
+mod loads;
+mod members;
 mod random;
 mod register_etcd;
 mod topology;
 
 use self::cache::Cache;
 use self::follow_etcd::Follower;
+pub use self::loads::FleetTables;
+use self::loads::Loads;
+use self::members::Members;
 use self::random::Random;
 pub use self::topology::Standing;
 #[cfg(not(test))]
@@ -17,14 +22,15 @@ pub(crate) use self::topology::is_stale;
 use self::topology::{TakeError, Topology};
 use crate::etcd::{EtcdError, Store};
 use crate::http::{Api, ApiError, Link};
+use crate::loads::ServiceLoad;
 use crate::watch::view::View;
 use crate::watch::wire::{Heartbeat, Message};
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -51,29 +57,13 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 pub struct Client {
     store: Followed,
     topology: Topology,
+    loads: Loads,
 }
 
 /// Where the topology comes from.
 enum Followed {
     Members(Box<Members>),
     Etcd(Box<Follower>),
-}
-
-/// Members of the control plane, and what is shown to them.
-struct Members {
-    settings: Control,
-    api: ArcSwap<Api>,
-}
-
-impl Members {
-    /// For a connection that begins now: certificates and token as their files are. What cannot be read stays as it was.
-    fn renewed(&self) -> Arc<Api> {
-        match Api::new(&self.settings) {
-            Ok(api) => self.api.store(Arc::new(api)),
-            Err(error) => tracing::warn!(%error, "towards the control plane, the old certificate or token stays"),
-        }
-        self.api.load_full()
-    }
 }
 
 /// Why a client cannot be made.
@@ -104,14 +94,11 @@ impl Client {
     pub fn new(settings: &Control, name: String) -> Result<Self, ClientError> {
         let store = match &settings.etcd {
             Some(etcd) => Followed::Etcd(Box::new(Follower::new(Store::new(etcd)?))),
-            None => {
-                let api = ArcSwap::from_pointee(Api::new(settings)?);
-                Followed::Members(Box::new(Members { settings: settings.clone(), api }))
-            }
+            None => Followed::Members(Box::new(Members::new(settings)?)),
         };
         let path = &settings.directory;
         let cache = Cache::open(path).map_err(|source| ClientError::Directory { path: path.clone(), source })?;
-        Ok(Self { store, topology: Topology::new(cache, name) })
+        Ok(Self { store, topology: Topology::new(cache, name), loads: Loads::default() })
     }
 
     /// This proxy's name in the fleet.
@@ -130,6 +117,24 @@ impl Client {
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Option<Arc<View>>> {
         self.topology.view()
+    }
+
+    /// The tables of loads as they are known, and as they change; with etcd as the store, never.
+    #[must_use]
+    pub fn loads(&self) -> watch::Receiver<Arc<FleetTables>> {
+        self.loads.subscribe()
+    }
+
+    /// Reports the loads that `take` says, four times a second, as long as it says any. It is told of which services the leader wants
+    /// to know what is in force here. Never returns.
+    pub async fn report_loads(&self, take: impl Fn(&BTreeSet<String>) -> Vec<ServiceLoad>) {
+        match &self.store {
+            Followed::Members(members) => {
+                self.loads.report(members, (&self.topology.name, self.topology.instance()), take).await;
+            }
+            // There is no leader: every proxy balances alone.
+            Followed::Etcd(_) => std::future::pending().await,
+        }
     }
 
     /// Where it is kept.
@@ -231,9 +236,10 @@ impl Client {
         let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
         let path = match self.topology.position() {
-            Some((epoch, revision)) => format!("/v1/watch?from={epoch}.{revision}"),
-            None => "/v1/watch".to_owned(),
+            Some((epoch, revision)) => format!("/v1/watch?loads=1&from={epoch}.{revision}"),
+            None => "/v1/watch?loads=1".to_owned(),
         };
+        self.loads.begin();
         let response =
             api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
         let status = response.status();
@@ -267,9 +273,23 @@ impl Client {
                         self.topology.state().next = Some(better);
                         return Err(TakeError::Stale.to_string());
                     }
-                    self.topology.take(member, message).map_err(|error| error.to_string())?;
+                    self.take(member, message)?;
                 }
             }
+        }
+    }
+
+    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), String> {
+        match message {
+            Message::Loads(line) => {
+                let epoch = self.topology.known().map_or(0, |view| view.epoch);
+                self.loads.handle_line(line, epoch).map_err(|error| error.to_string())
+            }
+            Message::LoadsConfirmed(confirmed) => {
+                self.loads.handle_confirmed(&confirmed, Instant::now());
+                Ok(())
+            }
+            message => self.topology.take(member, message).map_err(|error| error.to_string()),
         }
     }
 

@@ -51,6 +51,7 @@ pub fn transport(bytes: &[u8]) {
     let rpc = calls[usize::from(kind) % calls.len()];
     transport::fuzz(rpc, kind >= 128, content);
     crate::plane::fuzz_ask(content);
+    crate::loads::fuzz_report(content);
 }
 
 /// What a state answers to any commands: a refusal or a change, on every member the same, and what has become of it can be kept.
@@ -94,6 +95,12 @@ pub fn states(bytes: &[u8]) {
 
 /// Lines of the watch stream, and what a proxy tells of itself.
 pub fn lines(bytes: &[u8]) {
+    crate::loads::fuzz_tables(bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+        match serde_json::from_slice(line) {
+            Ok(Message::Loads(line)) => Some(line),
+            _ => None,
+        }
+    }));
     let mut view: Option<View> = None;
     for line in bytes.split(|byte| *byte == b'\n') {
         let _ = serde_json::from_slice::<Heartbeat>(line);

@@ -221,14 +221,17 @@ impl Api {
     /// # Errors
     /// See [`ApiError`]; past [`ApiError::Refused`], the connection is of no more use.
     pub async fn ask(&self, link: &mut Link, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
-        let member = link.member.to_string();
-        let failed = |reason: String| ApiError::Strange { member: member.clone(), reason };
         let response = self.begin(link, method, path, body).await?;
-        let status = response.status();
-        let body = tokio::time::timeout(ANSWER_TIMEOUT, call::body(response, ANSWER_BYTES_MAX)).await;
-        let body = body.map_err(|_| failed("the answer does not end".into()))?;
-        let body = body.map_err(|error| failed(error.to_string()))?;
-        if status.is_success() { Ok(body) } else { Err(ApiError::Refused(problem(status, &body))) }
+        whole(link, response).await
+    }
+
+    /// As [`Api::ask`], with a body that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Api::ask`].
+    pub async fn ask_bytes(&self, link: &mut Link, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
+        let response = self.begin_as(link, (method, path), "application/octet-stream", body).await?;
+        whole(link, response).await
     }
 
     /// Asks over a connection; the answer's body is the caller's to read.
@@ -242,13 +245,23 @@ impl Api {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ApiError> {
+        self.begin_as(link, (method, path), "application/json", body).await
+    }
+
+    async fn begin_as(
+        &self,
+        link: &mut Link,
+        (method, path): (Method, &str),
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ApiError> {
         let member = link.member.to_string();
         let failed = |reason: String| ApiError::Unreachable { member: member.clone(), reason };
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, link.member.authority())
-            .header(header::CONTENT_TYPE, "application/json");
+            .header(header::CONTENT_TYPE, content_type);
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
@@ -269,6 +282,17 @@ impl Api {
             Err(_) => Err(failed(format!("no answer within {}s", ANSWER_TIMEOUT.as_secs()))),
         }
     }
+}
+
+/// What is answered, to its end.
+async fn whole(link: &Link, response: Response<Incoming>) -> Result<Bytes, ApiError> {
+    let member = link.member.to_string();
+    let failed = |reason: String| ApiError::Strange { member: member.clone(), reason };
+    let status = response.status();
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, call::body(response, ANSWER_BYTES_MAX)).await;
+    let body = body.map_err(|_| failed("the answer does not end".into()))?;
+    let body = body.map_err(|error| failed(error.to_string()))?;
+    if status.is_success() { Ok(body) } else { Err(ApiError::Refused(problem(status, &body))) }
 }
 
 /// What each member said that was asked in vain.

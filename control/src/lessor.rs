@@ -8,13 +8,16 @@ mod clock;
 mod drift;
 mod expiry_limiter;
 mod leases;
+mod loads;
 mod noted;
 mod seen;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod watched;
 
+use crate::loads::{Reports, Tables};
 use crate::state::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, State, Step, Vote};
 use crate::watch::wire::{Heartbeat, ProxyEvent, ProxyView};
@@ -23,6 +26,8 @@ use clock::Clock;
 use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
+use loads::Loads;
+pub use loads::{LoadRefusal, LoadsAnswer};
 use noted::Noted;
 pub(crate) use seen::PROXY_TTL;
 use seen::Seen;
@@ -55,6 +60,7 @@ pub struct Lessor {
     votes: BTreeMap<String, Vote>,
     forget: Duration,
     noted: Noted,
+    loads: Loads,
 }
 
 /// The highest epoch that live proxies have seen, as far as it can be believed.
@@ -79,6 +85,7 @@ impl Lessor {
             votes: BTreeMap::new(),
             forget: PROXY_FORGET,
             noted: Noted::new(now),
+            loads: Loads::new(Arc::default(), now),
         }
     }
 
@@ -92,6 +99,12 @@ impl Lessor {
     #[must_use]
     pub(crate) fn with_forget(self, forget: Duration) -> Self {
         Self { forget, ..self }
+    }
+
+    /// Goes on from these tables of loads: what this member has relayed last.
+    #[must_use]
+    pub(crate) fn with_tables(self, tables: Arc<Tables>) -> Self {
+        Self { loads: Loads::new(tables, self.since), ..self }
     }
 
     /// It leads, and hears what is said. To be called often: a time in which nobody calls counts as a lapse.
@@ -140,7 +153,32 @@ impl Lessor {
         if let Some(watched) = &mut self.rollout {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
+        if let Some((what, why)) = self.loads.handle_heartbeat(&name, heartbeat.requests) {
+            self.noted.note(&name, what, why);
+        }
         self.proxies.insert(name, Seen::new(heartbeat, at, now));
+    }
+
+    /// What a proxy reports of the loads that it sees. `term`: this leader's.
+    pub fn handle_loads(&mut self, state: &State, reports: Reports, term: u64, now: Instant) -> LoadsAnswer {
+        let now = self.clock.lead(now);
+        if !self.proxies.contains_key(&reports.proxy) {
+            let why = "no heartbeat has told of this proxy yet".to_owned();
+            return LoadsAnswer::refused(LoadRefusal::Unknown, why);
+        }
+        self.loads.handle_report(reports, (state.epoch, term), now)
+    }
+
+    /// Works out the tables of loads; `true`: others are to be published. To be called every [`ringway_ring::STEP_MILLIS`].
+    pub fn step_loads(&mut self, state: &State, term: u64, now: Instant) -> bool {
+        let now = self.clock.lead(now);
+        self.loads.step((state.epoch, term), now)
+    }
+
+    /// The tables of loads, and whether there is anything to be worked out.
+    #[must_use]
+    pub fn tables(&self) -> (&Arc<Tables>, bool) {
+        (self.loads.tables(), !self.loads.is_idle())
     }
 
     /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
@@ -151,6 +189,7 @@ impl Lessor {
             return false;
         }
         self.proxies.remove(name);
+        self.loads.forget(name);
         self.noted.handle_left(name);
         self.votes.remove(name);
         if let (Some(watched), Some(rollout)) = (&mut self.rollout, state.rollout())
@@ -181,6 +220,7 @@ impl Lessor {
                 age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
                 state: Cow::Borrowed(standing),
                 since_ms: Some(self.noted.held(name, standing, time).as_millis() as u64),
+                loads: self.loads.seen(name, time),
             })
         };
         self.noted.standings(&self.proxies, state, time).into_iter().filter_map(view).collect()

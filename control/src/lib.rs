@@ -8,6 +8,7 @@
 //! plane       finds the leader; what a leader does
 //! lessor      what only the leader knows: heartbeats, votes                   etcd      as a store and a source
 //! watch       lines for watchers, and the topology that they make up
+//! loads       reports of loads, and tables of them as they are told (pure)
 //! consensus   the engine's only door; the replica behind its log              http      asks the API
 //! transport   calls between members, TLS, places of connections
 //! store       log, vote and snapshots on a disk
@@ -25,6 +26,7 @@ pub mod etcd;
 pub mod fuzzing;
 pub mod http;
 pub mod lessor;
+pub mod loads;
 pub mod member;
 pub mod plane;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! reload. The control plane is never on the way of a request: what it says is applied, or it is not.
 
 use crate::course::{self, Course};
+use crate::loads;
 use crate::reason::{first_error, reason};
 use crate::rollout::{self, Candidate, goes_first};
 use crate::services::Services;
@@ -205,7 +206,22 @@ impl Fleet {
                 }
             }
         };
-        tokio::join!(self.client.follow(), self.client.report(|| self.heartbeat(proxy)), apply);
+        let report_loads = self.client.report_loads(|wanted| {
+            let revision = self.standing().applied().view.as_ref().map_or(0, |view| view.revision);
+            loads::reports(proxy, revision, wanted)
+        });
+        let mut tables = self.client.loads();
+        let obey = async {
+            loop {
+                let now = Arc::clone(&tables.borrow_and_update());
+                loads::offer(proxy, &now);
+                if tables.changed().await.is_err() {
+                    return std::future::pending::<()>().await;
+                }
+            }
+        };
+        let report = self.client.report(|| self.heartbeat(proxy));
+        tokio::join!(self.client.follow(), report, apply, report_loads, obey);
     }
 
     /// Says that this process ends, in order. The control plane may be away: nobody waits long for it.

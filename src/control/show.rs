@@ -306,11 +306,12 @@ impl Printer {
                 text(&heartbeat["generation"]),
                 proxy["age_ms"].as_u64().map_or_else(|| "-".to_owned(), span),
                 text(&heartbeat["version"]),
+                loads(&proxy["loads"]),
                 heartbeat["stuck"].as_str().unwrap_or_default().to_owned(),
             ]
         };
         let lines: Vec<Vec<String>> = rows(&answer["proxies"]).iter().map(cells).collect();
-        table(&["NAME", "STATE", "REVISION", "GENERATION", "HEARD", "VERSION", "STUCK"], &lines)?;
+        table(&["NAME", "STATE", "REVISION", "GENERATION", "HEARD", "VERSION", "LOADS", "STUCK"], &lines)?;
         if let Some(frozen) = answer["frozen"].as_object() {
             for (service, count) in frozen {
                 writeln!(
@@ -347,5 +348,16 @@ impl Printer {
             )?;
         }
         Ok(())
+    }
+}
+
+/// How a proxy reports its loads: the table by which it goes, and how long ago it has said so; or why nobody believes it.
+fn loads(told: &Value) -> String {
+    let (holds, age) = (&told["holds"], told["age_ms"].as_u64());
+    match (told["refused"].as_str(), age) {
+        (Some(why), _) => format!("refused: {why}"),
+        (None, None) => "-".to_owned(),
+        (None, Some(age)) if holds.is_null() => format!("no table, {}", span(age)),
+        (None, Some(age)) => format!("{}.{}.{}, {}", holds["epoch"], holds["term"], holds["seq"], span(age)),
     }
 }

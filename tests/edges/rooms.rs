@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["lessor"],
             &["etcd"],
             &["watch"],
+            &["loads"],
             &["consensus"],
             &["http"],
             &["transport"],
@@ -72,7 +73,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["ambient", "planted"],
         ],
     ),
-    ("ringway-fleet", &[&["lib.rs"], &["follow"], &["course", "rollout", "standing", "services", "reason"]]),
+    ("ringway-fleet", &[&["lib.rs"], &["follow"], &["course", "loads", "rollout", "standing", "services", "reason"]]),
     (
         "ringway",
         &[

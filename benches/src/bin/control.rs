@@ -4,18 +4,20 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table, and what goes wrong")]
 
 use ringway_benches::compare::Result;
+use ringway_benches::control::loads;
 use ringway_benches::control::members::Members;
 use ringway_benches::control::proxies;
 use ringway_benches::control::scenario::{self, Effort, Row};
 use std::process::ExitCode;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "idle",
     "failover",
     "writes",
     "watchers",
     "watchers-many",
     "heartbeats",
+    "loads",
     "rollout",
     "restart",
     "cold-start",
@@ -39,6 +41,7 @@ async fn measure(effort: &Effort, names: &[String]) -> Result<Vec<Row>> {
             "watchers" => scenario::watchers(&members, effort).await,
             "watchers-many" => scenario::watchers(&members, &Effort { watchers: effort.watchers * 9, ..*effort }).await,
             "heartbeats" => scenario::heartbeats(&members, effort).await,
+            "loads" => loads::loads(&members, effort).await,
             "rollout" => scenario::rollout(&members, effort).await,
             "cold-start" => proxies::cold_start(&mut members).await,
             "large-service" => proxies::large_service(&members, effort).await,

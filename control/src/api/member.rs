@@ -95,10 +95,11 @@ impl Api {
 
     /// A line for each change that was asked for, whatever came of it.
     pub(super) fn audit(&self, ask: &Call<'_>, answer: &Result<Response<Body>, Problem>) {
-        // Heartbeats change nothing, and would bury what does.
+        // Heartbeats and reports change nothing, and would bury what does.
         let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
         let alive = matches!(path[..], ["v1", "proxies", _] | ["v1", "leases", _]) && ask.method == hyper::Method::PUT;
-        if alive || matches!(*ask.method, hyper::Method::GET | hyper::Method::HEAD) {
+        let reports = path == ["v1", "loads"];
+        if alive || reports || matches!(*ask.method, hyper::Method::GET | hyper::Method::HEAD) {
             return;
         }
         let (status, code) = match answer {

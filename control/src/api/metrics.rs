@@ -5,7 +5,7 @@ use super::request::Call;
 use super::response::Body;
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
-use crate::lessor::PROXY_STATES;
+use crate::lessor::{LoadRefusal, PROXY_STATES};
 use crate::state::Role;
 use crate::store::latency::Latencies;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use ringway_telemetry::process;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// A metric of a member.
 struct Metric {
@@ -236,6 +237,51 @@ const METRICS: &[Metric] = &[
             let count = |index: usize| api.plane.rollouts_over[index].load(Relaxed) as f64;
             vec![("committed".into(), count(0)), ("aborted".into(), count(1))]
         }),
+    },
+    Metric {
+        name: "fleet_load_reports_total",
+        kind: "counter",
+        help: "Reports of loads that proxies have sent here.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.loads.reports.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "fleet_load_reported_bytes_total",
+        kind: "counter",
+        help: "Bytes of these reports.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.loads.bytes.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "fleet_load_refused_total",
+        kind: "counter",
+        help: "Reports of loads, or parts of them, that were not taken, by reason; on the member that leads.",
+        label: "reason",
+        value: Value::Each(|api| {
+            let refused = LoadRefusal::ALL.iter().zip(&api.plane.loads.refused);
+            refused.map(|(why, count)| (why.name().to_owned(), count.load(Relaxed) as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "fleet_load_published_total",
+        kind: "counter",
+        help: "Times that tables of loads were published; on the member that leads.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.loads.published.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "fleet_load_services",
+        kind: "gauge",
+        help: "Services with a table of loads, as far as they are known here.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.loads.hub.now().services.len() as f64)),
+    },
+    Metric {
+        name: "fleet_load_age_seconds",
+        kind: "gauge",
+        help: "Since the tables of loads were published, or known to hold; only where there are any.",
+        label: "",
+        value: Value::One(|api| api.plane.loads.hub.age(Instant::now()).map(|age| age.as_secs_f64())),
     },
     Metric {
         name: "certificate_not_after_seconds",

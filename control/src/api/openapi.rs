@@ -72,7 +72,7 @@ fn described(operation: &Operation) -> Value {
         Body::None => None,
         Body::Json(name) => Some((true, json_body(name))),
         Body::MaybeJson(name) => Some((false, json_body(name))),
-        Body::Backup => Some((true, json!({ "application/octet-stream": { "schema": bytes() } }))),
+        Body::Bytes => Some((true, json!({ "application/octet-stream": { "schema": bytes() } }))),
     };
     if let Some((required, content)) = body {
         described["requestBody"] = json!({ "required": required, "content": content });
@@ -226,6 +226,7 @@ mod tests {
             include_str!("backups.rs"),
             include_str!("history.rs"),
             include_str!("holding.rs"),
+            include_str!("loads.rs"),
             include_str!("member.rs"),
             include_str!("members.rs"),
             include_str!("proxies.rs"),
@@ -426,6 +427,12 @@ mod tests {
         named::<wire::Replaced>("Replaced");
         named::<wire::RolloutView>("RolloutView");
         named::<wire::ProxyView>("Proxy");
+        named::<wire::ProxyLoads>("ProxyLoads");
+        named::<crate::loads::Position>("LoadsPosition");
+        named::<crate::loads::ReportAnswer>("LoadsTaken");
+        named::<crate::loads::TablesLine>("TablesLine");
+        named::<crate::loads::TableLine>("TableLine");
+        named::<crate::loads::Confirmed>("Confirmed");
         named::<state::Change>("Change");
         named::<crate::http::Problem>("Problem");
     }

@@ -8,7 +8,7 @@ use super::request::{Call, duration_ms, number};
 use super::response::{Body, full, json, problem};
 use super::shown::{counts, rollout_json};
 use super::stream;
-use super::{backups, history, holding, members, openapi, proxies, rollouts, tokens};
+use super::{backups, history, holding, loads, members, openapi, proxies, rollouts, tokens};
 use crate::Code;
 use crate::http::Problem;
 use crate::plane::MemberChange;
@@ -86,6 +86,8 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Call<'_>, body: Bytes) -> Result
         ("GET", ["v1", "proxies"]) => proxies::proxies(api, ask).await,
         ("PUT", ["v1", "proxies", name]) => proxies::heartbeat(api, ask, name, &body).await,
         ("DELETE", ["v1", "proxies", name]) => proxies::sign_off(api, ask, name).await,
+        ("GET", ["v1", "loads"]) => loads::tables(api, ask).await,
+        ("POST", ["v1", "loads"]) => loads::report(api, ask, &body).await,
         ("GET", ["v1", "rollouts"]) => rollouts::rollouts(api, ask).await,
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollouts::rollout(api, ask, id).await,

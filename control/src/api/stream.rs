@@ -7,6 +7,7 @@ use super::request::Call;
 use super::response::{Body, problem};
 use crate::Code;
 use crate::http::Problem;
+use crate::loads::Tables;
 use crate::plane::{Lead, Plane, unix_ms};
 use crate::state::{Role, State};
 use crate::watch::hub::{Now, line};
@@ -18,6 +19,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Between two heartbeats.
 const PING: Duration = Duration::from_secs(5);
@@ -47,7 +49,8 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Pr
         None => None,
     };
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(feed(Arc::clone(&api.plane), from, events, sender));
+    let wanted = Wanted { events, loads: ask.flag("loads")? };
+    tokio::spawn(feed(Arc::clone(&api.plane), from, wanted, sender));
     let body = Feed { receiver };
     let mut response = Response::new(body.boxed_unsync());
     let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
@@ -103,21 +106,62 @@ fn news(plane: &Plane, seen: &Now, from: &mut Option<(u64, u64)>) -> Vec<Bytes> 
     vec![ping_line(plane, &seen.state)]
 }
 
-/// What a watcher is told, line by line, until it goes, or the member is removed. Whoever carries the lines may be slow: there is one
-/// on its way at most, and then what has come meanwhile.
-pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
-    if from.is_none_or(|known| is_behind(&plane, known)) {
-        // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
-        // all there is.
-        // In a box: it is over long before the watcher goes.
-        let _ = Box::pin(tokio::time::timeout(FRESH_WAIT, plane.barrier())).await;
+/// Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is all there is.
+async fn up_to_date(plane: &Plane, from: Option<(u64, u64)>) {
+    if from.is_none_or(|known| is_behind(plane, known)) {
+        let _ = tokio::time::timeout(FRESH_WAIT, plane.barrier()).await;
         // The hub shows what is applied after a moment.
         tokio::time::sleep(FRESH_PACE).await;
     }
+}
+
+/// How a watcher is told, and of what.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// As server-sent events.
+    pub(crate) events: bool,
+    /// Of tables of loads, too: a client of an earlier version does not know them.
+    pub(crate) loads: bool,
+}
+
+/// What a watcher is told of loads, and has been.
+struct Loads {
+    now: watch::Receiver<Arc<Tables>>,
+    told: Arc<Tables>,
+}
+
+impl Loads {
+    /// Until there are other tables.
+    async fn changed(of: &mut Option<Self>) {
+        if let Some(loads) = of
+            && loads.now.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// What brings the watcher to the present, and how old that is.
+    fn news(of: &mut Option<Self>, plane: &Plane) -> Vec<Bytes> {
+        let Some(loads) = of else { return Vec::new() };
+        let now = Arc::clone(&loads.now.borrow_and_update());
+        let line = plane.loads.hub.line(&loads.told, &now);
+        loads.told = now;
+        line.into_iter().chain(plane.loads.hub.confirmation(&loads.told, Instant::now().into_std())).collect()
+    }
+}
+
+/// What a watcher is told, line by line, until it goes, or the member is removed. Whoever carries the lines may be slow: there is one
+/// on its way at most, and then what has come meanwhile.
+pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, wanted: Wanted, sender: mpsc::Sender<Bytes>) {
+    // In a box: it is over long before the watcher goes.
+    Box::pin(up_to_date(&plane, from)).await;
     let mut now = plane.hub.subscribe();
     let mut lead = plane.lead_watched();
     let mut rollout = Bytes::new();
+    let mut loads = wanted.loads.then(|| Loads { now: plane.loads.hub.subscribe(), told: Arc::default() });
     let mut first = true;
+    let mut told = Instant::now();
     loop {
         let standing = *lead.borrow_and_update();
         if standing == Lead::Removed {
@@ -137,28 +181,31 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
                 lines.push(rollout.clone());
             }
             drop(seen);
-            for text in lines {
-                let text = if events { event(&text, from) } else { text };
-                if sender.send(text).await.is_err() {
-                    return;
-                }
+            if !lines.is_empty() {
+                told = Instant::now();
+            }
+            lines.extend(Loads::news(&mut loads, &plane));
+            if !tell(&sender, lines, wanted.events.then_some(from)).await {
+                return;
             }
         }
         tokio::select! {
             // A simulation has an order of its own.
             biased;
             changed = now.changed() => if changed.is_err() { return },
+            () = Loads::changed(&mut loads) => {}
             () = sender.closed() => return,
-            () = due(&mut lead, standing) => {
+            () = due(&mut lead, standing, told) => {
                 // Of what this watcher was told: what has come since is told first.
                 let state = Arc::clone(&now.borrow().state);
                 // One that is in no cluster yet has nothing else to say, and its watchers are to go elsewhere.
                 if now.has_changed().unwrap_or(false) {
                     continue;
                 }
-                let ping = ping_line(&plane, &state);
-                let ping = if events { event(&ping, None) } else { ping };
-                if sender.send(ping).await.is_err() {
+                told = Instant::now();
+                let mut lines = vec![ping_line(&plane, &state)];
+                lines.extend(Loads::news(&mut loads, &plane));
+                if !tell(&sender, lines, wanted.events.then_some(None)).await {
                     return;
                 }
             }
@@ -166,10 +213,21 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
     }
 }
 
-/// Until the next heartbeat.
-async fn due(lead: &mut watch::Receiver<Lead>, standing: Lead) {
+/// `events`: as such, with this id. `false`: the watcher has gone.
+async fn tell(sender: &mpsc::Sender<Bytes>, lines: Vec<Bytes>, events: Option<Option<(u64, u64)>>) -> bool {
+    for text in lines {
+        let text = events.map_or_else(|| text.clone(), |id| event(&text, id));
+        if sender.send(text).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Until the next heartbeat: lines of loads, which come often, are none.
+async fn due(lead: &mut watch::Receiver<Lead>, standing: Lead, told: Instant) {
     let pace = if standing == Lead::Followed { PING } else { PING_LOST };
-    let _ = tokio::time::timeout(pace, lead.wait_for(|now| *now != standing)).await;
+    let _ = tokio::time::timeout_at(told + pace, lead.wait_for(|now| *now != standing)).await;
 }
 
 /// As server-sent events have it. Source: WHATWG HTML, section 9.2.

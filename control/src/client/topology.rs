@@ -161,13 +161,13 @@ impl Topology {
             return match message {
                 Message::Snapshot(snapshot) => Ok(Some(View::from_snapshot(snapshot, None)?)),
                 // The whole comes first: a heartbeat may overtake it.
-                Message::Ping(_) | Message::Rollout(_) => Ok(None),
+                Message::Ping(_) | Message::Rollout(_) | Message::Loads(_) | Message::LoadsConfirmed(_) => Ok(None),
                 Message::Delta(delta) => Err(ViewError::Gap { epoch: delta.epoch, previous: delta.previous }),
             };
         };
         let whole = match &message {
             Message::Snapshot(snapshot) => Some((snapshot.epoch, snapshot.revision, snapshot.digest.clone())),
-            Message::Delta(_) | Message::Rollout(_) | Message::Ping(_) => None,
+            _ => None,
         };
         let mut next = (*view).clone();
         let handled = next.handle(message)?;

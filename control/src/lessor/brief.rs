@@ -34,6 +34,7 @@ impl Lessor {
                 age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
                 state: Cow::Borrowed(standing),
                 since_ms: Some(self.noted.held(name, standing, time).as_millis() as u64),
+                loads: self.loads.seen(name, time),
             });
             if let Some(Some(kind)) = brief.kinds.last()
                 && brief.rings.len() < KINDS_MAX

@@ -23,7 +23,8 @@ pub(super) struct Noted {
     began: Instant,
     looked: Option<Instant>,
     proxies: BTreeMap<String, Stands>,
-    left: Vec<String>,
+    /// What is to be told at the next look.
+    pending: Vec<(String, &'static str, String)>,
     events: VecDeque<ProxyEvent>,
     last: u64,
     drift: Drift,
@@ -42,7 +43,7 @@ impl Noted {
             began: now,
             looked: None,
             proxies: BTreeMap::new(),
-            left: Vec::new(),
+            pending: Vec::new(),
             events: VecDeque::new(),
             last: 0,
             drift: Drift::default(),
@@ -51,10 +52,15 @@ impl Noted {
 
     /// It has ended in order.
     pub(super) fn handle_left(&mut self, name: &str) {
-        if self.left.len() < EVENTS_MAX {
-            self.left.push(name.to_owned());
-        }
+        self.note(name, "left", "it ended in order".into());
         self.proxies.remove(name);
+    }
+
+    /// Something else has become of it.
+    pub(super) fn note(&mut self, name: &str, what: &'static str, why: String) {
+        if self.pending.len() < EVENTS_MAX {
+            self.pending.push((name.to_owned(), what, why));
+        }
     }
 
     /// For how long a proxy has stood so.
@@ -73,8 +79,8 @@ impl Noted {
             return;
         }
         self.looked = Some(now);
-        for name in std::mem::take(&mut self.left) {
-            self.tell(at_ms, &name, "left", "it ended in order".into());
+        for (name, what, why) in std::mem::take(&mut self.pending) {
+            self.tell(at_ms, &name, what, why);
         }
         self.proxies.retain(|name, _| proxies.contains_key(name));
         // Those that a new leader hears of first were there before it.

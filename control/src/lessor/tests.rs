@@ -5,6 +5,7 @@ use crate::state::{Author, Backend, Key, Object, Op, Origin, Policy, Rollout, Te
 
 mod epochs;
 mod lapses;
+mod loads;
 mod noted;
 
 const ORIGIN: Origin = Origin { leader: 1 };

@@ -8,6 +8,7 @@ use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
 use crate::lessor::{Kept, Lessor};
 use crate::state::{Answer, Command, RULES, Refusal, State, to_bytes};
+use std::time::Duration;
 use tokio::time::Instant;
 
 impl Plane {
@@ -67,6 +68,8 @@ impl Plane {
             Question::Rules => Reply::Rules(RULES),
             Question::Removed(node) => Reply::Removed(self.node.has_removed(*node)),
             Question::Status => Reply::Status(self.view()),
+            Question::Loads(report) => self.handle_loads(report),
+            Question::Tables(known, wait_ms) => self.tables_after(*known, Duration::from_millis(*wait_ms)).await,
             Question::Member(change) => match self.member(change).await {
                 Ok(()) => Reply::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Reply::NotLeader,
@@ -136,7 +139,7 @@ impl Plane {
     }
 
     /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
-    fn kept(&self, act: impl FnOnce(&mut Lessor, &State, std::time::Instant) -> Reply) -> Reply {
+    pub(super) fn kept(&self, act: impl FnOnce(&mut Lessor, &State, std::time::Instant) -> Reply) -> Reply {
         let state = self.state();
         let status = self.node.status();
         match &mut *self.lessor() {

@@ -1,6 +1,7 @@
 //! A member at work: what it has at hand.
 
 use super::health::Roll;
+use super::tables::Loads;
 use super::views::LeaderSeen;
 use crate::consensus::replica::Published;
 use crate::consensus::{Node, Status};
@@ -66,6 +67,8 @@ pub struct Plane {
     /// After how long a proxy that is not heard of is forgotten.
     pub(super) forget: Duration,
     pub(super) roll: Roll,
+    /// Loads of the fleet, and tables of them.
+    pub loads: Loads,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     pub(super) judgements: Option<Semaphore>,
 }
@@ -118,6 +121,7 @@ impl Plane {
             parsed,
             forget: PROXY_FORGET,
             roll: Roll::default(),
+            loads: Loads::default(),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }

@@ -41,6 +41,7 @@ impl Plane {
             never = self.agree_on_rules() => match never {},
             never = self.watch_removal() => match never {},
             never = self.work() => match never {},
+            never = self.work_on_loads() => match never {},
         }
     }
 
@@ -189,7 +190,7 @@ impl Plane {
         if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
             return false;
         }
-        let lessor = Lessor::new((self.clock)()).with_forget(self.forget);
+        let lessor = Lessor::new((self.clock)()).with_forget(self.forget).with_tables(self.loads.hub.now());
         *self.lessor() = Some((term, lessor.with_parsed(Arc::clone(&self.parsed))));
         self.kept.send_replace((term, 0));
         true

@@ -2,14 +2,18 @@
 //!
 //! What the build before rules had numbers knows is written as it reads it, and never changes ([`Frozen`]). All else is JSON, where
 //! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
-//! with a bracket or a quotation mark.
+//! with a bracket or a quotation mark. A report of loads is bytes as they came from the proxy, after a byte that neither begins with.
 
-use super::views::{FleetView, MemberChange, MemberView};
-use crate::state::{EncodeError, Key, Vote, to_bytes};
+use super::views::{FleetView, MemberChange, MemberView, TablesTold};
+use crate::loads::{Position, ReportAnswer};
+use crate::state::{EncodeError, Key, Refusal, Vote, to_bytes};
 use crate::watch::wire::{FleetBrief, Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// The first byte of a report of loads. To an earlier version, it is a number that no question has.
+const LOADS: u8 = 0xf1;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +41,10 @@ pub(super) enum Question {
     Removed(u64),
     /// Of any member: how it is.
     Status,
+    /// Of the leader: a proxy's report of its loads.
+    Loads(Vec<u8>),
+    /// Of the leader: its tables of loads, once they are later than this, or so many milliseconds have passed.
+    Tables(Option<Position>, u64),
 }
 
 /// What is said to it.
@@ -67,6 +75,12 @@ pub(super) enum Reply {
     Removed(bool),
     /// How the member is.
     Status(MemberView),
+    /// What the leader says to a report of loads.
+    Loads(Box<ReportAnswer>),
+    /// It cannot be taken.
+    Refused(Refusal),
+    /// The tables of loads.
+    Tables(Box<TablesTold>),
 }
 
 /// How a question was written, and its answer is.
@@ -90,7 +104,7 @@ impl Question {
             | Self::Rules
             | Self::Removed(_)
             | Self::Status => true,
-            Self::Propose(_) | Self::Member(_) | Self::Brief => false,
+            Self::Propose(_) | Self::Member(_) | Self::Brief | Self::Loads(_) | Self::Tables(..) => false,
         }
     }
 
@@ -112,7 +126,9 @@ impl Question {
             | Self::SignOff(..)
             | Self::Rules
             | Self::Removed(_)
-            | Self::Status => return json(self),
+            | Self::Status
+            | Self::Tables(..) => return json(self),
+            Self::Loads(report) => return Ok([&[LOADS], &report[..]].concat()),
         };
         to_bytes(&frozen)
     }
@@ -121,6 +137,9 @@ impl Question {
     pub(super) fn decode(bytes: &[u8]) -> Option<(Self, Writing)> {
         if is_json(bytes) {
             return Some((serde_json::from_slice(bytes).ok()?, Writing::Json));
+        }
+        if let Some((&LOADS, report)) = bytes.split_first() {
+            return Some((Self::Loads(report.to_vec()), Writing::Json));
         }
         let ask = match postcard::from_bytes(bytes).ok()? {
             Frozen::Propose(command) => Self::Propose(command.into_owned()),
@@ -146,9 +165,14 @@ impl Reply {
             Self::Fleet(fleet) => FrozenReply::Fleet(fleet.into()),
             Self::Done => FrozenReply::Done,
             Self::NotLeader => FrozenReply::NotLeader,
-            Self::Unknown | Self::Brief(_) | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => {
-                FrozenReply::Unknown
-            }
+            Self::Unknown
+            | Self::Brief(_)
+            | Self::Rules(_)
+            | Self::Removed(_)
+            | Self::Status(_)
+            | Self::Loads(_)
+            | Self::Refused(_)
+            | Self::Tables(_) => FrozenReply::Unknown,
             Self::Member(why) => FrozenReply::Member(why),
         };
         to_bytes(&frozen)
@@ -313,6 +337,7 @@ impl From<FrozenFleet> for FleetView {
             age_ms: proxy.age_ms,
             state: proxy.state,
             since_ms: None,
+            loads: None,
         };
         Self { proxies: frozen.proxies.into_iter().map(proxy).collect(), frozen: frozen.frozen, events: Vec::new() }
     }
@@ -321,6 +346,7 @@ impl From<FrozenFleet> for FleetView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loads::{TableLine, TablesLine};
     use crate::watch::wire::ProxyEvent;
 
     fn heartbeat() -> Heartbeat {
@@ -340,7 +366,8 @@ mod tests {
 
     fn fleet() -> FleetView {
         let state = Cow::Borrowed("synced");
-        let proxy = ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state, since_ms: None };
+        let proxy =
+            ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state, since_ms: None, loads: None };
         FleetView { proxies: vec![proxy], frozen: BTreeMap::from([("s".into(), 1)]), events: Vec::new() }
     }
 
@@ -383,6 +410,8 @@ mod tests {
             Question::Rules,
             Question::Removed(u64::MAX),
             Question::Status,
+            Question::Loads(vec![b'{', 0, 255]),
+            Question::Tables(None, 5),
         ];
         for rules in [0, 1] {
             for ask in &asks {
@@ -420,9 +449,29 @@ mod tests {
             }
         };
     }
-    names! { ASKS, ask_name of Question: Propose Barrier KeepAlive Heartbeat Fleet Brief Member SignOff Rules Removed Status }
-    names! { TOLDS, told_name of Reply: Proposed Barrier Missing Fleet Brief Done NotLeader Unknown Member Rules Removed Status }
+    names! { ASKS, ask_name of Question: Propose Barrier KeepAlive Heartbeat Fleet Brief Member SignOff Rules Removed Status Loads Tables }
+    names! { TOLDS, told_name of Reply: Proposed Barrier Missing Fleet Brief Done NotLeader Unknown Member Rules Removed Status Loads Refused Tables }
     names! { CHANGES, change_name of MemberChange: Join Promote Remove Transfer }
+
+    fn answer() -> ReportAnswer {
+        let refused = BTreeMap::from([(String::new(), "no".to_owned())]);
+        let position = Some(Position { epoch: 1, term: 2, seq: 3 });
+        ReportAnswer { position, want: vec!["s".into()], refused }
+    }
+
+    fn tables() -> TablesTold {
+        let position = Position { epoch: 1, term: 2, seq: 3 };
+        let line = TableLine {
+            digest: "000000000000000a".into(),
+            revision: 4,
+            members: Some(5),
+            shed: vec![1, 6],
+            hot: vec![(u64::MAX, 2)],
+        };
+        let services = BTreeMap::from([("s".to_owned(), Some(line)), ("t".to_owned(), None)]);
+        let line = TablesLine { position, from: Some(position), services };
+        TablesTold { position: Some(position), line: Some(line), age_ms: Some(7) }
+    }
 
     fn changes() -> Vec<MemberChange> {
         let info = ("m".to_owned(), "10.0.0.1:9701".to_owned(), "10.0.0.1:9700".to_owned());
@@ -451,6 +500,8 @@ mod tests {
             Question::Status,
         ];
         asks.extend(changes().into_iter().map(Question::Member));
+        let known = Position { epoch: 1, term: 2, seq: 3 };
+        asks.extend([Question::Loads(vec![b'{', 0, 255]), Question::Tables(Some(known), 5), Question::Tables(None, 0)]);
         asks
     }
 
@@ -468,6 +519,9 @@ mod tests {
             Reply::Rules(1),
             Reply::Removed(true),
             Reply::Status(MemberView { role: "leader".into(), term: 3, leader: Some(7), ..MemberView::default() }),
+            Reply::Loads(Box::new(answer())),
+            Reply::Refused(Refusal::new(crate::Code::BadBody, "no")),
+            Reply::Tables(Box::new(tables())),
         ]
     }
 
@@ -536,5 +590,9 @@ mod tests {
         // To what it does not know, it says so.
         assert!(matches!(Reply::decode(&[6]), Reply::Unknown));
         assert!(postcard::from_bytes::<Frozen<'_>>(&Question::Rules.encode(0).unwrap()).is_err());
+        for byte in 0..=255 {
+            let report = Question::Loads(vec![byte; 20]).encode(0).unwrap();
+            assert!(postcard::from_bytes::<Frozen<'_>>(&report).is_err());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What members tell each other of the fleet and of themselves.
 
+use crate::loads::{Position, TablesLine};
 use crate::watch::wire::{ProxyEvent, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,4 +75,16 @@ pub struct MemberView {
     /// What its log and snapshots take on its disk; `None`: an earlier version does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
+}
+
+/// The leader's tables of loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TablesTold {
+    /// Where they are; `None`: none have been published.
+    pub position: Option<Position>,
+    /// What leads there; `None`: whoever asked is there, or later.
+    pub line: Option<TablesLine>,
+    /// Milliseconds since they were known to hold.
+    pub age_ms: Option<u64>,
 }

@@ -12,6 +12,7 @@ use super::clients::Record;
 use super::disk::Random;
 use super::member::Life;
 use super::{Plant, world::World};
+use crate::api::Wanted;
 use crate::client::SILENCE_MAX;
 use crate::state::State;
 use crate::watch::view::{View, ViewError};
@@ -40,7 +41,7 @@ impl Stream {
     pub(super) fn open(record: &Record, who: &str, life: &Life, from: Option<Place>) -> Self {
         // As a connection has it: one line is on its way.
         let (sender, lines) = mpsc::channel(1);
-        let feed = crate::api::feed(Arc::clone(&life.plane), from, false, sender);
+        let feed = crate::api::feed(Arc::clone(&life.plane), from, Wanted::default(), sender);
         drop(record.scheduler.spawn(life.group, feed));
         record.world.note(format_args!("{who} watches m{} from {from:?}", life.id));
         record.world.count("watch streams");
@@ -117,7 +118,7 @@ impl Stream {
                 }
             }
             // It is of the moment: told again wherever a stream begins.
-            Message::Rollout(_) => {}
+            Message::Rollout(_) | Message::Loads(_) | Message::LoadsConfirmed(_) => {}
         }
     }
 }
@@ -172,7 +173,7 @@ impl Record {
             (None, Message::Snapshot(snapshot)) => {
                 *slot = Some(Known { era, view: View::from_snapshot(snapshot, None)? });
             }
-            (None, Message::Rollout(_) | Message::Ping(_) | Message::Delta(_)) => {}
+            (None, _) => {}
         }
         if let Some(known) = slot.as_mut().filter(|_| told) {
             known.era = era;

@@ -151,6 +151,8 @@ impl View {
                 Ok(if changed { Handled::Changed } else { Handled::Same })
             }
             Message::Ping(ping) => self.compare(&ping).map(|()| Handled::Same),
+            // Loads are no topology.
+            Message::Loads(_) | Message::LoadsConfirmed(_) => Ok(Handled::Same),
         }
     }
 

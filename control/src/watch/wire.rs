@@ -1,5 +1,6 @@
 //! What members tell proxies, as lines of JSON. Fields are only ever added.
 
+use crate::loads::{Confirmed, Position, TablesLine};
 use crate::state::{Change, Key, Object, Revision, Rollout, State, Vote};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -18,6 +19,10 @@ pub enum Message {
     Rollout(Option<RolloutView>),
     /// Nothing has changed.
     Ping(Ping),
+    /// Tables of loads; to those that have asked for them.
+    Loads(TablesLine),
+    /// That these hold still; likewise.
+    LoadsConfirmed(Confirmed),
 }
 
 /// The topology at one revision.
@@ -191,6 +196,24 @@ pub struct ProxyView {
     /// For how many milliseconds it has stood so, as far as the leader has seen; `None`: an earlier version does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// How it reports its loads; `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loads: Option<ProxyLoads>,
+}
+
+/// How a proxy reports the loads that it sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyLoads {
+    /// Milliseconds since it has.
+    pub age_ms: u64,
+    /// Of so many services.
+    pub services: usize,
+    /// The table by which it goes.
+    pub holds: Option<Position>,
+    /// Why a report was refused lately.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The fleet as a page shows it: what many proxies have in common is said once, for a thousand rings of each of them are much.

@@ -5,6 +5,7 @@
 //! until there is a line of it in the fixture.
 
 use super::{by, fixture_in, key, txn};
+use ringway_control::loads::{Confirmed, Position, TableLine, TablesLine};
 use ringway_control::state::{
     Answer, Author, Backend, BackendState, Basis, Command, Object, Op, Origin, Phase, Policy, Role, State, Txn, Vote,
 };
@@ -37,7 +38,7 @@ names! { PHASES, phase_name of Phase: Preparing Stage Committed Aborted }
 names! { BACKEND_STATES, backend_state_name of BackendState: Ready Drain Maintenance }
 names! { ROLES, role_name of Role: Read Register Operate Admin }
 names! { PAYLOADS, payload_name of Payload: Blank Command Membership }
-names! { MESSAGES, message_name of Message: Snapshot Delta Rollout Ping }
+names! { MESSAGES, message_name of Message: Snapshot Delta Rollout Ping Loads LoadsConfirmed }
 
 fn complete<'a>(all: &[&str], seen: impl IntoIterator<Item = &'a str>) {
     let seen: BTreeSet<&str> = seen.into_iter().collect();
@@ -426,6 +427,10 @@ fn messages() -> Vec<Message> {
     let mut before = State::default();
     before.apply(Origin { leader: LEADER }, Command::Found { cluster: "shop".into(), epoch: 1, rules: 1 }).unwrap();
     let (last, revision) = state.history.last().unwrap();
+    let position = Position { epoch: 1, term: 2, seq: 3 };
+    let (digest, shed, hot) = ("000000000000000a".to_owned(), vec![1, 6], vec![(u64::MAX, 2)]);
+    let table = TableLine { digest, revision: 4, members: Some(5), shed, hot };
+    let services = BTreeMap::from([("s".to_owned(), Some(table)), ("t".to_owned(), None)]);
     vec![
         Message::Snapshot(Snapshot::of(&state)),
         Message::Delta(Delta {
@@ -439,6 +444,8 @@ fn messages() -> Vec<Message> {
         Message::Rollout(None),
         Message::Ping(Ping::of(&state, Some(12))),
         Message::Ping(Ping::of(&before, None)),
+        Message::Loads(TablesLine { position, from: Some(position), services }),
+        Message::LoadsConfirmed(Confirmed { position, age_ms: 7 }),
     ]
 }
 

@@ -36,6 +36,7 @@ fn row(proxy: &ProxyView, digest: &str, rates: &Rates, told_at_ms: u64) -> Value
         "digest": cut(&heartbeat.digest), "same_digest": heartbeat.canary.is_some() || heartbeat.digest == digest,
         "heard_at": (age > FRESH).then(|| at(proxy.age_ms)), "requests_per_second": requests, "failed_percent": failed,
         "stuck": heartbeat.stuck.as_deref().map(cut), "canary": heartbeat.canary,
+        "loads_refused": proxy.loads.as_ref().and_then(|loads| loads.refused.as_deref()).map(cut),
     })
 }
 

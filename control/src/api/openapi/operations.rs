@@ -29,7 +29,7 @@ pub(super) enum Body {
     Json(&'static str),
     /// It may be left out.
     MaybeJson(&'static str),
-    Backup,
+    Bytes,
 }
 
 /// What it answers with 200.
@@ -134,7 +134,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "register",
         "Lines of JSON, each a `WatchLine`; with `Accept: text/event-stream`, server-sent events of them. It does not end",
     )
-    .with(&["from", "Last-Event-ID"])
+    .with(&["from", "loads", "Last-Event-ID"])
     .answers(Answer::Lines),
     ask("get", "/v1/objects", "listObjects", "objects", "read", "Objects by name")
         .with(&["prefix", "consistency"])
@@ -259,6 +259,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .with(&["instance"])
     .answers(Json("Nothing"))
     .refuses(&[404]),
+    ask("get", "/v1/loads", "listLoads", "proxies", "read", "Tables of loads, by service: what proxies shed, and which keys are hot")
+        .answers(Placed("Loads")),
+    ask("post", "/v1/loads", "reportLoads", "proxies", "register", "A proxy's report of the loads that it sees, as bytes")
+        .takes(Body::Bytes)
+        .answers(Json("LoadsTaken"))
+        .refuses(&[404]),
     ask("get", "/v1/rollouts", "listRollouts", "rollouts", "read", "Rollouts, newest first")
         .with(&["consistency"])
         .answers(Placed("Rollouts")),
@@ -302,7 +308,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .answers(Answer::Backup),
     ask("post", "/v1/restore", "restore", "backup", "admin", "A backup becomes the topology, in a new epoch")
         .with(&["other_cluster", "note"])
-        .takes(Body::Backup)
+        .takes(Body::Bytes)
         .answers(Json("Done"))
         .refuses(&[409, 422]),
 ];

@@ -24,6 +24,7 @@ fn all_parameters() -> Vec<Parameter> {
             "How long to wait for what is later, at most 35s; 30s if nothing is said",
         ),
         ("query", "from", place.clone(), false, "`EPOCH.REVISION`: goes on after it"),
+        ("query", "loads", flag(), false, "Lines of tables of loads, too"),
         ("query", "prefix", text(), false, "Objects whose names begin so"),
         ("query", "consistency", named("Consistency"), false, "`linearizable` if nothing is said"),
         ("query", "ttl", named("Duration"), false, "For backends: it goes when it has not been put again for so long"),

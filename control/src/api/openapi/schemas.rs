@@ -3,6 +3,7 @@
 
 pub(super) mod build;
 mod fleet;
+mod loads;
 mod objects;
 
 use self::build::{Schemas, described, list, may, must, named, object, text, words};
@@ -22,6 +23,7 @@ pub(super) fn all() -> Value {
         fleet::members(),
         fleet::status(),
         fleet::stream(),
+        loads::loads(),
     ];
     parts.into_iter().flatten().map(|(name, schema)| (name.to_owned(), schema)).collect::<Map<_, _>>().into()
 }

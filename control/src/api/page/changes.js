@@ -5,7 +5,7 @@ import { Table } from './table.js';
 import { differenceOf } from './difference.js';
 
 const KINDS = { revision: 'Revisions', rollout: 'Rollouts', proxy: 'Proxies', leader: 'Leaders' };
-const BAD = new Set(['offline', 'drifted', 'stuck', 'aborted']);
+const BAD = new Set(['offline', 'drifted', 'stuck', 'aborted', 'loads_refused']);
 const GOOD = new Set(['synced', 'came', 'committed']);
 const WORDS = { synced: 'agrees', drifted: 'disagrees', offline: 'gone' };
 

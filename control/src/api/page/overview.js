@@ -59,7 +59,8 @@ function drawStanding(cell, row) {
   if (!cell.firstElementChild) cell.replaceChildren(el('span'), el('span', { class: 'reason muted' }));
   badge(cell.firstElementChild, ...(PROXY[row.state] ?? [row.state, 'calm']));
   const since = row.since === undefined ? '' : `for ${span(row.now - row.since)}`;
-  const why = row.stuck ?? (row.state === 'drifted' ? (row.same_digest ? 'its rings differ from those of most' : 'its objects differ from the fleet’s') : '');
+  const loads = row.loads_refused ? `its loads are refused: ${row.loads_refused}` : '';
+  const why = row.stuck ?? (row.state === 'drifted' ? (row.same_digest ? 'its rings differ from those of most' : 'its objects differ from the fleet’s') : loads);
   setText(cell.lastElementChild, [why, row.state === 'synced' ? '' : since].filter(Boolean).join(', '));
   setAttribute(cell, 'title', row.state === 'synced' ? since || null : null);
 }

@@ -59,6 +59,7 @@ pub(super) fn proxies() -> Schemas {
                         number(),
                         "For how many milliseconds it has stood so, as far as the leader has seen",
                     ),
+                    may("loads", named("ProxyLoads"), "How it reports its loads, if it does"),
                 ],
             ),
         ),
@@ -308,6 +309,9 @@ pub(super) fn status() -> Schemas {
 }
 
 /// What proxies read.
+/// What a line of the watch stream may be.
+const LINES: [&str; 6] = ["SnapshotLine", "DeltaLine", "RolloutLine", "PingLine", "LoadsLine", "LoadsConfirmedLine"];
+
 pub(super) fn stream() -> Schemas {
     let line = |name: &'static str, of: Value, says: &str| object(says, vec![must(name, of, "")]);
     vec![
@@ -379,12 +383,6 @@ pub(super) fn stream() -> Schemas {
             line("rollout", or_null(named("RolloutView")), "The change that is under way, or that none is."),
         ),
         ("PingLine", line("ping", named("Ping"), "Nothing has changed.")),
-        (
-            "WatchLine",
-            described(
-                either(&["SnapshotLine", "DeltaLine", "RolloutLine", "PingLine"].map(named)),
-                "A line of the watch stream.",
-            ),
-        ),
+        ("WatchLine", described(either(&LINES.map(named)), "A line of the watch stream.")),
     ]
 }

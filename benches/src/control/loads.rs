@@ -1,0 +1,139 @@
+//! What it costs the leader to make one table of what a whole fleet reports of its loads, four times a second.
+
+use super::members::Members;
+use super::scenario::{Effort, Row, row, text};
+use crate::compare::Result;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use ringway_control::http::Api;
+use ringway_control::loads::{Reports, ServiceLoad};
+use ringway_ring::{FleetParams, HotParams, LOAD_UNIT, LoadReport, Report, ShedParams};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Proxies that report.
+const PROXIES: usize = 64;
+/// Members of the service.
+const BACKENDS: usize = 1_000;
+/// Mean load of a member in the sum of all.
+const LOAD: f64 = 38.0;
+/// Time between two reports of a proxy.
+const SPAN: Duration = Duration::from_millis(250);
+
+/// Bytes both ways, as they stand in bodies.
+#[derive(Default)]
+struct Moved {
+    reported: AtomicU64,
+    told: AtomicU64,
+    tables: AtomicU64,
+}
+
+/// Numbers from 0 to below 1, the same every time.
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// What one proxy sees: a 64th of loads that differ by a half either way, as noisy as so few requests are. Some keys cost much.
+fn service(random: &mut Random) -> ServiceLoad {
+    let part = LOAD / PROXIES as f64;
+    let load = |index: usize, random: &mut Random| {
+        let mean = part * (0.7 + 0.6 * (index as f64 * 0.618).fract());
+        // About as wide as a mean of a quarter of a second's requests.
+        let noise = (random.unit() + random.unit() - 1.0) * part;
+        ((mean + noise).max(0.0) * f64::from(LOAD_UNIT)).round() as u16
+    };
+    let loads = (0..BACKENDS).map(|index| load(index, random)).collect();
+    let keys = (0..64_u64).map(|key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15), 2_000 + (random.unit() * 200.0) as u32));
+    let seen = Report { requests: 100_000, total: 1_000_000, keys: keys.collect() };
+    ServiceLoad {
+        name: "s".into(),
+        digest: 7,
+        revision: 1,
+        params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: Some(HotParams::default()) },
+        report: LoadReport { span_millis: 250, requests: 0, loads, seen },
+        holds: None,
+        in_force: None,
+    }
+}
+
+/// Reports for as long as it is polled.
+async fn report(api: Api, index: usize, moved: Arc<Moved>) -> Result<()> {
+    let member = api.members().first().cloned().ok_or("no member")?;
+    let proxy = format!("p{index}");
+    let heartbeat = json!({
+        "version": "1", "epoch": 1, "revision": 0, "digest": "", "rings": {}, "stuck": null, "generation": 1, "vote": null,
+        "down": [], "requests": 0, "failed": 0, "canary": null, "instance": 7,
+    });
+    let mut link = api.connect(&member).await.map_err(text("connect"))?;
+    let mut random = Random(index as u64 + 1);
+    for seq in 1_u64.. {
+        if seq % 8 == 1 {
+            let body = Bytes::from(heartbeat.to_string());
+            api.ask(&mut link, Method::PUT, &format!("/v1/proxies/{proxy}"), body).await.map_err(text("heartbeat"))?;
+        }
+        let services = vec![service(&mut random)];
+        let report = Reports { proxy: proxy.clone(), instance: 7, seq, services };
+        let body = Bytes::from(report.encode().map_err(text("report"))?);
+        moved.reported.fetch_add(body.len() as u64, Relaxed);
+        api.ask_bytes(&mut link, Method::POST, "/v1/loads", body).await.map_err(text("report"))?;
+        tokio::time::sleep(SPAN.mul_f64(0.9 + 0.2 * random.unit())).await;
+    }
+    Ok(())
+}
+
+/// Watches for as long as it is polled.
+async fn watch(api: Api, moved: Arc<Moved>) -> Result<()> {
+    let member = api.members().first().cloned().ok_or("no member")?;
+    let mut link = api.connect(&member).await.map_err(text("connect"))?;
+    let response = api.begin(&mut link, Method::GET, "/v1/watch?loads=1", Bytes::new()).await.map_err(text("watch"))?;
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(text("watch"))?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        moved.told.fetch_add(data.len() as u64, Relaxed);
+        moved.tables.fetch_add(u64::from(data.starts_with(b"{\"loads\":")), Relaxed);
+    }
+    Err("a watch stream has ended".into())
+}
+
+/// Sixty-four proxies of a service of a thousand backends, a third of them at the leader.
+///
+/// # Errors
+/// What a member refuses.
+pub async fn loads(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
+    let leader = members.leader(&members.api()?).await?;
+    let moved = Arc::new(Moved::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..PROXIES {
+        let member = vec![members.list[index % members.list.len()].url.clone()];
+        tasks.spawn(report(members.api_of(&member)?, index, Arc::clone(&moved)));
+        tasks.spawn(watch(members.api_of(&member)?, Arc::clone(&moved)));
+    }
+    // Until connections are made, and the first table has been told.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let read = || [&moved.reported, &moved.told, &moved.tables].map(|count| count.load(Relaxed) as f64);
+    let (before, cpu, began) = (read(), members.cpu(leader), Instant::now());
+    tokio::time::sleep(Duration::from_secs(effort.seconds.max(3))).await;
+    let (after, seconds) = (read(), began.elapsed().as_secs_f64());
+    let share = (members.cpu(leader) - cpu) / seconds * 100.0;
+    if let Some(ended) = tasks.try_join_next() {
+        return Err(format!("a proxy has ended: {ended:?}"));
+    }
+    let rate = |index: usize| (after[index] - before[index]) / seconds;
+    let mib = |index: usize| format!("{:.2} MB/s", rate(index) / 1e6);
+    let name =
+        |what: &str| format!("loads of {PROXIES} proxies x {BACKENDS} backends, each 250 ms, mutual TLS: {what}");
+    Ok(vec![
+        row(name("processor"), format!("{share:.1} % of a core at the leader"), "5 %"),
+        row(name("reports"), mib(0), "1 MB/s"),
+        row(name("tables"), format!("{}, {:.1} a second to each", mib(1), rate(2) / PROXIES as f64), "0.5 MB/s"),
+    ])
+}

@@ -1,0 +1,15 @@
+//! What proxies and the fleet's leader tell each other of loads: reports one way (`report`), tables the other (`tables`). Pure; what is
+//! made of reports is the crate ring's to say ([`ringway_ring::FleetLoads`]). None of it enters the log: it is worked out anew from the
+//! reports of a second.
+
+mod position;
+mod report;
+mod tables;
+
+pub use position::Position;
+#[cfg(any(test, fuzzing))]
+pub(crate) use report::fuzz as fuzz_report;
+pub use report::{REPORT_BYTES_MAX, ReportAnswer, Reports, ReportsError, ServiceLoad};
+#[cfg(any(test, fuzzing))]
+pub(crate) use tables::fuzz as fuzz_tables;
+pub use tables::{Confirmed, ServiceTable, TableLine, Tables, TablesError, TablesLine};

@@ -1,0 +1,324 @@
+//! Tables as they are told: whole once, then what has changed. Fields are only ever added.
+
+use super::position::Position;
+use ringway_ring::{FleetTable, TABLE_KEYS_MAX};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Members of all services that tables are of.
+const MEMBERS_MAX: usize = 1 << 20;
+/// Services that have one.
+const SERVICES_MAX: usize = 10_000;
+
+/// What holds for a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceTable {
+    /// Digest of the ring whose members it is of.
+    pub digest: u64,
+    /// The topology's revision of which proxies have reported that ring.
+    pub revision: u64,
+    /// With which it came. Told whole, it may be later than the change.
+    pub position: Position,
+    /// The table.
+    pub table: Arc<FleetTable>,
+}
+
+/// The tables of all services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Of the newest change; `None`: nobody has published any.
+    pub position: Option<Position>,
+    /// By service.
+    pub services: BTreeMap<String, ServiceTable>,
+}
+
+/// What is told of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesLine {
+    /// Where they are.
+    pub position: Position,
+    /// What the line is a change of; `None`: it tells the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Position>,
+    /// Those that have changed; `None`: it has none any more.
+    pub services: BTreeMap<String, Option<TableLine>>,
+}
+
+/// What is told of one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableLine {
+    /// See [`ServiceTable::digest`], in hexadecimal digits.
+    pub digest: String,
+    /// See [`ServiceTable::revision`].
+    pub revision: u64,
+    /// It begins anew, with so many members that shed nothing, and without hot keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<u32>,
+    /// Shares that have changed: how many members after the one before (the first after none), and its share, by turns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shed: Vec<u32>,
+    /// Hot keys that have changed, and the number of their owners; 0: it is hot no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hot: Vec<(u64, u16)>,
+}
+
+/// That tables hold still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Which.
+    pub position: Position,
+    /// Milliseconds since the leader has published them, or has had nothing else to say.
+    pub age_ms: u64,
+}
+
+/// Why a line is not taken; what was known is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TablesError {
+    /// It is a change of something else.
+    #[error("a change of the load tables {from} does not fit what is known")]
+    Gap {
+        /// Of the line.
+        from: Position,
+    },
+    /// It does not lead to a table.
+    #[error("service {service:?}: what is told of its load table leads nowhere")]
+    Malformed {
+        /// Which.
+        service: String,
+    },
+    /// More than any fleet has.
+    #[error("the load tables are too large")]
+    TooLarge,
+}
+
+impl Tables {
+    /// What brings somebody who has `known` to these; `None`: all of it. What it has of another epoch is of no use.
+    #[must_use]
+    pub fn line(&self, known: Option<&Self>) -> TablesLine {
+        let position = self.position.unwrap_or_default();
+        let known = known.filter(|known| known.position.is_some_and(|at| at.epoch == position.epoch && at <= position));
+        let mut services = BTreeMap::new();
+        let before = known.map(|known| &known.services);
+        for (name, service) in &self.services {
+            let before = before.and_then(|before| before.get(name));
+            if before.is_none_or(|before| before.differs(service)) {
+                services.insert(name.clone(), Some(service.line(before)));
+            }
+        }
+        let gone = before.into_iter().flatten().filter(|(name, _)| !self.services.contains_key(*name));
+        services.extend(gone.map(|(name, _)| (name.clone(), None)));
+        TablesLine { position, from: known.and_then(|known| known.position), services }
+    }
+
+    /// Takes what was told.
+    ///
+    /// # Errors
+    /// See [`TablesError`].
+    pub fn take(&mut self, line: TablesLine) -> Result<(), TablesError> {
+        let mut next = match line.from {
+            None => BTreeMap::new(),
+            Some(from) if Some(from) == self.position => self.services.clone(),
+            Some(from) => return Err(TablesError::Gap { from }),
+        };
+        let announced: usize =
+            line.services.values().flatten().filter_map(|told| told.members).map(|n| n as usize).sum();
+        if announced > MEMBERS_MAX {
+            return Err(TablesError::TooLarge);
+        }
+        for (name, told) in line.services {
+            match told {
+                None => drop(next.remove(&name)),
+                Some(told) => {
+                    let table = told.applied(next.get(&name), line.position);
+                    let table = table.ok_or_else(|| TablesError::Malformed { service: name.clone() })?;
+                    next.insert(name, table);
+                }
+            }
+        }
+        let members: usize = next.values().map(|service| service.table.shed.len()).sum();
+        if members > MEMBERS_MAX || next.len() > SERVICES_MAX {
+            return Err(TablesError::TooLarge);
+        }
+        *self = Self { position: Some(line.position), services: next };
+        Ok(())
+    }
+}
+
+impl ServiceTable {
+    fn differs(&self, other: &Self) -> bool {
+        (self.digest, self.revision) != (other.digest, other.revision)
+            || !Arc::ptr_eq(&self.table, &other.table) && self.table != other.table
+    }
+
+    fn line(&self, before: Option<&Self>) -> TableLine {
+        let before =
+            before.filter(|before| before.digest == self.digest && before.table.shed.len() == self.table.shed.len());
+        let nothing = FleetTable::idle(self.table.shed.len());
+        let known = before.map_or(&nothing, |before| &*before.table);
+        let mut shed = Vec::new();
+        let mut next = 0;
+        for (index, (share, before)) in self.table.shed.iter().zip(&known.shed).enumerate() {
+            if share != before {
+                shed.extend([u32::try_from(index - next).unwrap_or(u32::MAX), u32::from(*share)]);
+                next = index + 1;
+            }
+        }
+        let has = |table: &FleetTable, hash: u64| table.hot.iter().any(|(known, _)| *known == hash);
+        let fresh = self.table.hot.iter().filter(|key| !known.hot.contains(key)).copied();
+        let gone = known.hot.iter().filter(|(hash, _)| !has(&self.table, *hash)).map(|(hash, _)| (*hash, 0));
+        TableLine {
+            digest: format!("{:016x}", self.digest),
+            revision: self.revision,
+            members: before.is_none().then(|| u32::try_from(self.table.shed.len()).unwrap_or(u32::MAX)),
+            shed,
+            hot: fresh.chain(gone).collect(),
+        }
+    }
+}
+
+impl TableLine {
+    /// What it makes of what was known; `None`: nothing that could be meant.
+    fn applied(self, known: Option<&ServiceTable>, position: Position) -> Option<ServiceTable> {
+        let digest = u64::from_str_radix(&self.digest, 16).ok()?;
+        let mut table = match self.members {
+            Some(members) => FleetTable::idle(members as usize),
+            None => FleetTable::clone(&known.filter(|known| known.digest == digest)?.table),
+        };
+        let (pairs, rest) = self.shed.as_chunks::<2>();
+        let mut next = 0_usize;
+        for [skipped, share] in pairs {
+            next = next.checked_add(*skipped as usize)?;
+            *table.shed.get_mut(next)? = u16::try_from(*share).ok()?;
+            next += 1;
+        }
+        let mut hot: BTreeMap<u64, u16> = table.hot.iter().copied().collect();
+        for (hash, owners) in self.hot {
+            match owners {
+                0 => drop(hot.remove(&hash)),
+                owners => drop(hot.insert(hash, owners)),
+            }
+        }
+        table.hot = hot.into_iter().collect();
+        (rest.is_empty() && table.hot.len() <= TABLE_KEYS_MAX).then(|| ServiceTable {
+            digest,
+            revision: self.revision,
+            position,
+            table: Arc::new(table),
+        })
+    }
+}
+
+/// For [`crate::fuzzing`]: of any lines, those that are taken lead to tables that can be told whole.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(lines: impl Iterator<Item = TablesLine>) {
+    let mut tables = Tables::default();
+    for line in lines {
+        let before = tables.clone();
+        match tables.take(line) {
+            Ok(()) => {
+                let mut whole = Tables::default();
+                assert_eq!(whole.take(tables.line(None)), Ok(()));
+                assert_eq!(whole.position, tables.position);
+                assert!(whole.services.iter().all(|(name, service)| !service.differs(&tables.services[name])));
+            }
+            Err(_) => assert_eq!(tables, before),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: 1, term: 2, seq }
+    }
+
+    fn service(digest: u64, shed: &[u16], hot: &[(u64, u16)], seq: u64) -> ServiceTable {
+        let table = Arc::new(FleetTable { shed: shed.to_vec(), hot: hot.to_vec() });
+        ServiceTable { digest, revision: 5, position: at(seq), table }
+    }
+
+    fn tables(seq: u64, services: &[(&str, ServiceTable)]) -> Tables {
+        let services = services.iter().map(|(name, service)| ((*name).to_owned(), service.clone())).collect();
+        Tables { position: Some(at(seq)), services }
+    }
+
+    /// What somebody has who was told by lines.
+    fn told(known: &Tables, line: &TablesLine) -> Result<Tables, TablesError> {
+        let text = serde_json::to_string(line).unwrap();
+        let mut next = known.clone();
+        next.take(serde_json::from_str(&text).unwrap()).map(|()| next)
+    }
+
+    #[test]
+    fn the_whole_and_its_changes_lead_to_the_same_and_changes_are_short() {
+        let mut shed = vec![0; 1_000];
+        (shed[3], shed[999]) = (700, 9);
+        let first = tables(1, &[("a", service(1, &shed, &[(4, 2), (9, 3)], 1)), ("b", service(2, &[1], &[], 1))]);
+        let mut known = told(&Tables::default(), &first.line(None)).unwrap();
+        assert_eq!(known, first);
+        (shed[3], shed[4]) = (0, 500);
+        let second = tables(2, &[("a", service(1, &shed, &[(4, 3), (11, 2)], 2)), ("b", service(2, &[1], &[], 1))]);
+        let line = second.line(Some(&first));
+        let change = line.services["a"].as_ref().unwrap();
+        assert_eq!((change.shed.as_slice(), change.members), ([3, 0, 0, 500].as_slice(), None));
+        assert_eq!(change.hot, [(4, 3), (11, 2), (9, 0)]);
+        assert!(!line.services.contains_key("b"), "what is the same is not told");
+        known = told(&known, &line).unwrap();
+        assert_eq!(known, second);
+        // Other members, and one that has no table any more.
+        let third = tables(3, &[("a", service(8, &[0, 6], &[], 3))]);
+        known = told(&known, &third.line(Some(&second))).unwrap();
+        assert_eq!(known, third);
+        assert_eq!(told(&Tables::default(), &third.line(None)), Ok(third));
+    }
+
+    #[test]
+    fn a_line_that_does_not_fit_changes_nothing() {
+        let first = tables(1, &[("a", service(1, &[0, 0], &[], 1))]);
+        let second = tables(2, &[("a", service(1, &[0, 7], &[], 2))]);
+        let gap = second.line(Some(&first));
+        assert_eq!(told(&Tables::default(), &gap), Err(TablesError::Gap { from: at(1) }));
+        let line = |change: &dyn Fn(&mut TableLine)| {
+            let mut line = second.line(Some(&first));
+            change(line.services.get_mut("a").unwrap().as_mut().unwrap());
+            told(&first, &line)
+        };
+        let malformed = Err(TablesError::Malformed { service: "a".into() });
+        for bad in [vec![2, 7], vec![0], vec![0, 70_000], vec![u32::MAX, 1, u32::MAX, 1]] {
+            assert_eq!(line(&|told| told.shed = bad.clone()), malformed);
+        }
+        assert_eq!(line(&|told| told.digest = "x".into()), malformed);
+        assert_eq!(line(&|told| told.digest = "2".into()), malformed, "a change of another ring's table");
+        assert_eq!(line(&|told| told.hot = (0..257).map(|hash| (hash, 2)).collect()), malformed);
+        assert_eq!(line(&|told| told.members = Some(u32::MAX)), Err(TablesError::TooLarge));
+        // An epoch ends what was before: then all is told.
+        let restored = Tables { position: Some(Position { epoch: 2, ..at(0) }), ..second.clone() };
+        assert_eq!(restored.line(Some(&second)).from, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_tables_are_reached_from_any_others(
+            one in prop::collection::vec((0..3_u64, prop::collection::vec(0..4_u16, 4), prop::collection::btree_map(0..9_u64, 1..5_u16, 0..6)), 0..4),
+            other in prop::collection::vec((0..3_u64, prop::collection::vec(0..4_u16, 4), prop::collection::btree_map(0..9_u64, 1..5_u16, 0..6)), 0..4),
+        ) {
+            let made = |seq, list: Vec<(u64, Vec<u16>, BTreeMap<u64, u16>)>| {
+                let services = list.into_iter().enumerate().map(|(index, (digest, shed, hot))| {
+                    let hot: Vec<(u64, u16)> = hot.into_iter().collect();
+                    (index.to_string(), service(digest, &shed, &hot, seq))
+                });
+                Tables { position: Some(at(seq)), services: services.collect() }
+            };
+            let (one, other) = (made(1, one), made(2, other));
+            let reached = told(&one, &other.line(Some(&one))).unwrap();
+            prop_assert_eq!(&reached.position, &other.position);
+            prop_assert!(reached.services.keys().eq(other.services.keys()));
+            prop_assert!(reached.services.iter().all(|(name, service)| !service.differs(&other.services[name])));
+        }
+    }
+}

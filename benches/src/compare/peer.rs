@@ -63,10 +63,27 @@ pub struct Setup {
     pub drained: Vec<u16>,
     /// More fields of Ringway's service, each a line with its end.
     pub service: String,
+    /// Members that Ringway has its service of, in place of its own file.
+    pub control: Option<Control>,
     /// Backends are checked every 250 ms by `GET /health`: two failures, two successes.
     pub checks: bool,
     /// What is on the front: see there.
     pub cover: Cover,
+}
+
+/// How a proxy follows a control plane.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Its name in the fleet.
+    pub proxy: String,
+    /// URLs of the members.
+    pub members: Vec<String>,
+    /// Files of a token, and of the authority of the members' certificates.
+    pub token: PathBuf,
+    /// See there.
+    pub ca: PathBuf,
+    /// Port of the proxy's admin listener.
+    pub admin: u16,
 }
 
 /// What is spoken below or instead of HTTP/1.1 in front.
@@ -324,6 +341,26 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
         Cover::Plain | Cover::H2 | Cover::Grpc => String::new(),
     };
     let protocol = if setup.front == Front::Tcp { "tcp" } else { "http" };
+    let head = format!(
+        "workers: 1\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s{tls} }}\n"
+    );
+    let Some(control) = &setup.control else {
+        return format!("{head}admin: {{ enabled: false }}\n{}", ringway_service(setup));
+    };
+    format!(
+        "{head}admin: {{ address: \"127.0.0.1:{}\" }}\ncontrol:\n  proxy: {}\n  directory: {:?}\n  members: {:?}\n  token_file: {:?}\n  tls: {{ ca: {:?} }}\n",
+        control.admin,
+        control.proxy,
+        directory.join(format!("stored-{port}")),
+        control.members,
+        control.token,
+        control.ca,
+    )
+}
+
+/// Ringway's service `s`, as its file or a document of the fleet has it.
+#[must_use]
+pub fn ringway_service(setup: &Setup) -> String {
     let key = if setup.front == Front::Tcp { "" } else { "hash_key: [ { header: x-user-id } ], " };
     let balance = match setup.balance {
         Balance::RoundRobin => "policy: round_robin".to_owned(),
@@ -336,10 +373,7 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
             format!("policy: ring{}{fields}", key.trim_end_matches(", ").replacen("hash", ", hash", 1))
         }
     };
-    let mut text = format!(
-        "workers: 1\nadmin: {{ enabled: false }}\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s{tls} }}\n\
-         services:\n  - name: s\n    balance: {{ {balance} }}\n"
-    );
+    let mut text = format!("services:\n  - name: s\n    balance: {{ {balance} }}\n");
     if setup.checks {
         text.push_str("    health: { http: { path: /health }, interval: 250ms, timeout: 200ms, rise: 2, fall: 2 }\n");
     }

@@ -181,6 +181,15 @@ impl Members {
         child.kill().and_then(|()| child.wait()).map(drop).map_err(text("kill"))
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn signal(&self, index: usize, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.list[index].child);
+        rustix::process::kill_process(pid, signal).map_err(text("signal a member"))
+    }
+
     /// Starts it again.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod active_listener;
 mod ahead;
+mod booked;
 mod context;
 mod open_connection;
 mod peer;
@@ -17,6 +18,7 @@ mod view;
 
 pub(crate) use active_listener::ActiveListener;
 pub(crate) use ahead::{Seen, part_of};
+pub(crate) use booked::{KeyInFlight, LASTING};
 pub(crate) use context::Worker;
 pub(crate) use open_connection::OpenConnection;
 pub(crate) use peer::Peer;

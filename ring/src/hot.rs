@@ -15,7 +15,7 @@ const WAYS: usize = 8;
 const HALVE_AFTER: u64 = 100_000;
 /// And when they have come to this cost, far below what a counter can hold.
 const COST_MAX: u64 = 1 << 31;
-/// A service's requests before any are told apart: one that is hardly used needs no counters.
+/// A service's requests before any are told apart, or a half-life's cost if they last: one that is hardly used needs no counters.
 const FIRST: u64 = 32;
 /// Keys that a report names at most.
 const REPORT_MAX: usize = 64;
@@ -60,7 +60,13 @@ impl Sketch {
     /// Counts one request of this [`cost`]. `true`: it is the first that is remembered.
     #[inline]
     pub fn count(&mut self, hash: Hash, cost: u32) -> bool {
-        self.requests += 1;
+        self.count_part(hash, cost, 1)
+    }
+
+    /// Counts a part of a request's [`cost`], and so many requests for it: a part may be none. `true`: they are the first.
+    #[inline]
+    pub fn count_part(&mut self, hash: Hash, cost: u32, requests: u64) -> bool {
+        self.requests += requests;
         self.total += u64::from(cost);
         match &mut self.sets {
             Some(sets) => {
@@ -75,16 +81,16 @@ impl Sketch {
                 }
                 false
             }
-            None => self.begin(),
+            None => self.begin(requests),
         }
     }
 
     #[cold]
-    fn begin(&mut self) -> bool {
-        if self.requests >= FIRST {
+    fn begin(&mut self, requests: u64) -> bool {
+        if self.requests >= FIRST || self.total >= UNITS {
             self.sets = Some(vec![[Counter::default(); WAYS]; SETS].into());
         }
-        self.requests == 1
+        requests > 0 && self.requests == requests
     }
 
     /// Time has passed: all counts are halved once for each half-life. What has nothing left gives its memory back.
@@ -527,6 +533,21 @@ mod tests {
         sketch.handle_time(0, 1);
         sketch.handle_time(100, 1);
         assert!(sketch.count(7, 1), "after it has been forgotten it is the first again");
+        sketch.count_part(7, UNITS as u32 - 2, 0);
+        assert!(sketch.sets.is_none());
+        sketch.count_part(7, 1, 0);
+        assert!(sketch.sets.is_some(), "one that lasts for long is no little use");
+    }
+
+    #[test]
+    fn a_request_may_be_counted_in_parts_of_which_one_makes_it_a_request() {
+        let mut sketch = told_apart();
+        sketch.count_part(7, 10, 1);
+        sketch.count_part(7, 30, 0);
+        assert_eq!(sketch.report(0.0), Report { requests: 1, total: 40, keys: vec![(7, 40)] });
+        let mut sketch = Sketch::default();
+        assert!(!sketch.count_part(7, 5, 0), "nothing is remembered by it");
+        assert!(sketch.count_part(7, 5, 2) && !sketch.count_part(7, 5, 0) && !sketch.count_part(7, 5, 2));
     }
 
     #[test]

@@ -373,3 +373,48 @@ fn explanation_is_given_to_whom_it_is_allowed_and_agrees_with_where_requests_go(
     assert_eq!(get(ringway.admin, "/explain?service=nobody&key=k").unwrap().status, 404);
     assert_eq!(get(ringway.admin, "/explain?service=s").unwrap().status, 400);
 }
+
+/// Streams of events and the like end when somebody leaves: until then they count, too.
+#[test]
+fn responses_that_go_on_make_their_key_hot_before_they_end() {
+    use std::io::Read;
+    // Begins, and goes on for as long as its client is there.
+    let endless = |name: &str| {
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {name}\n\n");
+        Backend::custom(move |mut stream, _| {
+            if read_request(&mut stream).is_some() {
+                let _ = std::io::Write::write_all(&mut stream, text.as_bytes());
+                let _ = stream.read(&mut [0]);
+            }
+        })
+    };
+    let names = ["a", "b", "c", "d"];
+    let fleet = names.map(endless);
+    let backends: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let listen = free_address();
+    let service =
+        "balance: { bounded_load: { preset: off }, hash_key: [ { path: {} } ], hot_keys: { min_volume: 40 } }";
+    let ringway = Ringway::start(&simple(listen, service, &backends));
+    let open = || {
+        let mut stream = send(listen, b"GET /news HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut seen = String::new();
+        loop {
+            let mut bytes = [0; 512];
+            let count = stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "{seen}");
+            seen.push_str(str::from_utf8(&bytes[..count]).unwrap());
+            if let Some(name) = names.iter().find(|name| seen.contains(&format!("data: {name}\n"))) {
+                return (stream, *name);
+            }
+        }
+    };
+    let mut streams: Vec<_> = (0..50).map(|_| open()).collect();
+    wait_for("new ones to be spread", || {
+        streams.push(open());
+        let served: std::collections::BTreeSet<&str> = streams.iter().map(|(_, name)| *name).collect();
+        (served.len() >= 3).then_some(())
+    });
+    assert_eq!(ringway.metric("ringway_hot_keys{service=\"s\"}"), 1.0);
+    assert!(ringway.status()["services"][0]["in_flight"].as_u64().unwrap() > 50, "none has ended");
+}

@@ -74,6 +74,47 @@ fn sessions_of_a_hot_key_are_spread_over_its_owners_and_counted_as_requests_are(
     assert!(owned > 0.0 && owned < keyed, "{owned} of {keyed}");
 }
 
+/// They need not end for that.
+#[test]
+fn sessions_that_last_make_their_key_hot_and_those_of_others_stay_where_they_are() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let fleet = names.map(reader);
+    let targets: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let listen = free_address();
+    let service = "balance: { bounded_load: { preset: off }, hot_keys: { min_volume: 40 } }";
+    let ringway = Ringway::start(&tcp(listen, service, &targets));
+    let from = |host: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        socket.connect(&listen.into()).unwrap();
+        TcpStream::from(socket)
+    };
+    // All are open until the end: fifty of one address, one of another.
+    let lasting: Vec<TcpStream> = (0..50).map(|_| from(2)).collect();
+    let other = from(3);
+    let status = || ringway.status()["services"][0].clone();
+    let in_flight = |id: &str| backend_status(&ringway, id)["in_flight"].as_u64().or_not_yet();
+    wait_for("the sessions", || (names.map(in_flight).iter().sum::<u64>() == 51).then_some(()));
+    // Where it takes long to open them, it is hot before the last are there, but not before forty are.
+    assert_eq!(names.map(in_flight).iter().filter(|count| **count >= 40).count(), 1, "they have one owner");
+    wait_for("the key to be hot", || {
+        let hot = status()["hot_keys"].as_array().or_not_yet().clone();
+        assert!(hot.len() <= 1, "{hot:?}");
+        (hot.first()?["owners"].as_array()?.len() >= 5).then_some(())
+    });
+    wait_for("new ones to be spread", || {
+        let fresh: Vec<TcpStream> = (0..20).map(|_| from(2)).collect();
+        wait_for("them", || (names.map(in_flight).iter().sum::<u64>() == 71).then_some(()));
+        let owners = names.map(in_flight).iter().filter(|count| **count > 0).count();
+        drop(fresh);
+        wait_for("their end", || (names.map(in_flight).iter().sum::<u64>() == 51).then_some(()));
+        (owners >= 4).then_some(())
+    });
+    // None of the first has ended.
+    drop((lasting, other));
+}
+
 #[test]
 fn sessions_go_by_source_address_past_dead_backends() {
     let (a, b) = (reader("a"), reader("b"));
@@ -180,7 +221,7 @@ fn answered(streams: &mut [TcpStream], places: usize) -> usize {
     let mut answered = vec![false; streams.len()];
     let look = |answered: &mut Vec<bool>, streams: &mut [TcpStream]| {
         for (stream, answered) in streams.iter_mut().zip(answered).filter(|(_, answered)| !**answered) {
-            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(3))).unwrap();
             *answered = stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0);
         }
     };

@@ -434,7 +434,7 @@ fn flows_of_a_hot_key_are_spread_and_datagrams_that_are_refused_make_none_hot() 
     let config = simple(open, "balance: { hot_keys: { min_volume: 100 } }", &targets).replace(
         "service: s } ]",
         &format!(
-            "protocol: udp, udp: {{ idle: 1s }}, service: s }}, {{ name: full, address: \"{full}\", protocol: udp, udp: {{ flows_max: 1 }}, service: s }} ]"
+            "protocol: udp, service: s }}, {{ name: full, address: \"{full}\", protocol: udp, udp: {{ flows_max: 1 }}, service: s }} ]"
         ),
     );
     let ringway = Ringway::start(&config.replacen("workers: 2", "workers: 1", 1));

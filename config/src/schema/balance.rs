@@ -79,7 +79,7 @@ section! {
         default("256") keys_max: Int<1, 4096>,
         /// Backends that share one key at most.
         default("32") owners_max: Int<2, 32>,
-        /// Requests that must be remembered before a share is believed.
+        /// Requests that must be remembered before a share is believed; one that lasts counts again in each `half_life`.
         default("1000") min_volume: Positive,
         /// Time after which half of what has been counted is forgotten.
         default("30s") half_life: Duration,

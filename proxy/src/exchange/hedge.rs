@@ -127,7 +127,7 @@ impl Hedge {
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
-                request.entry.set_backend(&request.view, request.service, guard.index());
+                request.entry.set_backend(&request.view, request.service, (guard.index(), guard.list()));
                 request.entry.set_state(SessionState::Waiting);
                 exchange.replace(second.attempt);
                 // Once its connection is closed, its reservation is free for others, however long this response takes.
@@ -258,7 +258,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         return None;
     };
     this.counters.hedges.increment();
-    guard.begin_try(ambient::now(), exchange.request.key());
+    guard.begin_rival(ambient::now(), exchange.request.key());
     let timer = worker.timer();
     let mut copied = exchange.request.copied(this.service.config.protocol);
     exchange.request.begin_hedge(&worker, guard.index(), &mut copied);

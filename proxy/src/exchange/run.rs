@@ -131,12 +131,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             },
         };
-        guard.begin_try(begins.take().unwrap_or_else(ambient::now), request.key());
+        let key = guard.begin_try(begins.take().unwrap_or_else(ambient::now), request.key());
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];
         request.report.backend = Some(guard.index());
-        request.entry.set_backend(&request.view, request.service, guard.index());
+        request.entry.set_backend(&request.view, request.service, (guard.index(), key));
         let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
         request.failover.begin(connect_timeout, this.service.turnover());
         let tried = on_backend(client, request, guard).await;
@@ -205,6 +205,7 @@ async fn go_on(
         guard.report_error(error);
     }
     drop(guard);
+    request.entry.leave_backend();
     if !error.retry().holds(&this.service.config.retry.on, request.is_repeatable()) {
         return Err(error);
     }

@@ -4,6 +4,7 @@ use crate::dispatcher::ConnectionPermit;
 use crate::net::quic_ids::Id;
 use crate::net::timer::Timer;
 use crate::snapshot::BackendState;
+use crate::worker::SessionEntry;
 use ringway_config::model::{QuicIds, UdpListener};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -126,17 +127,19 @@ pub(super) struct Flow {
     /// It is not among the flows any more: another has its slot.
     pub(super) removed: Cell<bool>,
     pub(super) waker: Cell<Option<Waker>>,
+    /// In the table of what is under way.
+    entry: SessionEntry,
 }
 
 impl Flow {
     /// A flow that begins.
     pub(super) fn new(
         path: Path,
-        backend: Arc<BackendState>,
-        upstream: UdpSocket,
+        (backend, upstream): (Arc<BackendState>, UdpSocket),
         permit: ConnectionPermit,
         timer: Timer,
         udp: &UdpListener,
+        entry: SessionEntry,
     ) -> Rc<Self> {
         timer.set(udp.idle);
         Rc::new(Self {
@@ -153,6 +156,7 @@ impl Flow {
             permit: Cell::new(Some(permit)),
             removed: Cell::new(false),
             waker: Cell::default(),
+            entry,
         })
     }
 
@@ -167,8 +171,14 @@ impl Flow {
         let sent = socket2::SockRef::from(&self.upstream).send(datagram);
         if let Ok(count) = &sent {
             self.up.set(self.up.get() + *count as u64);
+            self.tell();
         }
         sent.map(drop).inspect_err(|error| self.note(error))
+    }
+
+    /// How many bytes have passed is known to who asks what is under way.
+    pub(super) fn tell(&self) {
+        self.entry.set_bytes(self.up.get(), self.down.get());
     }
 
     /// A datagram from the backend, or an ICMP error about ours.

@@ -137,11 +137,11 @@ impl Session {
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
             let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
-            guard.begin_try(ambient::now(), self.found.and_then(hash_key::Found::key));
+            let key = guard.begin_try(ambient::now(), self.found.and_then(hash_key::Found::key));
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
-            self.entry.set_backend(&view, self.service, guard.index());
+            self.entry.set_backend(&view, self.service, (guard.index(), key));
             let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
             tries.failover.begin(connect_timeout, this.service.turnover());
             let limit = tries.failover.limit();
@@ -212,6 +212,7 @@ impl Session {
         }
         let last = guard.slot;
         drop(guard);
+        self.entry.leave_backend();
         let number = self.retries - tries.failover.failed_over() + 1;
         let then = tries.failover.handle_failure(error, worker.timers.now());
         tries.last_error = Some(error);

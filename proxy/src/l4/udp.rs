@@ -176,7 +176,7 @@ impl Front {
         }
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
-        guard.begin_try(now, found.and_then(Found::key));
+        let key = guard.begin_try(now, found.and_then(Found::key));
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
@@ -187,15 +187,14 @@ impl Front {
         this.upstreams[guard.index()].counters.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
         admission::count_served(this, keyed, &selection, Some(guard.index()));
-        let flow = Flow::new(path, backend, upstream, permit, self.worker.timer(), udp);
-        self.flows.borrow_mut().insert(&flow);
         let open = OpenConnection::begin(&self.worker, &active_listener, None, path.client);
         let service = udp.service;
+        let entry = SessionEntry::of_flow(&open.entry, view, service, (guard.index(), key));
+        let flow = Flow::new(path, (backend, upstream), permit, self.worker.timer(), udp, entry);
+        self.flows.borrow_mut().insert(&flow);
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), ambient::now());
-        let entry = SessionEntry::of_flow(&open.entry, &view, service, guard.index());
-        let started =
-            Started { entry, open, view, service, guard, _admission: admitted.admission, selection, hash, at };
+        let started = Started { open, view, service, guard, _admission: admitted.admission, selection, hash, at };
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }

@@ -22,6 +22,7 @@ const EARLY_TIME: Duration = Duration::from_secs(2);
 const RETIRED_MAX: usize = 64;
 /// Ticks between two reports of hot keys, two looks at idle connections, two trims of spare memory.
 const REPORT_TICKS: u64 = 5;
+const BOOK_TICKS: u64 = 20;
 /// Spans go in batches of half a second.
 const SPAN_TICKS: u64 = 10;
 const IDLE_TICKS: u64 = 20;
@@ -217,6 +218,9 @@ impl WorkerLoop {
         worker.taps.sweep();
         if ticks.is_multiple_of(SPAN_TICKS) {
             worker.flush_spans();
+        }
+        if ticks.is_multiple_of(BOOK_TICKS) {
+            worker.book_keys();
         }
         if ticks.is_multiple_of(REPORT_TICKS) {
             worker.report_hot_keys();

@@ -6,7 +6,7 @@ use crate::planted::{self, Fault};
 use crate::snapshot::connections;
 use crate::snapshot::{BackendState, Service, ServiceLive};
 use crate::upstream::failover::Failover;
-use crate::worker::{View, WorkerService};
+use crate::worker::{KeyInFlight, LASTING, View, WorkerService};
 use ringway_health::Outcome;
 use ringway_ring::{Hash, Held, PolicyParams, Selection, Slot};
 use ringway_telemetry::counters::{Measured, class_of};
@@ -41,6 +41,8 @@ pub(crate) struct Try {
     since: Instant,
     slot: Slot,
     class: u8,
+    /// Its key is in the table of what is under way, and booked there while it lasts.
+    is_listed: bool,
     /// The key that it counts for, where hot ones are looked for.
     key: Option<Hash>,
 }
@@ -61,7 +63,12 @@ impl Try {
     #[inline]
     fn count_as(self, this: &WorkerService, measured: Measured) {
         if let Some(hash) = self.key {
-            this.count_key(hash, measured.micros());
+            let micros = measured.micros();
+            if self.is_listed && micros >= LASTING.as_micros() as u64 {
+                this.count_rest(KeyInFlight { hash, since: self.since }, micros);
+            } else {
+                this.count_key(hash, micros);
+            }
         }
         this.upstreams[usize::from(self.slot.0)].counters.count_try(usize::from(self.class), measured);
     }
@@ -227,11 +234,31 @@ impl InFlight {
         self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
     }
 
-    /// A try begins: its backend's numbers have it, once it has ended, and so has its `key`, if it is one.
+    /// A try begins: its backend's numbers have it, once it has ended, and so has its `key`, if it is one. What it gives belongs into the table
+    /// of what is under way.
     #[inline]
-    pub(crate) fn begin_try(&mut self, now: Instant, key: Option<Hash>) {
+    pub(crate) fn begin_try(&mut self, now: Instant, key: Option<Hash>) -> Option<KeyInFlight> {
         let key = key.filter(|_| self.view.services[self.service].service.looks_for_hot_keys);
-        self.trying = Some(Try { since: now, slot: self.slot, class: 0, key });
+        self.trying = Some(Try { since: now, slot: self.slot, class: 0, is_listed: true, key });
+        key.map(|hash| KeyInFlight { hash, since: now })
+    }
+
+    /// The same of a try beside another, which the table has.
+    pub(crate) fn begin_rival(&mut self, now: Instant, key: Option<Hash>) {
+        self.begin_try(now, key);
+        if let Some(trying) = &mut self.trying {
+            trying.is_listed = false;
+        }
+    }
+
+    /// The table is to have it instead of the other.
+    pub(crate) fn list(&mut self) -> Option<KeyInFlight> {
+        let trying = self.trying.as_mut()?;
+        let key = KeyInFlight { hash: trying.key?, since: trying.since };
+        if !std::mem::replace(&mut trying.is_listed, true) {
+            self.view.services[self.service].make_up_for(key);
+        }
+        Some(key)
     }
 
     /// Its response has this class.

@@ -2,6 +2,7 @@
 
 use super::active_listener::ActiveListener;
 use super::ahead::Openings;
+use super::booked::Booked;
 use super::pool::Pool;
 use super::sessions::Sessions;
 use super::succession::{Backends, Succession};
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) openings: Openings,
     /// Names of the services whose keys are counted now: those that have been asked for lately.
     in_use: Rc<RefCell<Vec<Box<str>>>>,
+    /// Until when the time of keys is booked that are in flight.
+    pub(super) booked: Rc<Booked>,
     /// What they and their requests are, for who asks.
     pub(crate) sessions: Rc<Sessions>,
     /// Client connections that are open.
@@ -75,6 +78,7 @@ impl Worker {
             listening: RefCell::default(),
             openings: Openings::default(),
             in_use: Rc::default(),
+            booked: Rc::default(),
             sessions,
             open: Cell::new(0),
             accepting: Cell::new(0),
@@ -129,7 +133,7 @@ impl Worker {
         let name = service.config.name.as_str();
         let live = match old {
             Some(old) => Rc::clone(&old.live),
-            None => Rc::new(WorkerLive::new(self.shared.counters.service(name), &self.in_use)),
+            None => Rc::new(WorkerLive::new(self.shared.counters.service(name), &self.in_use, &self.booked)),
         };
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);

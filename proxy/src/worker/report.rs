@@ -10,6 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 impl Worker {
+    /// Books what keys have been in flight that still are, where hot ones are looked for.
+    pub(crate) fn book_keys(&self) {
+        if self.view().services.iter().any(|this| this.service.looks_for_hot_keys) {
+            self.sessions.book_keys(&self.booked, ambient::now());
+        }
+    }
+
     /// All but what its loop alone knows; of its backends so many at most. With none, nothing is said of its listeners either.
     pub(crate) fn report(&self, rows_max: usize) -> WorkerReport {
         let view = self.view();

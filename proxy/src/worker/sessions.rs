@@ -4,6 +4,7 @@
 //! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
 
 use super::active_listener::ActiveListener;
+use super::booked::KeyInFlight;
 use super::view::View;
 use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 mod counts;
+mod keys;
 
 /// Bytes of method and path that are kept.
 const LINE_BYTES_MAX: usize = 64;
@@ -53,6 +55,11 @@ struct UnderWay {
     route: Option<u32>,
     service: u32,
     backend: Option<u32>,
+    /// What its backend has of it, where hot keys are looked for.
+    key: Option<KeyInFlight>,
+    is_flow: bool,
+    /// Bytes of a flow whose time was booked last.
+    booked_bytes: u64,
     state: SessionState,
     protocol: &'static str,
     received_bytes: u64,
@@ -217,6 +224,9 @@ impl UnderWay {
             route: None,
             service: 0,
             backend: None,
+            key: None,
+            is_flow: false,
+            booked_bytes: 0,
             state: SessionState::Queued,
             protocol: "",
             received_bytes: 0,
@@ -232,6 +242,7 @@ impl UnderWay {
         (self.route, self.service, self.backend) = (None, service as u32, None);
         (self.state, self.protocol, self.line_len) = (SessionState::Queued, protocol, 0);
         (self.received_bytes, self.sent_bytes) = (0, 0);
+        (self.key, self.is_flow) = (None, false);
     }
 
     fn service_name(&self) -> &str {
@@ -331,22 +342,35 @@ impl SessionEntry {
     }
 
     /// A flow of datagrams, which has its backend.
-    pub(crate) fn of_flow(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, backend: usize) -> Self {
-        let this = Self::begin(on, view, service, "udp");
-        this.set_backend(view, service, backend);
+    pub(crate) fn of_flow(
+        on: &Rc<ConnectionEntry>,
+        view: &Rc<View>,
+        service: usize,
+        (backend, key): (usize, Option<KeyInFlight>),
+    ) -> Self {
+        let this = Self::enter(on, |entry| {
+            entry.begin(view, service, "udp");
+            (entry.is_flow, entry.booked_bytes) = (true, 0);
+        });
+        this.set_backend(view, service, (backend, key));
         this.set_state(SessionState::Relaying);
         this
     }
 
-    /// The backend that it goes to, of this version.
-    pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, backend: usize) {
+    /// The backend that it goes to, of this version, and the key that it is in flight for there.
+    pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, (backend, key): (usize, Option<KeyInFlight>)) {
         let mut table = self.connection.sessions.under_way.borrow_mut();
         let entry = &mut table.entries[self.index];
         if !entry.view.as_ref().is_some_and(|known| Rc::ptr_eq(known, view)) {
             entry.view = Some(Rc::clone(view));
         }
         (entry.service, entry.backend) = (service as u32, Some(backend as u32));
-        entry.state = SessionState::Connecting;
+        (entry.state, entry.key) = (SessionState::Connecting, key);
+    }
+
+    /// Its backend has nothing of it any more.
+    pub(crate) fn leave_backend(&self) {
+        self.connection.sessions.under_way.borrow_mut().entries[self.index].key = None;
     }
 
     /// How far it has come.

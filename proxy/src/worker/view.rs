@@ -1,6 +1,7 @@
 //! A version of the configuration with a worker's own part: pools and counters.
 
 use super::ahead::Ahead;
+use super::booked::{Booked, KeyInFlight};
 use super::pool::Pool;
 use crate::codec::http2;
 use crate::dispatcher::Budget;
@@ -13,6 +14,7 @@ use ringway_telemetry::counters::{BackendCounters, ServiceCounters};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The snapshot with this worker's own part: pools and counters.
 pub(crate) struct View {
@@ -79,10 +81,46 @@ impl WorkerService {
     /// Counts a request of a key that was in flight for so long.
     #[inline]
     pub(crate) fn count_key(&self, hash: Hash, micros: u64) {
+        self.count_time(hash, micros, 1);
+    }
+
+    /// Counts so much time in flight of a key, and so many requests that had it.
+    #[inline]
+    fn count_time(&self, hash: Hash, micros: u64, requests: u64) {
         let Some(params) = &self.service.config.hot_keys else { return };
         let cost = ringway_ring::hot_cost(micros, params.half_life_millis);
-        if self.live.sketch.borrow_mut().count(hash, cost) {
+        if self.live.sketch.borrow_mut().count_part(hash, cost, requests) {
             self.begin_use();
+        }
+    }
+
+    /// Books what a key has been in flight, from the last time on. It counts as a request once it lasts, and again after each half-life: for as
+    /// long as it is there it is remembered.
+    pub(super) fn book_key(&self, key: KeyInFlight, now: Instant) {
+        let Some(params) = &self.service.config.hot_keys else { return };
+        let half_life = Duration::from_millis(params.half_life_millis.max(1).into());
+        let requests = |until: Instant| 1 + (until - key.since).as_millis() as u64 / half_life.as_millis() as u64;
+        let before = self.live.booked.until(key.since);
+        let micros = (now - before.unwrap_or(key.since)).as_micros() as u64;
+        self.count_time(key.hash, micros, requests(now) - before.map_or(0, requests));
+    }
+
+    /// Counts what of a key that was in flight for so long is not booked yet.
+    #[cold]
+    pub(crate) fn count_rest(&self, key: KeyInFlight, micros: u64) {
+        match self.live.booked.until(key.since) {
+            Some(until) => {
+                let booked = (until - key.since).as_micros() as u64;
+                self.count_time(key.hash, micros.saturating_sub(booked), 0);
+            }
+            None => self.count_key(key.hash, micros),
+        }
+    }
+
+    /// Books now what would be booked if the key had been in the table since it is in flight.
+    pub(crate) fn make_up_for(&self, key: KeyInFlight) {
+        if let Some(until) = self.live.booked.until(key.since) {
+            self.count_key(key.hash, (until - key.since).as_micros() as u64);
         }
     }
 
@@ -131,13 +169,19 @@ pub(crate) struct WorkerLive {
     listed: Cell<bool>,
     /// The worker's services that are in use.
     pub(super) in_use: Rc<RefCell<Vec<Box<str>>>>,
+    /// Until when the worker has booked what is in flight.
+    booked: Rc<Booked>,
     /// Owners of each hot key, as of the last tick.
     pub(crate) hot: RefCell<Arc<HotTable>>,
 }
 
 impl WorkerLive {
-    /// Nothing has been counted yet. `in_use`: the worker's list.
-    pub(super) fn new(counters: Arc<ServiceCounters>, in_use: &Rc<RefCell<Vec<Box<str>>>>) -> Self {
+    /// Nothing has been counted yet. `in_use` and `booked` are the worker's.
+    pub(super) fn new(
+        counters: Arc<ServiceCounters>,
+        in_use: &Rc<RefCell<Vec<Box<str>>>>,
+        booked: &Rc<Booked>,
+    ) -> Self {
         Self {
             counters,
             retries: RefCell::default(),
@@ -146,6 +190,7 @@ impl WorkerLive {
             used: Cell::default(),
             listed: Cell::default(),
             in_use: Rc::clone(in_use),
+            booked: Rc::clone(booked),
             hot: RefCell::default(),
         }
     }

@@ -8,7 +8,7 @@ use crate::net::quic_ids;
 use crate::routing::hash_key;
 use crate::routing::rate_limit::Admission;
 use crate::upstream::in_flight::InFlight;
-use crate::worker::{OpenConnection, SessionEntry, View};
+use crate::worker::{OpenConnection, View};
 use ringway_config::model::QuicIds;
 use ringway_ring::Selection;
 use ringway_telemetry::access::{Field, More, Value};
@@ -28,8 +28,6 @@ const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// Values that a flow holds for as long as it lives.
 pub(super) struct Started {
-    /// In the table of what is under way.
-    pub(super) entry: SessionEntry,
     pub(super) open: OpenConnection,
     pub(super) view: Rc<View>,
     pub(super) service: usize,
@@ -106,7 +104,7 @@ fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
     if front.send(flow.path, datagram).is_ok() {
         flow.down.set(flow.down.get() + datagram.len() as u64);
         front.worker.counters.sent_bytes.add(datagram.len() as u64);
-        started.entry.set_bytes(flow.up.get(), flow.down.get());
+        flow.tell();
     }
     flow.timer.set(flow.idle);
 }

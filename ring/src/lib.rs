@@ -11,6 +11,7 @@
 //!   keys are others.
 //! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
 //!   value that is replaced whole.
+//! * [`HandoffRamp`] and [`HandedKeys`] say which of the keys that a change moves have been handed over.
 //! * [`ConcurrencyController`] finds out how many requests a member is worth giving at once.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
@@ -18,6 +19,7 @@
 mod backend_set;
 mod candidates;
 mod concurrency;
+mod handoff;
 mod hash;
 mod hot;
 mod limit;
@@ -43,6 +45,7 @@ mod total;
 pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
 pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
+pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, is_copied};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};

@@ -124,6 +124,17 @@ pub struct BoundParams {
     pub min_slots: u32,
 }
 
+impl BoundParams {
+    /// The cap of a member with this fair share of the load.
+    #[inline]
+    pub(crate) fn cap(&self, fair: f64) -> u32 {
+        let cap = self.factor * fair + self.slack * fair.sqrt();
+        // What rounding adds to a whole number is taken off again before it is rounded up.
+        let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
+        cap.max(self.min_slots)
+    }
+}
+
 impl Default for BoundParams {
     fn default() -> Self {
         Self { factor: 1.25, slack: 2.0, min_slots: 2 }

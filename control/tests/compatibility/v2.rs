@@ -427,13 +427,15 @@ fn messages() -> Vec<Message> {
     before.apply(Origin { leader: LEADER }, Command::Found { cluster: "shop".into(), epoch: 1, rules: 1 }).unwrap();
     let (last, revision) = state.history.last().unwrap();
     vec![
-        Message::Snapshot(Snapshot::of(&state)),
+        // These builds did not say when a revision was made.
+        Message::Snapshot(Snapshot { at_ms: None, ..Snapshot::of(&state) }),
         Message::Delta(Delta {
             epoch: state.epoch,
             previous: last - 1,
             revision: *last,
             digest: state.digest.to_string(),
             changes: revision.changes.iter().map(Replaced::of).collect(),
+            at_ms: None,
         }),
         Message::Rollout(state.rollout().map(RolloutView::of)),
         Message::Rollout(None),

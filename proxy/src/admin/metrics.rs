@@ -207,6 +207,11 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     for (name, service) in services() {
         page.sample(&catalogue::HOT_KEYS, &[name], service.live.hot_table.load().len() as f64);
     }
+    page.head(&catalogue::HANDOFF_PROGRESS);
+    let now = ambient::now();
+    for (name, service) in services().filter(|(_, service)| service.config.handoff.is_some()) {
+        page.sample(&catalogue::HANDOFF_PROGRESS, &[name], service.handoff.progress(now));
+    }
     page.head(&catalogue::KEYS_MOVED);
     for (name, service) in services() {
         let (moved, _) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);

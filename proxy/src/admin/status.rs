@@ -97,6 +97,7 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         "levels": level_shares,
         "hot_keys": hot_keys,
         "peak_share_ratio": peak_share(service, &shares),
+        "handoffs": service.handoff.json(now),
         "keys_moved": { "percent": moved * 100.0, "generation": moved_generation },
         "shadow": (compared > 0).then(|| json!({
             "compared": compared, "would_move": would_move, "percent": would_move as f64 * 100.0 / compared as f64,

@@ -1,0 +1,254 @@
+//! Windows in which keys that a change of a service has moved are handed over: who had them before, and since when.
+//!
+//! A version of a service has the windows of the version before it, and one more if it places keys otherwise. Where keys belong is looked up in
+//! orders that are made of the configuration alone, as `ringway plan` does: a backend that is down, or ramps, moves no key from window to window.
+
+use super::shadow::group_of_after;
+use crate::ambient;
+use ringway_config::model;
+use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, Published, Slot};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Changes under way at once, each with a mebibyte of keys.
+const WINDOWS_MAX: usize = 4;
+/// A change that comes within such a part of the last one's window is a part of that one: a fleet grows backend by backend.
+const MERGED_WITHIN: u32 = 8;
+
+/// Where a configuration places keys when all are healthy and idle.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    set: BackendSet,
+    /// In slot order: what was there, its weight, and whether it takes no new keys.
+    members: Box<[(Box<str>, u32, bool)]>,
+    overprovisioning_percent: u32,
+}
+
+/// One change under way.
+#[derive(Debug)]
+pub(crate) struct Window {
+    before: Arc<Placement>,
+    /// When it was opened here, and how old the change was by then.
+    opened: Instant,
+    head_start: Duration,
+    length: Duration,
+    /// When the change was made, in Unix milliseconds.
+    since_millis: u64,
+    handed: HandedKeys,
+}
+
+/// A window as a version has it: slots of before as the slots of now; those of backends that are gone are none.
+#[derive(Debug)]
+struct Open {
+    window: Arc<Window>,
+    slots: Box<[Option<Slot>]>,
+}
+
+/// What a version of a service hands over.
+#[derive(Debug, Default)]
+pub(crate) struct Handoff {
+    /// There is a window: all that a request looks at where there is none.
+    is_open: AtomicBool,
+    /// Newest first.
+    windows: Published<Vec<Open>>,
+    /// None where nothing is handed over.
+    placement: Option<Arc<Placement>>,
+}
+
+/// A key that is being handed over.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    /// Whose its next request is.
+    pub(crate) turn: HandoffTurn,
+    /// Who has had it, and the weight that this one had then.
+    pub(crate) previous: (Slot, u32),
+    /// Who is to have it.
+    pub(crate) next: Slot,
+    /// Where it is told, where it may be handed over by this request.
+    pub(crate) window: Option<Arc<Window>>,
+}
+
+impl Placement {
+    fn build(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
+        let set = group_of_after(before, config)?;
+        let member = |backend: &model::Backend| (backend.id.as_str().into(), backend.weight, backend.drain);
+        let mut members: Box<[(Box<str>, u32, bool)]> = config.backends.iter().map(member).collect();
+        members.sort_unstable();
+        Ok(Self { set, members, overprovisioning_percent: config.overprovisioning_percent })
+    }
+
+    fn slot_of(&self, id: &str) -> Option<Slot> {
+        let index = self.members.binary_search_by(|(known, ..)| (**known).cmp(id)).ok()?;
+        u16::try_from(index).ok().map(Slot)
+    }
+
+    /// Whether every key is where it is in another.
+    fn places_alike(&self, other: &Self) -> bool {
+        let drained = |placement: &Self| -> Vec<Box<str>> {
+            placement.members.iter().filter(|(_, _, drained)| *drained).map(|(id, ..)| id.clone()).collect()
+        };
+        self.overprovisioning_percent == other.overprovisioning_percent
+            && drained(self) == drained(other)
+            && self.set.places_alike(&other.set)
+    }
+}
+
+impl Window {
+    fn new(before: Arc<Placement>, length: Duration, (age, now): (Duration, Instant)) -> Self {
+        let since_millis = ambient::unix_millis().saturating_sub(age.as_millis() as u64);
+        Self { before, opened: now, head_start: age, length, since_millis, handed: HandedKeys::default() }
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened) + self.head_start
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.elapsed(now) >= self.length
+    }
+
+    fn until(&self) -> Instant {
+        self.opened + self.length.saturating_sub(self.head_start)
+    }
+
+    fn ramp(&self, now: Instant) -> HandoffRamp {
+        HandoffRamp::at(self.elapsed(now), self.length)
+    }
+
+    /// The key is handed over. `false`: it has been, perhaps just now.
+    pub(crate) fn hand_over(&self, hash: Hash) -> bool {
+        self.handed.insert(hash)
+    }
+}
+
+impl Open {
+    fn new(window: Arc<Window>, now: &Placement) -> Self {
+        let slots = window.before.members.iter().map(|(id, ..)| now.slot_of(id)).collect();
+        Self { window, slots }
+    }
+
+    /// Who had a key before, if that is still there, and the weight that it had.
+    #[inline]
+    fn before(&self, hash: Hash) -> Option<(Slot, u32)> {
+        let slot = usize::from(self.window.before.set.taker(hash)?.0);
+        Some((self.slots[slot]?, self.window.before.members[slot].1))
+    }
+}
+
+impl Handoff {
+    /// Of a version that is prepared. `before`: the set of the one in force.
+    pub(super) fn prepare(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
+        let placement = config.handoff.as_ref().map(|_| Placement::build(before, config)).transpose()?;
+        Ok(Self { placement: placement.map(Arc::new), ..Self::default() })
+    }
+
+    /// Whether keys are being handed over.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Relaxed)
+    }
+
+    /// Takes over from the version before: its windows go on, and where keys belong elsewhere since a change of this age, another opens.
+    /// `true`: one has. `before`: what that version was made of.
+    pub(super) fn succeed(
+        &self,
+        before: &Self,
+        (set, old): (&BackendSet, &model::Service),
+        new: &model::Service,
+        (age, now): (Duration, Instant),
+    ) -> bool {
+        let (Some(config), Some(placement)) = (&new.handoff, &self.placement) else { return false };
+        // Of other keys, nobody has had any.
+        if old.hash_key != new.hash_key || old.policy.seed() != new.policy.seed() || !old.policy.hashes() {
+            return false;
+        }
+        let known = before.placement.as_ref().map(Arc::clone);
+        let Some(old) = known.or_else(|| Placement::build(Some(set), old).ok().map(Arc::new)) else { return false };
+        let under_way = before.windows.load();
+        let mut windows: Vec<Arc<Window>> =
+            under_way.iter().map(|open| &open.window).filter(|window| !window.is_over(now)).map(Arc::clone).collect();
+        let is_part = |newest: &Arc<Window>| newest.elapsed(now).saturating_sub(age) < newest.length / MERGED_WITHIN;
+        let goes_on = windows.first().is_some_and(is_part) || windows.len() >= WINDOWS_MAX;
+        let moves = !old.places_alike(placement) && old.set.taker(0).is_some() && age < config.window;
+        let opens = moves && !goes_on;
+        if opens {
+            windows.insert(0, Arc::new(Window::new(old, config.window, (age, now))));
+        }
+        self.put(windows.into_iter().map(|window| Open::new(window, placement)).collect());
+        opens
+    }
+
+    fn put(&self, windows: Vec<Open>) {
+        let is_open = !windows.is_empty();
+        self.windows.store(Arc::new(windows));
+        self.is_open.store(is_open, Relaxed);
+    }
+
+    /// Gives all of it back: another version goes on.
+    pub(super) fn close(&self) {
+        if self.is_open() {
+            self.put(Vec::new());
+        }
+    }
+
+    /// What is being done with a key. `None`: no change under way has moved it, or who had it is gone.
+    pub(crate) fn look(&self, hash: Hash, now: Instant) -> Option<Moving> {
+        let next = self.placement.as_ref()?.set.taker(hash)?;
+        self.windows.with(|windows| {
+            let (mut moves, mut held): (Option<&Open>, Option<(Slot, u32)>) = (None, None);
+            for open in windows.iter().filter(|open| !open.window.is_over(now)) {
+                let before = open.before(hash);
+                match moves {
+                    None if before.map(|(slot, _)| slot) != Some(next) => (moves, held) = (Some(open), before),
+                    None => {}
+                    // An earlier change has moved it there too, but it has not been handed over: it is where it was.
+                    Some(_) if before != held && !open.window.handed.contains(hash) => held = before,
+                    Some(_) if before != held => break,
+                    Some(_) => {}
+                }
+            }
+            let (window, previous) = (&moves?.window, held?);
+            let turn = HandoffTurn::of(hash, window.ramp(now), &window.handed);
+            let may_be_told = turn == HandoffTurn::First;
+            let window = may_be_told.then(|| Arc::clone(window));
+            (previous.0 != next).then_some(Moving { turn, previous, next, window })
+        })
+    }
+
+    /// Closes the windows that are over. Gives how many were, and when the next one is.
+    pub(crate) fn poll(&self, now: Instant) -> (usize, Option<Instant>) {
+        if !self.is_open() {
+            return (0, None);
+        }
+        let windows = self.windows.load();
+        let left = windows.iter().filter(|open| !open.window.is_over(now));
+        let left: Vec<Open> =
+            left.map(|open| Open { window: Arc::clone(&open.window), slots: open.slots.clone() }).collect();
+        let (over, next) = (windows.len() - left.len(), left.iter().map(|open| open.window.until()).min());
+        if over > 0 {
+            self.put(left);
+        }
+        (over, next)
+    }
+
+    /// Share of the moved keys that may be handed over by now, of the newest change; 1 where none is under way.
+    pub(crate) fn progress(&self, now: Instant) -> f64 {
+        self.windows.with(|windows| windows.first().map_or(1.0, |open| open.window.ramp(now).share()))
+    }
+
+    /// The changes under way, newest first, as the status shows them.
+    pub(crate) fn json(&self, now: Instant) -> Vec<Value> {
+        let windows = self.windows.load();
+        let window = |Open { window, .. }: &Open| {
+            json!({
+                "since": window.since_millis as f64 / 1e3,
+                "until": (window.since_millis as f64 + window.length.as_secs_f64() * 1e3) / 1e3,
+                "progress": window.ramp(now).share(),
+                "filter_fill": window.handed.fill(),
+            })
+        };
+        windows.iter().map(window).collect()
+    }
+}

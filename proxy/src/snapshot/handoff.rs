@@ -252,3 +252,208 @@ impl Handoff {
         windows.iter().map(window).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Registry, Service, Snapshot};
+
+    const WINDOW: Duration = Duration::from_secs(80);
+
+    /// Versions of one service, one after the other.
+    struct Versions {
+        registry: Registry,
+        generation: u64,
+        start: Instant,
+        in_force: Option<Snapshot>,
+    }
+
+    impl Versions {
+        fn new() -> Self {
+            Self { registry: Registry::default(), generation: 0, start: ambient::now(), in_force: None }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        /// Puts the next one into force, so long after the start. Whether it opens a window.
+        fn put(&mut self, seconds: u64, age: u64, backends: &[&str]) -> bool {
+            self.put_with(seconds, age, "hash_key: [ { path: {} } ]", backends)
+        }
+
+        fn put_with(&mut self, seconds: u64, age: u64, balance: &str, backends: &[&str]) -> bool {
+            let port = |fields: &str| u32::from(fields.as_bytes()[4]);
+            let backends: Vec<String> = backends
+                .iter()
+                .map(|fields| format!("{{ {fields}, address: \"127.0.0.1:{}\" }}", port(fields)))
+                .collect();
+            let text = format!(
+                "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, balance: {{ {balance} }}, handoff: {{ window: 80s }}, backends: [ {} ] }} ]\n",
+                backends.join(", ")
+            );
+            let config =
+                ringway_config::load_str("t.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).config;
+            self.generation += 1;
+            let (now, age) = (self.at(seconds), Duration::from_secs(age));
+            let snapshot = self.registry.prepare(Arc::new(config), self.generation, 1, now).unwrap();
+            let opened = self.registry.hand_over(&snapshot, age, now);
+            self.registry.commit(&snapshot, now);
+            self.registry.settle(&snapshot);
+            self.in_force = Some(snapshot);
+            !opened.is_empty()
+        }
+
+        fn service(&self) -> &Service {
+            &self.in_force.as_ref().unwrap().services[0]
+        }
+
+        /// From whom to whom each of many keys is being handed over, at that time.
+        fn moving(&self, seconds: u64) -> Vec<Option<(String, String, HandoffTurn)>> {
+            let service = self.service();
+            let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
+            let look = |hash| service.handoff.look(hash, self.at(seconds));
+            let told = |moving: Moving| (id(moving.previous.0), id(moving.next), moving.turn);
+            keys().map(|hash| look(hash).map(told)).collect()
+        }
+
+        fn windows(&self) -> usize {
+            self.service().handoff.json(self.start).len()
+        }
+    }
+
+    fn keys() -> impl Iterator<Item = Hash> {
+        (0..2_000_u64).map(|number| ringway_ring::hash_key(&number.to_le_bytes(), 0))
+    }
+
+    const AB: [&str; 2] = ["id: a", "id: b"];
+    const ABC: [&str; 3] = ["id: a", "id: b", "id: c"];
+
+    #[test]
+    fn a_backend_that_joins_gets_keys_of_all_others_and_no_other_key_is_looked_after() {
+        let mut versions = Versions::new();
+        assert!(!versions.put(0, 0, &AB) && !versions.service().handoff.is_open(), "nobody had anything before");
+        assert!(versions.put(1, 0, &ABC) && versions.service().handoff.is_open());
+        let moving = versions.moving(1);
+        let moved = moving.iter().flatten().count();
+        assert!((400..900).contains(&moved), "{moved}");
+        assert!(moving.iter().flatten().all(|(previous, next, _)| next == "c" && previous != "c"));
+        for (hash, moving) in keys().zip(&moving) {
+            let owner = versions.service().backend_set.owner(hash).unwrap();
+            assert_eq!(moving.is_some(), owner == Slot(2));
+        }
+        // By the middle, half of them may go; at the end there is nothing to look after.
+        let first =
+            versions.moving(41).into_iter().flatten().filter(|(_, _, turn)| *turn == HandoffTurn::First).count();
+        assert!((0.45..0.6).contains(&(first as f64 / moved as f64)), "{first} of {moved}");
+        assert!(versions.moving(81).iter().all(Option::is_none));
+        assert_eq!(versions.service().handoff.poll(versions.at(80)), (0, Some(versions.at(81))));
+        assert_eq!(versions.service().handoff.poll(versions.at(81)), (1, None));
+        assert!(!versions.service().handoff.is_open() && versions.windows() == 0);
+    }
+
+    #[test]
+    fn the_filter_is_given_back_at_the_end_and_the_version_before_keeps_nothing() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        versions.put(1, 0, &ABC);
+        let window = versions.service().handoff.windows.with(|windows| Arc::downgrade(&windows[0].window));
+        let before = Arc::clone(&versions.in_force.as_ref().unwrap().services[0]);
+        // Another version has it now.
+        versions.put_with(2, 0, "hash_key: [ { path: {} } ], points: 256, bounded_load: { factor: 2.0 }", &ABC);
+        assert!(!before.handoff.is_open() && versions.windows() == 1);
+        assert!(window.upgrade().is_some());
+        versions.service().handoff.poll(versions.at(81));
+        assert!(window.upgrade().is_none());
+    }
+
+    #[test]
+    fn drains_and_weights_move_keys_and_who_is_gone_is_nobodys_previous_owner() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &ABC);
+        assert!(versions.put(1, 0, &["id: a", "id: b", "id: c, drain: true"]));
+        assert!(versions.moving(1).iter().flatten().all(|(previous, next, _)| previous == "c" && next != "c"));
+        assert!(versions.service().may_ask_again(Slot(2)));
+        // Gone: its keys are where they are.
+        versions.put(30, 0, &AB);
+        assert!(versions.moving(30).iter().all(Option::is_none));
+        let mut versions = Versions::new();
+        versions.put(0, 0, &ABC);
+        assert!(versions.put(1, 0, &["id: a", "id: b", "id: c, weight: 50"]));
+        let moving = versions.moving(1);
+        assert!(moving.iter().flatten().count() > 100);
+        assert!(moving.iter().flatten().all(|(previous, ..)| previous == "c"));
+        assert!(versions.put(50, 0, &["id: a", "id: b", "id: c, maintenance: true"]));
+        assert!(!versions.service().may_ask_again(Slot(2)));
+    }
+
+    #[test]
+    fn changes_one_after_the_other_are_one_and_a_later_one_hands_over_from_whoever_has_the_key() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        assert!(versions.put(1, 0, &ABC));
+        assert!(!versions.put(9, 0, &["id: a", "id: b", "id: c", "id: d"]) && versions.windows() == 1);
+        assert!(versions.moving(9).iter().flatten().all(|(previous, ..)| previous == "a" || previous == "b"));
+        // What has been handed over to c or d by now, and what has not, when e comes.
+        let handed: Vec<bool> =
+            versions.moving(39).iter().map(|moving| matches!(moving, Some((_, _, HandoffTurn::First)))).collect();
+        let window = versions.service().handoff.windows.with(|windows| Arc::clone(&windows[0].window));
+        for (hash, _) in keys().zip(&handed).filter(|(_, handed)| **handed) {
+            assert!(window.hand_over(hash) || window.handed.contains(hash));
+        }
+        let before = versions.moving(40);
+        let placed: Vec<String> = keys()
+            .map(|hash| versions.service().backend_set.owner(hash).unwrap())
+            .map(|slot| ["a", "b", "c", "d"][usize::from(slot.0)].to_owned())
+            .collect();
+        assert!(versions.put(40, 0, &["id: a", "id: b", "id: c", "id: d", "id: e"]) && versions.windows() == 2);
+        let mut from_new = 0;
+        for ((after, before), (owner, handed)) in
+            versions.moving(40).iter().zip(&before).zip(placed.iter().zip(&handed))
+        {
+            let Some((previous, next, _)) = after.as_ref().filter(|(_, next, _)| next == "e") else {
+                // What e does not get goes on as it did.
+                assert_eq!(after, before);
+                continue;
+            };
+            let has_it = match before {
+                Some((previous, ..)) if !handed => previous,
+                _ => owner,
+            };
+            assert_eq!((previous, next.as_str()), (has_it, "e"));
+            from_new += usize::from(owner != "a" && owner != "b" && *handed);
+        }
+        assert!(from_new > 0);
+        // The first one ends in its time.
+        assert_eq!(versions.service().handoff.poll(versions.at(81)), (1, Some(versions.at(120))));
+    }
+
+    #[test]
+    fn a_change_that_was_made_a_while_ago_is_as_far_here_as_elsewhere() {
+        let (mut early, mut late) = (Versions::new(), Versions::new());
+        late.start = early.start;
+        early.put(0, 0, &AB);
+        late.put(0, 0, &AB);
+        assert!(early.put(1, 0, &ABC) && late.put(21, 20, &ABC));
+        for seconds in [21, 50, 80] {
+            assert_eq!(early.moving(seconds), late.moving(seconds));
+        }
+        assert_eq!(late.service().handoff.poll(late.at(81)), (1, None));
+        // It is over elsewhere.
+        assert!(!late.put(300, 80, &AB));
+    }
+
+    #[test]
+    fn where_keys_are_others_nobody_has_had_them() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        assert!(versions.put(1, 0, &ABC));
+        assert!(!versions.put_with(2, 0, "hash_key: [ { host: {} } ]", &ABC));
+        assert!(!versions.service().handoff.is_open());
+        assert!(!versions.put_with(3, 0, "hash_key: [ { host: {} } ], seed: 7", &AB));
+        // Another policy places the same keys elsewhere.
+        assert!(versions.put_with(4, 0, "hash_key: [ { host: {} } ], seed: 7, policy: maglev", &AB));
+        assert_eq!(WINDOW, versions.service().config.handoff.as_ref().unwrap().window);
+    }
+}

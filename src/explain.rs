@@ -191,6 +191,11 @@ fn write_walk(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
         return writeln!(out, "then        {}", steps().skip(1).map(text).collect::<Vec<_>>().join(", "));
     }
     writeln!(out, "goes to     {}", answer["backend"].as_str().map_or_else(|| "nobody".into(), line))?;
+    let handoff = &answer["handoff"];
+    if handoff.is_object() {
+        let (previous, next) = (text(&handoff["previous"]), text(&handoff["next"]));
+        writeln!(out, "hand-off    from {previous} to {next}: {}", text(&handoff["text"]))?;
+    }
     if answer["panic"] == true {
         writeln!(
             out,

@@ -207,6 +207,7 @@ fn write_routing(out: &mut dyn Write, life: &Value) -> io::Result<()> {
         ("service", life["service"].as_str().map(line)),
         ("key", life["key_hash"].as_str().map(line)),
         ("owner", life["owner"].as_str().map(line)),
+        ("hand-off", life["handoff"].as_str().map(line)),
         ("candidates", candidates.map(|candidates| candidates.join(" "))),
     ] {
         if let Some(value) = value {

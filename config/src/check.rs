@@ -9,6 +9,7 @@ mod balance;
 mod control;
 mod cookies;
 mod edges;
+mod handoff;
 pub(crate) use backend::{is_plain, registered};
 pub(crate) use control::file_backends;
 mod health;

@@ -5,6 +5,7 @@
 
 mod admin;
 mod control;
+mod handoff;
 mod key;
 mod listener;
 mod log;
@@ -19,6 +20,7 @@ pub use admin::*;
 pub use control::{
     Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
 };
+pub use handoff::*;
 pub use key::*;
 pub use listener::*;
 pub use log::*;

@@ -142,6 +142,10 @@ choice! {
     StatusesName { "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled }
 }
 choice! {
+    /// A method that changes nothing, and has no body.
+    SafeMethodName { "GET" => Get, "HEAD" => Head, "OPTIONS" => Options }
+}
+choice! {
     /// Which outcomes count for ejection.
     OutlierOnName { "connection" => Connection, "gateway" => Gateway, "server_errors" => ServerErrors }
 }

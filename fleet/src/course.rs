@@ -104,6 +104,7 @@ mod tests {
             digest: String::new(),
             objects: Arc::new(BTreeMap::from([(key, object(weight))])),
             rollout: rollout.map(|(id, percent)| RolloutView { id, percent, changes }),
+            at_ms: None,
         };
         View::from_snapshot(snapshot, None).unwrap()
     }

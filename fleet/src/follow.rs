@@ -146,10 +146,11 @@ impl Fleet {
 
     /// Where the proxy reads its configuration from.
     pub fn source(self: &Arc<Self>) -> Source {
-        let (loads, hears) = (Arc::clone(self), Arc::clone(self));
+        let (loads, hears, knows) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
         Source::Joined {
             load: Box::new(move || loads.load()),
             report: Box::new(move |result| hears.handle_loaded(result)),
+            agreed_at: Box::new(move || knows.standing().agreed_at()),
         }
     }
 

@@ -53,6 +53,7 @@ mod tests {
             digest: String::new(),
             objects: <_>::default(),
             rollout,
+            at_ms: None,
         };
         View::from_snapshot(snapshot, None).unwrap()
     }

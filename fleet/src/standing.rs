@@ -7,6 +7,7 @@ use ringway_control::watch::wire::Heartbeat;
 use ringway_proxy::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A topology as this proxy takes it.
 #[derive(Default)]
@@ -45,6 +46,13 @@ impl Standing {
     pub(crate) fn join(&mut self) -> Arc<Target> {
         self.joined = Arc::clone(&self.target);
         Arc::clone(&self.joined)
+    }
+
+    /// When what was joined was agreed on, if it is another revision than the one in force.
+    pub(crate) fn agreed_at(&self) -> Option<SystemTime> {
+        let (joined, applied) = (self.joined.view.as_ref()?, self.applied.view.as_ref());
+        let is_new = applied.is_none_or(|applied| (applied.epoch, applied.revision) != (joined.epoch, joined.revision));
+        joined.at_ms.filter(|_| is_new).map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms))
     }
 
     /// What was joined is in force before the proxy has begun to serve.
@@ -143,9 +151,31 @@ mod tests {
             digest: String::new(),
             objects: <_>::default(),
             rollout: None,
+            at_ms: None,
         };
         let view = View::from_snapshot(snapshot, None).unwrap();
         Arc::new(Target { named: BTreeSet::from(["fleet".into()]), view: Some(Arc::new(view)), ..Target::default() })
+    }
+
+    #[test]
+    fn the_time_of_a_revision_is_told_until_it_is_in_force_and_of_none_that_the_file_has_changed_beside() {
+        let at = |revision: u64, at_ms| {
+            let target = target(revision);
+            let view = View { at_ms, ..(**target.view.as_ref().unwrap()).clone() };
+            Arc::new(Target { view: Some(Arc::new(view)), ..Target::default() })
+        };
+        let mut standing = Standing::default();
+        assert_eq!(standing.agreed_at(), None);
+        standing.set_target(at(1, Some(5_000)));
+        standing.join();
+        assert_eq!(standing.agreed_at(), Some(UNIX_EPOCH + Duration::from_secs(5)));
+        standing.handle_applied(rings());
+        // The same revision, joined with another file.
+        standing.join();
+        assert_eq!(standing.agreed_at(), None);
+        standing.set_target(at(2, None));
+        standing.join();
+        assert_eq!(standing.agreed_at(), None, "the member does not say");
     }
 
     fn report() -> Report {

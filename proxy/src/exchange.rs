@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod compress;
 pub(crate) mod error_response;
+mod handoff;
 mod hedge;
 pub(crate) mod local_reply;
 pub(crate) mod marks;

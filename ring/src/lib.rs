@@ -11,6 +11,7 @@
 //!   keys are others.
 //! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
 //!   value that is replaced whole.
+//! * [`HandoffRamp`] and [`HandedKeys`] say which of the keys that a change moves have been handed over.
 //! * [`ConcurrencyController`] finds out how many requests a member is worth giving at once.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
@@ -19,6 +20,7 @@ mod backend_set;
 mod candidates;
 mod concurrency;
 mod fleet_load;
+mod handoff;
 mod hash;
 mod hot;
 mod limit;
@@ -48,6 +50,7 @@ pub use fleet_load::{
     FRESH_MILLIS, FleetLoads, FleetParams, FleetTable, LOAD_UNIT, LoadReport, NOT_ELIGIBLE, REPORTED_LOAD_MAX,
     ReportError, STEP_MILLIS, TABLE_KEYS_MAX,
 };
+pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, is_copied};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};

@@ -124,6 +124,18 @@ pub struct BoundParams {
     pub min_slots: u32,
 }
 
+impl BoundParams {
+    /// The cap of a member with this fair share of the load. A strict bound is strict whatever the least slack is.
+    #[inline]
+    pub(crate) fn cap(&self, fair: f64, slack_min: f64) -> u32 {
+        let slack = if self.slack > 0.0 { self.slack.max(slack_min) } else { 0.0 };
+        let cap = self.factor * fair + slack * fair.sqrt();
+        // What rounding adds to a whole number is taken off again before it is rounded up.
+        let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
+        cap.max(self.min_slots)
+    }
+}
+
 impl Default for BoundParams {
     fn default() -> Self {
         Self { factor: 1.25, slack: 2.0, min_slots: 2 }

@@ -62,6 +62,11 @@ catalogue! {
     HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose response was taken.";
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
+    HANDOFF_PREVIOUS = "ringway_handoff_previous_total", Counter, ["service"], "Requests whose key a change has moved, that went to the backend that had the key before, without a copy to the next one.";
+    HANDOFF_COPIES = "ringway_handoff_copies_total", Counter, ["service"], "Requests of this kind of which a copy has gone to the next owner of the key, which has it from then on.";
+    HANDOFF_COPIES_REFUSED = "ringway_handoff_copies_refused_total", Counter, ["service"], "Copies that were not made because the next owner or `handoff.copy.in_flight_max` left no place for them: the key stayed where it was.";
+    HANDOFF_MOVED = "ringway_handoff_moved_total", Counter, ["service"], "Requests whose key has been handed over, that went to its next owner and named the previous one.";
+    HANDOFF_PROGRESS = "ringway_handoff_progress", Gauge, ["service"], "Share of the keys that the last change has moved which may be handed over by now; 1 where no change is under way.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests, sessions and flows whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
     FLEET_TABLE_AGE = "ringway_fleet_table_age_seconds", Gauge, ["service"], "Since the fleet's table of shed shares and hot keys was made or confirmed; +Inf without one, there only with `shed.scope: fleet`.";

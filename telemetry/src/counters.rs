@@ -135,6 +135,14 @@ pub struct ServiceCounters {
     pub hedges_won: Cell,
     /// Second tries that the budget did not allow.
     pub hedges_refused: Cell,
+    /// Keys being handed over: served by the backend that has had the key, the next owner getting nothing.
+    pub handoff_previous: Cell,
+    /// The same, and the next owner got a copy.
+    pub handoff_copies: Cell,
+    /// Copies for which there was no place.
+    pub handoff_copies_refused: Cell,
+    /// Sent to the next owner, which was told of the previous one.
+    pub handoff_moved: Cell,
     /// Placements compared with the shadow's.
     pub shadowed: Cell,
     /// Of these, those that the shadow would move.

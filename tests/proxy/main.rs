@@ -20,6 +20,7 @@ mod explain;
 mod faults;
 mod framing;
 mod h2_upstream;
+mod handoff;
 mod handoff_backend;
 mod health;
 mod hostile;

@@ -220,8 +220,16 @@ fn requests_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &
             "remove it",
         );
     }
-    let Some(at) = &service.adaptive_concurrency else { return };
     let Some(way) = ways.iter().find(|way| way.protocol != ProtocolName::Http) else { return };
+    if let Some(at) = &service.handoff {
+        findings.error(
+            at.place,
+            "not_http",
+            format!("listener {:?} speaks {}: there are no requests to hand keys off with", way.name, way.speaks()),
+            format!("remove `handoff`, or give {:?} a service of its own", way.name),
+        );
+    }
+    let Some(at) = &service.adaptive_concurrency else { return };
     findings.error(
         at.place,
         "not_http",

@@ -2,6 +2,7 @@
 
 use super::backend::backends;
 use super::balance::{bound, hot_keys, members_without_entry, penalty, policy, shed};
+use super::handoff::handoff;
 use super::health::{as_the_traffic, health_check, outlier};
 use super::key::sources;
 use super::text::{lifetime, name, nonzero, unique};
@@ -103,6 +104,7 @@ fn service_model(
             nonzero(&at.value.window, "window", findings);
             SlowStartParams { window: at.value.window.value, initial_percent: at.value.initial_percent.value.0 as u32 }
         }),
+        handoff: handoff(section, policy, findings),
         drain_ramp: section.drain_ramp.value,
         keep_clients: keep_clients(section, findings),
         close_on_down: section.on_down.value == schema::OnDownName::Close,

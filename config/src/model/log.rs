@@ -23,6 +23,7 @@ pub const LOG_FIELDS: &[&str] = &[
     "spills",
     "skipped",
     "hot",
+    "handoff",
     "retries",
     "tries",
     "generation",

@@ -1,6 +1,7 @@
 //! Services and their backends: keys, health, time-outs, limits.
 
 use super::Shed;
+use super::handoff::Handoff;
 use super::key::{AffinityCookie, Capture, KeySource, OnMissing};
 use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
@@ -70,6 +71,8 @@ pub struct Service {
     pub overprovisioning_percent: u32,
     /// Ramp for backends that come up or join.
     pub slow_start: Option<SlowStartParams>,
+    /// How keys that a change moves are handed over, or that they move at once.
+    pub handoff: Option<Handoff>,
     /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
     pub drain_ramp: Duration,
     /// See [`ringway_health::Params::keep_clients`].

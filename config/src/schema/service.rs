@@ -38,6 +38,9 @@ section! {
         default("false") zone_aware: bool,
         /// Ramp for a backend that comes up or joins; absent is none.
         optional slow_start: Box<SlowStartSection>,
+        /// Keys that a change moves are handed from their backend to the next one by one, over a time; absent, they move at once. For
+        /// policies by key, with a `hash_key`, and for HTTP.
+        optional handoff: Box<HandoffSection>,
         /// A drained backend's share goes to nothing over this time; 0 is at once.
         default("0") drain_ramp: Duration,
         /// How long a backend that takes no new keys (`drain`, a weight of 0) keeps the clients that an affinity cookie has bound
@@ -65,6 +68,37 @@ section! {
         default("{}") pool: PoolSection,
         /// The targets.
         default("[]") backends: List<BackendSection>,
+    }
+}
+
+section! {
+    /// Hand-off of keys. A backend that joins, leaves by `drain` or gets another weight takes keys over, or gives them up, and whoever gets one
+    /// has nothing of it in its cache. Within the window the backend that had a key before serves it once more, while a copy of that request
+    /// goes to the next one; from then on the next one has it. See docs/balancing.md.
+    HandoffSection, "handoff" {
+        /// How long a change is spread over: 5 percent of the keys that it moves may be taken over at once, all of them at its end. At most
+        /// an hour.
+        default("60s") window: Duration,
+        /// Copies to the backends that keys move to.
+        default("{}") copy: HandoffCopySection,
+        /// The field in which a backend that has taken a key over is told who had it before, as `ID ADDRESS`, so that it can fetch what it lacks
+        /// from there. Nobody but Ringway sets it: what clients send of this name goes to no backend.
+        default("x-ringway-previous-owner") header: String,
+    }
+}
+
+section! {
+    /// A copy is the request's head with `x-ringway-handoff: copy`, and its response is read and thrown away.
+    HandoffCopySection, "handoff.copy" {
+        /// What is copied: requests without a body, of these methods, which change nothing. Absent are `GET` and `HEAD`.
+        optional methods: List<SafeMethodName>,
+        /// Of so many percent of the keys, the same ones on every proxy; the others move without a copy. 0 is none.
+        default("100") percent: Percent,
+        /// Copies under way at once, over all backends and workers. While there are as many, keys stay where they are.
+        default("64") in_flight_max: Count,
+        /// Whether copies have the client's `Authorization` and `Cookie`, and the fields that name its certificate. What is for one client
+        /// alone is cached by no shared cache, as a rule.
+        default("false") credentials: bool,
     }
 }
 

@@ -173,6 +173,7 @@ mod tests {
             digest: String::new(),
             objects: Default::default(),
             rollout: None,
+            at_ms: None,
         };
         let pair = Certificate { certificate: format!("cert {revision}"), key: "key".into() };
         Arc::make_mut(&mut snapshot.objects)

@@ -135,6 +135,7 @@ impl Mirror {
             digest: self.digest,
             objects: Arc::clone(&self.objects),
             rollout: None,
+            at_ms: None,
         })
     }
 }

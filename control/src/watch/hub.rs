@@ -3,7 +3,7 @@
 
 use crate::consensus::replica::Published;
 use crate::state::{Revision, State};
-use crate::watch::wire::{Delta, Message, Replaced, RolloutView, Snapshot};
+use crate::watch::wire::{Delta, Message, Replaced, RolloutView, Snapshot, made_at};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -155,6 +155,7 @@ fn delta(state: &State, since: u64) -> Option<Bytes> {
         revision: state.revision,
         digest: state.digest.to_string(),
         changes: changes.into_values().collect(),
+        at_ms: made_at(state),
     })))
 }
 

@@ -23,6 +23,8 @@ pub struct View {
     pub objects: Arc<BTreeMap<Key, Arc<Object>>>,
     /// The change that is under way.
     pub rollout: Option<RolloutView>,
+    /// See [`Snapshot::at_ms`].
+    pub at_ms: Option<u64>,
 }
 
 /// What a line has done.
@@ -114,6 +116,7 @@ impl View {
             digest,
             objects: snapshot.objects,
             rollout: snapshot.rollout,
+            at_ms: snapshot.at_ms,
         })
     }
 
@@ -138,7 +141,7 @@ impl View {
                 }
                 let mut next = self.clone();
                 next.replace(&delta.changes);
-                next.revision = delta.revision;
+                (next.revision, next.at_ms) = (delta.revision, delta.at_ms);
                 if next.digest.to_string() != delta.digest {
                     return Err(ViewError::Digest(delta.revision));
                 }
@@ -248,6 +251,7 @@ impl View {
             digest: self.digest.to_string(),
             objects: Arc::clone(&self.objects),
             rollout: self.rollout.clone(),
+            at_ms: self.at_ms,
         }
     }
 }
@@ -277,6 +281,7 @@ mod tests {
             revision: state.revision,
             digest: state.digest.to_string(),
             changes: change.iter().map(Replaced::of).collect(),
+            at_ms: state.history.get(&state.revision).map(|revision| revision.at_ms),
         })
     }
 
@@ -291,6 +296,24 @@ mod tests {
         }
         let ping = Message::Ping(Ping::of(&state, None));
         assert_eq!(view.handle(ping), Ok(Handled::Same));
+    }
+
+    #[test]
+    fn a_view_knows_when_its_revision_was_made_by_whatever_line_and_not_from_who_does_not_say() {
+        let mut state = state();
+        let mut view = View::from_snapshot(Snapshot::of(&state), None).unwrap();
+        let line = put(&mut state, "a", 1);
+        view.handle(line).unwrap();
+        let made = state.history.get(&1).map(|revision| revision.at_ms);
+        assert!(made.is_some());
+        assert_eq!((view.at_ms, View::from_snapshot(Snapshot::of(&state), None).unwrap().at_ms), (made, made));
+        assert_eq!(view.snapshot().at_ms, made, "a proxy keeps it on its disk");
+        // A member of an earlier version.
+        let Message::Delta(delta) = put(&mut state, "b", 1) else { unreachable!() };
+        let text = serde_json::to_string(&Message::Delta(Delta { at_ms: None, ..delta })).unwrap();
+        assert!(!text.contains("at_ms"));
+        view.handle(serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(view.at_ms, None);
     }
 
     #[test]

@@ -40,6 +40,15 @@ pub struct Snapshot {
     pub objects: Arc<BTreeMap<Key, Arc<Object>>>,
     /// The change that is under way.
     pub rollout: Option<RolloutView>,
+    /// When the revision was made, in Unix milliseconds, by the clock of the member that proposed it. `None`: it is not known any more, or an
+    /// earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+}
+
+/// When a state's revision was made.
+pub(super) fn made_at(state: &State) -> Option<u64> {
+    state.history.get(&state.revision).map(|revision| revision.at_ms)
 }
 
 impl Snapshot {
@@ -55,6 +64,7 @@ impl Snapshot {
                 state.objects.iter().map(|(key, entry)| (key.clone(), Arc::clone(&entry.object))).collect(),
             ),
             rollout: state.rollout().map(RolloutView::of),
+            at_ms: made_at(state),
         }
     }
 }
@@ -72,6 +82,9 @@ pub struct Delta {
     pub digest: String,
     /// Objects as they are now.
     pub changes: Vec<Replaced>,
+    /// As in [`Snapshot::at_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
 }
 
 /// An object as it is now.

@@ -432,13 +432,15 @@ fn messages() -> Vec<Message> {
     let table = TableLine { digest, revision: 4, members: Some(5), shed, hot };
     let services = BTreeMap::from([("s".to_owned(), Some(table)), ("t".to_owned(), None)]);
     vec![
-        Message::Snapshot(Snapshot::of(&state)),
+        // These builds did not say when a revision was made.
+        Message::Snapshot(Snapshot { at_ms: None, ..Snapshot::of(&state) }),
         Message::Delta(Delta {
             epoch: state.epoch,
             previous: last - 1,
             revision: *last,
             digest: state.digest.to_string(),
             changes: revision.changes.iter().map(Replaced::of).collect(),
+            at_ms: None,
         }),
         Message::Rollout(state.rollout().map(RolloutView::of)),
         Message::Rollout(None),

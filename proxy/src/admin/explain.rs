@@ -1,6 +1,7 @@
 //! Where a key, or a whole request, goes and why.
 
 mod described;
+mod handoff;
 mod key;
 mod listener;
 mod nearest;

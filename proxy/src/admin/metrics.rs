@@ -209,8 +209,8 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     }
     let in_fleet =
         || services().filter(|(_, service)| service.config.shed.is_some_and(|shed| shed.scope == ShedScope::Fleet));
-    page.head(&catalogue::FLEET_TABLE_AGE);
     let now = ambient::now();
+    page.head(&catalogue::FLEET_TABLE_AGE);
     for (name, service) in in_fleet() {
         let age = service.live.fleet_bounds.in_force(now).map_or(f64::INFINITY, |(_, age)| age.as_secs_f64());
         page.sample(&catalogue::FLEET_TABLE_AGE, &[name], age);
@@ -218,6 +218,10 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     page.head(&catalogue::FLEET_TABLE_REFUSED);
     for (name, service) in in_fleet() {
         page.sample(&catalogue::FLEET_TABLE_REFUSED, &[name], service.live.fleet_bounds.refused().1 as f64);
+    }
+    page.head(&catalogue::HANDOFF_PROGRESS);
+    for (name, service) in services().filter(|(_, service)| service.config.handoff.is_some()) {
+        page.sample(&catalogue::HANDOFF_PROGRESS, &[name], service.handoff.progress(now));
     }
     page.head(&catalogue::KEYS_MOVED);
     for (name, service) in services() {

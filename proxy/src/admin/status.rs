@@ -100,6 +100,7 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         "hot_keys": hot_keys,
         "fleet_table": fleet_table::of(service, now),
         "peak_share_ratio": peak_share(service, &shares),
+        "handoffs": service.handoff.json(now),
         "keys_moved": { "percent": moved * 100.0, "generation": moved_generation },
         "shadow": (compared > 0).then(|| json!({
             "compared": compared, "would_move": would_move, "percent": would_move as f64 * 100.0 / compared as f64,

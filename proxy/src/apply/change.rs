@@ -329,7 +329,11 @@ mod tests {
     fn control(texts: &Arc<Mutex<String>>) -> Arc<Control> {
         let texts = Arc::clone(texts);
         let load = move || ringway_config::load_str("f.yaml", &texts.lock().unwrap(), &|_| None);
-        let (control, _) = testing::control(Source::Joined { load: Box::new(load), report: Box::new(|_| {}) });
+        let (control, _) = testing::control(Source::Joined {
+            load: Box::new(load),
+            report: Box::new(|_| {}),
+            agreed_at: Box::new(|| None),
+        });
         control.reload().0.unwrap();
         Arc::new(control)
     }

@@ -9,20 +9,20 @@ use super::movements;
 use super::outcome::Applied;
 use super::prepare::Change;
 use crate::net::shortage::PER_CONNECTION;
-use crate::snapshot::{Service, ServiceLive, Snapshot, health_events};
+use crate::snapshot::{Service, ServiceLive, Snapshot, handoff_events, health_events};
 use ringway_config::model::{Config, Metrics};
 use ringway_ring::Movement;
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Control {
     /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away
     /// takes effect once they read it.
     pub(super) fn commit(&self, change: Change<'_>) -> Applied {
-        let Change { state, old, new, diff, moved, sockets, access, exporter, now } = change;
+        let Change { state, old, new, diff, moved, sockets, access, exporter, age, now } = change;
         let generation = new.generation;
-        self.put_into_force(state, &old, new, &moved, (sockets, access, exporter), now);
+        self.put_into_force(state, &old, new, &moved, (sockets, access, exporter), (age, now));
         // It may be freed here, which takes its time: nobody who asks for the status waits for that.
         drop(old);
         tracing::info!(generation, changes = %diff, "configuration applied");
@@ -38,7 +38,7 @@ impl Control {
         new: Snapshot,
         moved: &[(String, Movement)],
         (sockets, access, exporter): (NewSockets, Option<NewLog>, Option<NewExporter>),
-        now: Instant,
+        (age, now): (Duration, Instant),
     ) {
         let generation = new.generation;
         for (name, movement) in moved {
@@ -47,6 +47,9 @@ impl Control {
             }
         }
         let new = Arc::new(new);
+        for service in &self.registry.hand_over(&new, age, now) {
+            handoff_events::opened(service);
+        }
         self.registry.commit(&new, now);
         self.current.store(Arc::clone(&new));
         for (service, events) in &self.registry.settle(&new) {

@@ -8,8 +8,8 @@ mod windows;
 use crate::ambient;
 use crate::net::shortage::Shortage;
 use crate::overload::OverloadState;
-use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
+use crate::snapshot::{handoff_events, health_events};
 use checks::{Checks, Finished, ResultCounters};
 use load_control::LoadControl;
 use ringway_telemetry::counters::Registry as Counters;
@@ -93,6 +93,15 @@ fn coalesce(backends: usize) -> Duration {
     COALESCE + COALESCE_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX)
 }
 
+/// Closes windows of hand-off that are over; gives when the next one is.
+fn end_handoffs(service: &Service, now: Instant) -> Option<Instant> {
+    let (over, next) = service.handoff.poll(now);
+    if over > 0 {
+        handoff_events::over(service, over);
+    }
+    next
+}
+
 impl Driver {
     fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, checks: Checks, now: Instant) -> Self {
         Self {
@@ -128,7 +137,7 @@ impl Driver {
         for member in agents {
             self.checks.begin_agent(service, member, now);
         }
-        let others = [self.judge(service, now), self.load_control.poll(service, now)];
+        let others = [self.judge(service, now), self.load_control.poll(service, now), end_handoffs(service, now)];
         others.into_iter().flatten().chain(next).min()
     }
 

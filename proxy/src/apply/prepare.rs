@@ -14,7 +14,7 @@ use ringway_config::{Diff, Origin, diff};
 use ringway_ring::Movement;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A change that is ready: what is left to do cannot fail.
 pub(super) struct Change<'c> {
@@ -29,6 +29,8 @@ pub(super) struct Change<'c> {
     pub(super) access: Option<NewLog>,
     /// `None`: the exporter of spans stays as it is.
     pub(super) exporter: Option<NewExporter>,
+    /// How long ago the change was made: elsewhere, if it is a fleet's.
+    pub(super) age: Duration,
     pub(super) now: Instant,
 }
 
@@ -94,7 +96,11 @@ impl Control {
         let sockets = state.listeners.bind_new(&new.config, self.workers).map_err(ReloadError::Bind)?;
         // The last step that may fail, because it is the first that clients see.
         sockets.listen(&new.config).map_err(ReloadError::Bind)?;
-        Ok(Some(Change { state, old, new, diff, moved, sockets, access, exporter, now }))
+        let age = match files {
+            Files::Read(Some(_)) => self.source.age(),
+            Files::Read(None) | Files::Stay => Duration::ZERO,
+        };
+        Ok(Some(Change { state, old, new, diff, moved, sockets, access, exporter, age, now }))
     }
 
     /// What is different: by field, where the texts of both are known.

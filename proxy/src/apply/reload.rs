@@ -149,6 +149,7 @@ mod tests {
                 let rings = outcome.map(|rings| rings.len()).map_err(ToString::to_string);
                 reports.lock().unwrap().push(format!("{:?}", rings.ok()));
             }),
+            agreed_at: Box::new(|| None),
         };
         let (control, _receivers) = testing::control(source);
         let good = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
@@ -182,7 +183,11 @@ mod tests {
             *counted.lock().unwrap() += 1;
             ringway_config::load_file_alone(&reading)
         };
-        let (control, _receivers) = testing::control(Source::Joined { load: Box::new(load), report: Box::new(|_| {}) });
+        let (control, _receivers) = testing::control(Source::Joined {
+            load: Box::new(load),
+            report: Box::new(|_| {}),
+            agreed_at: Box::new(|| None),
+        });
         let loaded = |step: &dyn Fn()| {
             let before = *loads.lock().unwrap();
             step();

@@ -1,10 +1,12 @@
 //! Where configurations come from, and where the outcome of each load is reported.
 
 use super::outcome::ReloadError;
+use crate::ambient;
 use crate::apply::files;
 use ringway_config::{Diagnostics, Loaded};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 /// Called with the outcome of a load: the digests of the rings that are in force now, or why it is refused.
 type ReportOutcome = dyn Fn(Result<BTreeMap<String, u64>, &ReloadError>) + Send + Sync;
@@ -19,6 +21,8 @@ pub enum Source {
         load: Box<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>,
         /// Called with the outcome of the last `load`, before there is another.
         report: Box<ReportOutcome>,
+        /// When what the last `load` has brought was agreed on; `None` where it is the file that has changed.
+        agreed_at: Box<dyn Fn() -> Option<SystemTime> + Send + Sync>,
     },
     /// Made in memory: it cannot be reloaded from outside.
     Memory,
@@ -32,6 +36,15 @@ impl Source {
             Self::File(path) => ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid),
             Self::Joined { load, .. } => load().map_err(ReloadError::Invalid),
         }
+    }
+
+    /// How long ago what the last load has brought was agreed on. By the clocks of two hosts: what was agreed on in the future was agreed on now.
+    pub(super) fn age(&self) -> Duration {
+        let agreed_at = match self {
+            Self::Joined { agreed_at, .. } => agreed_at(),
+            Self::File(_) | Self::Memory => None,
+        };
+        agreed_at.and_then(|at| ambient::time_of_day().duration_since(at).ok()).unwrap_or_default()
     }
 
     /// Reports the outcome of the last load, to a source that wants to know.

@@ -10,11 +10,12 @@ use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::upstream::Connector;
+use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
 use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
 use ringway_http1::{Body, Encoding};
-use ringway_ring::PickContext;
+use ringway_ring::{PickContext, Selection};
 use ringway_telemetry::counters::class_of;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -56,10 +57,24 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
 }
 
 async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<()> {
+    let mut selection = view.services[service].service.backend_set.begin(context(worker, hash));
+    let guard = search::acquire_now(view, service, &mut selection, worker.index)?;
+    send(worker, (view, service), (guard, selection), copied).await
+}
+
+/// What a copy brings to the choice of its backend.
+pub(super) fn context(worker: &Worker, hash: u64) -> PickContext {
+    PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 }
+}
+
+/// Sends a copy to the backend of a reservation, and reads the response to its end. `None`: it broke off.
+pub(super) async fn send(
+    worker: &Rc<Worker>,
+    (view, service): (&Rc<View>, usize),
+    (mut guard, mut selection): (InFlight, Selection),
+    copied: &Copied,
+) -> Option<()> {
     let this = &view.services[service];
-    let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
-    let mut selection = this.service.backend_set.begin(ask);
-    let mut guard = search::acquire_now(view, service, &mut selection, worker.index)?;
     // A copy makes no key hot: it is no client's.
     guard.begin_try(ambient::now(), None);
     let upstream = &this.upstreams[guard.index()];

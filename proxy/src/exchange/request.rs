@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 mod copied;
+mod handed;
 mod head;
 mod kept;
 mod log;
@@ -34,6 +35,7 @@ mod prepare;
 mod route;
 
 pub(crate) use copied::Copied;
+pub(crate) use handed::{Handed, Outcome as HandedOutcome};
 use kept::Kept;
 pub(crate) use prepare::prepare;
 pub(crate) use route::{Matched, match_route};
@@ -55,6 +57,8 @@ pub(crate) struct Request {
     /// Whether the hash is that of a key of the request's own.
     pub(crate) keyed: bool,
     pub(crate) selection: Selection,
+    /// A change under way has moved its key.
+    pub(crate) handed: Option<Box<Handed>>,
     /// The backend that an affinity cookie names, under a policy without keys.
     pub(crate) sticky: Option<Slot>,
     /// An affinity cookie that the response sets.
@@ -161,7 +165,7 @@ impl Request {
         if !is_small {
             return Ok(());
         }
-        let keep = |name: &[u8]| !self.routed_by.snapshot.is_identity(name);
+        let keep = |name: &[u8]| self.routed_by.snapshot.keeps_trailer(name);
         let progress = end.transfer(&mut self.out, self.encoding, keep).map_err(ProxyError::BadRequest)?;
         self.is_terminated = progress.done;
         self.count_body(progress.data)?;
@@ -183,7 +187,7 @@ impl Request {
     pub(crate) fn take_trailers(&mut self, end: &mut ClientEnd) {
         if self.trailers.lines().is_empty() {
             let snapshot = &self.routed_by.snapshot;
-            end.write_trailers(&mut self.trailers, |name| !snapshot.is_identity(name));
+            end.write_trailers(&mut self.trailers, |name| snapshot.keeps_trailer(name));
         }
     }
 

@@ -6,7 +6,7 @@ use super::on_backend::{Tried, on_backend};
 use super::outcome::{Next, TryError};
 use super::request::{Report, Request};
 use super::retry::{RetryRefused, count_retry, may_retry, place_for_retry};
-use super::{error_response, mirror};
+use super::{error_response, handoff, mirror};
 use crate::ambient;
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
@@ -118,6 +118,9 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         .sticky
         .take()
         .and_then(|slot| search::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+    if this.service.handoff.is_open() && ready.is_none() {
+        ready = handoff::begin(client, request);
+    }
     // A first try that has not waited begins with the request.
     let mut begins = Some(request.started);
     loop {
@@ -135,6 +138,9 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];
+        if request.handed.is_some() {
+            handoff::begin_try(request, guard.slot);
+        }
         request.report.backend = Some(guard.index());
         request.entry.set_backend(&request.view, request.service, (guard.index(), key));
         let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);

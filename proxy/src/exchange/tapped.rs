@@ -42,6 +42,8 @@ struct Kept {
 pub(crate) struct Routing {
     pub(super) hash: Option<Hash>,
     pub(super) owner: Option<String>,
+    /// What became of a key that is handed over.
+    pub(super) handoff: Option<&'static str>,
     pub(super) candidates: Option<Vec<String>>,
     pub(super) backend: Option<String>,
     pub(super) spills: u64,
@@ -159,7 +161,7 @@ impl Routing {
     fn json(&self) -> Value {
         json!({
             "key_hash": self.hash.map(|hash| hash_key::hex(hash, &mut [0; 16]).to_owned()),
-            "owner": self.owner, "candidates": self.candidates, "backend": self.backend, "spills": self.spills,
+            "owner": self.owner, "handoff": self.handoff, "candidates": self.candidates, "backend": self.backend, "spills": self.spills,
             "skipped": self.skipped, "retries": self.retries, "generation": self.generation,
             "received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes,
         })

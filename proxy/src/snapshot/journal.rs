@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: usize = 400;
 /// What has happened.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Happening {
-    /// `reload`, `health`, `overload`, `outlier`, `change` or `rollout`.
+    /// `reload`, `health`, `overload`, `outlier`, `change`, `handoff` or `rollout`.
     pub(crate) kind: &'static str,
     /// What it has come to, in a word.
     pub(crate) to: &'static str,

@@ -4,10 +4,11 @@ use super::admin_access::{AdminAccess, AdminAccessError};
 use super::backend::Backend;
 use super::certificates;
 use super::connections;
+use super::handoff::Handoff;
 use super::journal::Journal;
 use super::service::{Service, ServiceLive, cookie_value, lock};
 use super::shadow::{self, Shadow, ShadowError};
-use super::version::{ListenerTable, Snapshot, identity_fields};
+use super::version::{ListenerTable, Snapshot, handoff_fields, identity_fields};
 use crate::ambient;
 use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use crate::probe::Prober;
@@ -17,7 +18,7 @@ use ringway_ring::{BackendSet, BuildError, MemberSpec, PolicyParams, Slot};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a valid configuration cannot be put into force.
@@ -102,6 +103,7 @@ impl Registry {
         };
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
         let identity_fields = identity_fields(&config);
+        let handoff_fields = handoff_fields(&config);
         let admin = config.admin.as_ref().map(AdminAccess::build).transpose()?.map(Arc::new);
         let certificates = certificates::certificates(&config);
         let by_name = by_name(&services);
@@ -114,6 +116,7 @@ impl Registry {
             tables,
             tls,
             identity_fields,
+            handoff_fields,
             files_digest,
             certificates,
             shadow,
@@ -145,6 +148,7 @@ impl Registry {
             tables: config.listeners.iter().map(ListenerTable::new).collect(),
             tls: in_force.tls.clone(),
             identity_fields: in_force.identity_fields.clone(),
+            handoff_fields: in_force.handoff_fields.clone(),
             files_digest: in_force.files_digest,
             certificates: in_force.certificates.clone(),
             shadow: in_force.shadow.clone(),
@@ -194,6 +198,8 @@ impl Registry {
             None => client_tls(config)?,
         };
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
+        let handoff = Handoff::prepare(Some(&backend_set), config)
+            .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
         let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
@@ -209,6 +215,7 @@ impl Registry {
             times_responses: times_responses(config),
             looks_for_hot_keys: config.hot_keys.is_some() && config.backends.len() > 1,
             limits_connections: limits_connections(config),
+            handoff,
             turn: AtomicU64::new(0),
         }))
     }
@@ -222,6 +229,20 @@ impl Registry {
         let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ ambient::process_salt();
         let health = ServiceHealth::new(health_params(config), seed, now);
         Arc::new(ServiceLive::new(&config.name, health, workers, Arc::clone(&self.journal)))
+    }
+
+    /// Has the services of a prepared snapshot take over the windows of hand-off of those in force, and open others where they place keys
+    /// otherwise; `age`: how long ago the change was made. Before [`Registry::commit`]. Gives the services that have opened one.
+    pub fn hand_over(&self, snapshot: &Snapshot, age: Duration, now: Instant) -> Vec<Arc<Service>> {
+        let mut opened = Vec::new();
+        for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
+            let Some(before) = lock(&service.live.newest).upgrade() else { continue };
+            let of_before = (&before.backend_set, &*before.config);
+            if service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now)) {
+                opened.push(Arc::clone(service));
+            }
+        }
+        opened
     }
 
     /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the
@@ -276,7 +297,10 @@ impl Registry {
         let mut happened = Vec::new();
         for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
             let mut health = service.live.health();
-            *lock(&service.live.newest) = Arc::downgrade(service);
+            let before = std::mem::replace(&mut *lock(&service.live.newest), Arc::downgrade(service));
+            if let Some(before) = before.upgrade() {
+                before.handoff.close();
+            }
             let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();

@@ -4,6 +4,7 @@ use super::backend::{Backend, BackendState};
 use super::concurrency::LatencyMeter;
 use super::connections::Connections;
 use super::fleet_bounds::FleetBounds;
+use super::handoff::Handoff;
 use super::journal::Journal;
 use super::rate_limiter::RateLimiter;
 use crate::net::quic_ids;
@@ -47,6 +48,8 @@ pub struct Service {
     pub(crate) looks_for_hot_keys: bool,
     /// Requests that wait for room may find that no connection is available.
     pub(crate) limits_connections: bool,
+    /// Keys that are being handed from backend to backend.
+    pub(crate) handoff: Handoff,
     pub(super) turn: AtomicU64,
 }
 
@@ -139,6 +142,14 @@ impl Service {
         }
         let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
         self.backend_set.kept_owner(hash, keeps)
+    }
+
+    /// Whether a backend may be asked for keys that it has had: it is well, and if it takes no new ones, that is because it leaves.
+    pub(crate) fn may_ask_again(&self, slot: Slot) -> bool {
+        let backend = &self.backends[usize::from(slot.0)];
+        let load = &backend.state.load;
+        let leaves = backend.config.drain || backend.config.weight == 0;
+        !load.is_doubted() && !backend.config.maintenance && (leaves || load.active_fraction() > 0)
     }
 
     /// The slot of a backend for which something is due: where the health machine has it, as long as both have the same backends.
@@ -242,6 +253,8 @@ pub struct ServiceLive {
     pub line: Line,
     /// Notifies one of them that there may be room.
     pub room: Notify,
+    /// Copies of requests under way to backends that keys are handed over to.
+    pub(crate) handoff_copies: AtomicU32,
     /// Counts what may have made room, where connections are limited: a request that finds none waits until it has moved.
     pub(crate) turnover: AtomicU64,
     /// Whether the newest version limits connections: only then ends of requests are counted there.
@@ -298,6 +311,7 @@ impl ServiceLive {
             standing_out: Default::default(),
             line: Line::default(),
             room: Notify::new(),
+            handoff_copies: AtomicU32::new(0),
             turnover: AtomicU64::new(0),
             limits_connections: AtomicBool::new(false),
             backends: Mutex::default(),

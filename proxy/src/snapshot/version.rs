@@ -12,6 +12,9 @@ use ringway_telemetry::OfBackends;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// The field that marks the copy of a request whose key is handed over.
+pub(crate) const COPY_FIELD: &str = "x-ringway-handoff";
+
 /// A version of the configuration, ready to serve.
 pub struct Snapshot {
     /// Counts applied changes from 1.
@@ -29,6 +32,8 @@ pub struct Snapshot {
     /// Fields in which some listener sends clients' certificates to backends, as [`identity_fields`] has them: no client may set them
     /// on any listener.
     pub(crate) identity_fields: Box<[Box<str>]>,
+    /// Fields in which some service tells backends of hand-off, likewise: no client may set them, through whatever hop.
+    pub(crate) handoff_fields: Box<[Box<str>]>,
     /// Stamps of the files that TLS is made of.
     pub(crate) files_digest: u64,
     /// When the certificates that it uses end.
@@ -42,12 +47,24 @@ pub struct Snapshot {
 /// The fields in which listeners tell whose certificates they have seen: each once, as backends may read it, sorted.
 pub(super) fn identity_fields(config: &Config) -> Box<[Box<str>]> {
     let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
-    let fields: BTreeSet<Box<str>> = clients
-        .map(|client| {
-            client.header.bytes().map(|byte| char::from(ringway_message::as_read(byte))).collect::<String>().into()
-        })
-        .collect();
+    as_read(clients.map(|client| client.header.as_str()))
+}
+
+/// The fields in which services tell of hand-off, likewise.
+pub(super) fn handoff_fields(config: &Config) -> Box<[Box<str>]> {
+    let handoffs = config.services.iter().filter_map(|service| service.handoff.as_ref());
+    as_read(handoffs.flat_map(|handoff| [handoff.header.as_str(), COPY_FIELD]))
+}
+
+fn as_read<'a>(names: impl Iterator<Item = &'a str>) -> Box<[Box<str>]> {
+    let read = |name: &str| name.bytes().map(|byte| char::from(ringway_message::as_read(byte))).collect::<String>();
+    let fields: BTreeSet<Box<str>> = names.map(|name| read(name).into()).collect();
     fields.into_iter().collect()
+}
+
+fn is_among(fields: &[Box<str>], name: &[u8]) -> bool {
+    let reads = |field: &[u8]| field.iter().copied().cmp(name.iter().map(|byte| ringway_message::as_read(*byte)));
+    fields.binary_search_by(|field| reads(field.as_bytes())).is_ok()
 }
 
 /// What a listener's clients are looked up in.
@@ -72,8 +89,19 @@ impl Snapshot {
     /// Whether a field carries clients' certificates to backends.
     #[inline]
     pub(crate) fn is_identity(&self, name: &[u8]) -> bool {
-        let reads = |field: &[u8]| field.iter().copied().cmp(name.iter().map(|byte| ringway_message::as_read(*byte)));
-        self.identity_fields.binary_search_by(|field| reads(field.as_bytes())).is_ok()
+        is_among(&self.identity_fields, name)
+    }
+
+    /// Whether a field tells backends of hand-off.
+    #[inline]
+    pub(crate) fn is_of_handoff(&self, name: &[u8]) -> bool {
+        is_among(&self.handoff_fields, name)
+    }
+
+    /// Whether a trailer may go to a backend: it says nothing that only Ringway says.
+    #[inline]
+    pub(crate) fn keeps_trailer(&self, name: &[u8]) -> bool {
+        !self.is_identity(name) && !self.is_of_handoff(name)
     }
 }
 
@@ -124,6 +152,7 @@ impl Snapshot {
             tables: Box::default(),
             tls: Box::default(),
             identity_fields: Box::default(),
+            handoff_fields: Box::default(),
             files_digest: 0,
             certificates: Box::default(),
             shadow: None,

@@ -183,6 +183,23 @@ pub(crate) fn acquire_sticky(
     Some(InFlight::new(view, service, (slot, shard), true, connected))
 }
 
+/// A reservation on a backend that a key is handed from or to, below the bound. `owner`: the backend that it belongs to from now on.
+pub(crate) fn acquire_handed(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    (backend, owner): ((Slot, u32), Slot),
+    shard: usize,
+) -> Option<InFlight> {
+    let this = &view.services[service];
+    let connected = Connected::enter(&this.service)?;
+    if !this.service.backend_set.reserve_handed(selection, backend, owner, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    Some(InFlight::new(view, service, (backend.0, shard), false, connected))
+}
+
 /// A reservation on a backend for an exchange that has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.backend_set.resume(slot, shard);

@@ -1,6 +1,7 @@
 //! Places on members: how many each may carry, and taking and giving them back without a choice.
 
 use super::{BackendSet, Level, MemberState};
+use crate::load::FULL_SHARE;
 use crate::selection::Selection;
 use crate::slot::Slot;
 
@@ -28,6 +29,39 @@ impl BackendSet {
     pub fn reserve_again(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
         selection.tried.remove(slot.0);
         self.reserve(selection, slot, false, shard)
+    }
+
+    /// Reserves a place on one member below the cap that it has with this weight, for a request whose key is handed off: its `owner` is known,
+    /// and the member may be one that takes no new keys. `true`: reserved.
+    pub fn reserve_handed(
+        &self,
+        selection: &mut Selection,
+        (slot, weight): (Slot, u32),
+        owner: Slot,
+        shard: usize,
+    ) -> bool {
+        let member = &self.members[usize::from(slot.0)];
+        if selection.tried.contains(slot.0) {
+            return false;
+        }
+        let Some(sum) = member.load.reserve(self.cap_with(member, weight)) else { return false };
+        self.total.add(sum, shard, 1);
+        selection.owner.get_or_insert(owner);
+        selection.tried.insert(slot.0, self.members.len());
+        true
+    }
+
+    /// The load that a member may carry now; one that takes no new keys, what it might if it had this weight.
+    fn cap_with(&self, member: &MemberState, weight: u32) -> u32 {
+        let level = &self.levels[usize::from(member.level)];
+        if member.effective_weight() > 0 {
+            return self.cap_of(level, member, self.shared_load(level));
+        }
+        let Some(bound) = self.bound else { return member.requests_max() };
+        let own = u64::from(weight) * u64::from(FULL_SHARE);
+        let all = self.total.eligible(level.key) + own;
+        let fair = (self.shared_load(level) + 1) as f64 * own as f64 / all.max(1) as f64;
+        bound.cap(fair, self.total.slack_min()).min(member.requests_max())
     }
 
     /// Whether a member is left that was not given to this request and takes keys at all, with room or without.
@@ -74,12 +108,8 @@ impl BackendSet {
         if eligible == 0 {
             return bound.min_slots.min(member.requests_max());
         }
-        // Floating point cannot overflow here, and 53 bits are exact far beyond any real load; what rounding adds to
-        // a whole number is taken off again before it is rounded up.
+        // Floating point cannot overflow here, and 53 bits are exact far beyond any real load.
         let fair = (total + 1) as f64 * member.effective_weight() as f64 / eligible as f64;
-        let slack = if bound.slack > 0.0 { bound.slack.max(self.total.slack_min()) } else { 0.0 };
-        let cap = bound.factor * fair + slack * fair.sqrt();
-        let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
-        cap.max(bound.min_slots).min(member.requests_max())
+        bound.cap(fair, self.total.slack_min()).min(member.requests_max())
     }
 }

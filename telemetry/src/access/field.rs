@@ -66,6 +66,8 @@ fields! {
     SKIPPED "skipped",
     /// Whether the key is hot.
     HOT "hot",
+    /// What became of a key that is being handed over: `previous`, `copied` or `moved`.
+    HANDOFF "handoff",
     /// Tries after the first.
     RETRIES "retries",
     /// Tries: one more than the retries once a backend was chosen, 0 before.

@@ -1,5 +1,6 @@
 //! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
 
+use super::handoff;
 use crate::admin::fleet_table;
 use crate::ambient;
 use crate::snapshot::shadow::{group_of, ring_digest};
@@ -161,7 +162,10 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     let owners = if looks_for_hot { service.live.hot_table.load().get(&hash).copied().unwrap_or(0) } else { 0 };
     let sequence = service.backend_set.sequence(hash);
     let turns = turns(service, &sequence, hash);
-    let chosen = turns.first().map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
+    let handed = handoff::of_key(service, hash, now).filter(|_| owners <= 1);
+    let is_held = handed.as_ref().and_then(|(_, slot)| *slot);
+    let chosen =
+        is_held.as_ref().or(turns.first()).map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
     // Workers report failures under its lock: it is not held while all is written out.
     let (panic, views) = {
         let health = service.live.health();
@@ -183,6 +187,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
         "panic": panic,
         "hot_owners": owners,
         "fleet_table": fleet_table::of(service, now),
+        "handoff": handed.map(|(json, _)| json),
         "in_flight": service.live.total.sum(),
         "walk": walk,
     }))

@@ -108,6 +108,9 @@ fn verdict(service: &Service, explanation: &Value) -> String {
                 "goes to the less loaded of two of its {owners} owners: the key is hot; {backend} is the first of them"
             )
         }
+        (Some(backend), _) if explanation["handoff"]["previous"] == backend => {
+            format!("goes to {backend}: {}", explanation["handoff"]["text"].as_str().unwrap_or(""))
+        }
         (Some(backend), Some(owner)) if backend == owner => format!("goes to {backend}, its owner"),
         (Some(backend), Some(owner)) => {
             format!("goes to {backend}; its owner {owner}: {}", said(&json!(owner)))

@@ -148,7 +148,7 @@ impl Exchange<'_> {
         }
         self.chunks.clear();
         self.chunks_sent = 0;
-        let keep = |name: &[u8]| !self.request.routed_by.snapshot.is_identity(name);
+        let keep = |name: &[u8]| self.request.routed_by.snapshot.keeps_trailer(name);
         let moved = self.client.end.transfer(&mut self.chunks, self.request.encoding, keep);
         let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
         self.request.is_terminated |= progress.done;

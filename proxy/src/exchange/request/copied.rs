@@ -14,11 +14,11 @@ use tokio::io::AsyncWrite;
 
 /// Head and body, as they go to a backend that speaks one protocol.
 pub(crate) struct Copied {
-    out: Vec<u8>,
-    head_len: usize,
-    lines: Vec<Line>,
+    pub(super) out: Vec<u8>,
+    pub(super) head_len: usize,
+    pub(super) lines: Vec<Line>,
     line: (usize, usize),
-    authority: Span,
+    pub(super) authority: Span,
     /// The trailers, for HTTP/2: towards HTTP/1.1 they stand behind the last chunk.
     trailers: HeadWriter,
     target_sensitive: bool,
@@ -55,7 +55,7 @@ impl Request {
             }
             (UpstreamProtocol::Http1 | UpstreamProtocol::H2, Encoding::Identity | Encoding::Chunked) => {}
         }
-        Copied {
+        let mut copied = Copied {
             out,
             head_len: self.head_len,
             lines: self.lines.clone(),
@@ -64,7 +64,9 @@ impl Request {
             trailers,
             target_sensitive: self.target_sensitive,
             method: self.method,
-        }
+        };
+        copied.without_previous(self.handed.as_deref());
+        copied
     }
 }
 

@@ -73,9 +73,10 @@ pub(super) fn write_head(
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
     // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
-    let has_own = certificate.is_some() || marks.is_some();
+    let has_own = certificate.is_some() || marks.is_some() || !snapshot.handoff_fields.is_empty();
     let is_own = |name: &[u8]| {
-        certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own))
+        snapshot.is_of_handoff(name)
+            || certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own))
             || marks.is_some_and(|marks| marks.replaces(name))
     };
     out.copy(bytes, &head.fields, |field| match field.kind {

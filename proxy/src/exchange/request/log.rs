@@ -76,6 +76,9 @@ impl Request {
         if let Some(backend) = self.report.backend {
             attributes.text("ringway.backend", id(backend));
         }
+        if let Some(handed) = self.handed_word() {
+            attributes.text("ringway.handoff", handed.as_bytes());
+        }
         attributes.number("ringway.spills", u64::from(self.selection.spills()));
         attributes.number("ringway.retries", u64::from(self.report.retries));
         if let Some(tapped) = &mut trace.tapped {
@@ -97,6 +100,7 @@ impl Request {
         tapped.routing = Some(Routing {
             hash: self.hash,
             owner: hash.and(self.selection.owner()).map(id),
+            handoff: self.handed_word(),
             candidates,
             backend: self.report.backend.map(|index| service.backends[index].config.id.clone()),
             spills: u64::from(self.selection.spills()),
@@ -118,12 +122,14 @@ impl Request {
         }
     }
 
-    /// What marks it, where that is configured.
-    fn logged_marks(&self) -> impl Iterator<Item = (Field, Value<'_>)> {
+    /// What not every line has: its marks, where they are configured, and what became of a key that is handed over.
+    fn logged_at_times(&self) -> impl Iterator<Item = (Field, Value<'_>)> {
         let Marked { id, parent } = self.report.marked;
         let trace_id = parent.of(&self.out).get(TraceParent::ID).unwrap_or_default();
         let marks = [(Field::REQUEST_ID, id.of(&self.out)), (Field::TRACE_ID, trace_id)];
-        marks.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, Value::Bytes(text)))
+        let marks = marks.into_iter().filter(|(_, text)| !text.is_empty());
+        let handed = self.handed_word().map(|word| (Field::HANDOFF, Value::Word(word)));
+        marks.map(|(name, text)| (name, Value::Bytes(text))).chain(handed)
     }
 
     /// Writes the request's line of the access log.
@@ -183,6 +189,6 @@ impl Request {
             ],
             head: line.get(..self.head_len).unwrap_or_default(),
         };
-        worker.log(|log| log.line(pairs.into_iter().chain(self.logged_marks()), more));
+        worker.log(|log| log.line(pairs.into_iter().chain(self.logged_at_times()), more));
     }
 }

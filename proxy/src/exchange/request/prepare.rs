@@ -111,6 +111,7 @@ pub(crate) fn prepare(
         hash: key.map(|key| key.hash),
         keyed: key.is_some_and(|key| key.keyed),
         selection: this.backend_set.begin(ask),
+        handed: None,
         sticky,
         set_cookie,
         response_lines,

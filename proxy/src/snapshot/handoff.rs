@@ -1,0 +1,459 @@
+//! Windows in which keys that a change of a service has moved are handed over: who had them before, and since when.
+//!
+//! A version of a service has the windows of the version before it, and one more if it places keys otherwise. Where keys belong is looked up in
+//! orders that are made of the configuration alone, as `ringway plan` does: a backend that is down, or ramps, moves no key from window to window.
+
+use super::shadow::group_of_after;
+use crate::ambient;
+use ringway_config::model;
+use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, Published, Slot};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Changes under way at once, each with a mebibyte of keys.
+const WINDOWS_MAX: usize = 4;
+/// A change that comes within such a part of the last one's window is a part of that one: a fleet grows backend by backend.
+const MERGED_WITHIN: u32 = 8;
+
+/// Where a configuration places keys when all are healthy and idle.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    set: BackendSet,
+    /// In slot order: what was there, its weight, and whether it takes no new keys.
+    members: Box<[(Box<str>, u32, bool)]>,
+    overprovisioning_percent: u32,
+}
+
+/// One change under way.
+#[derive(Debug)]
+pub(crate) struct Window {
+    before: Arc<Placement>,
+    /// When it was opened here, and how old the change was by then.
+    opened: Instant,
+    head_start: Duration,
+    length: Duration,
+    /// When the change was made, in Unix milliseconds.
+    since_millis: u64,
+    handed: HandedKeys,
+}
+
+/// A window as a version has it: slots of before as the slots of now; those of backends that are gone are none.
+#[derive(Debug)]
+struct Open {
+    window: Arc<Window>,
+    slots: Box<[Option<Slot>]>,
+}
+
+/// What a version of a service hands over.
+#[derive(Debug, Default)]
+pub(crate) struct Handoff {
+    /// There is a window: all that a request looks at where there is none.
+    is_open: AtomicBool,
+    /// Newest first.
+    windows: Published<Vec<Open>>,
+    /// None where nothing is handed over.
+    placement: Option<Arc<Placement>>,
+}
+
+/// A key that is being handed over.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    /// Whose its next request is.
+    pub(crate) turn: HandoffTurn,
+    /// Who has had it, and the weight that this one had then.
+    pub(crate) previous: (Slot, u32),
+    /// Who is to have it.
+    pub(crate) next: Slot,
+    /// Where it is told, where it may be handed over by this request.
+    pub(crate) window: Option<Arc<Window>>,
+}
+
+impl Placement {
+    fn build(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
+        let set = group_of_after(before, config)?;
+        let member = |backend: &model::Backend| (backend.id.as_str().into(), backend.weight, backend.drain);
+        let mut members: Box<[(Box<str>, u32, bool)]> = config.backends.iter().map(member).collect();
+        members.sort_unstable();
+        Ok(Self { set, members, overprovisioning_percent: config.overprovisioning_percent })
+    }
+
+    fn slot_of(&self, id: &str) -> Option<Slot> {
+        let index = self.members.binary_search_by(|(known, ..)| (**known).cmp(id)).ok()?;
+        u16::try_from(index).ok().map(Slot)
+    }
+
+    /// Whether every key is where it is in another.
+    fn places_alike(&self, other: &Self) -> bool {
+        let drained = |placement: &Self| -> Vec<Box<str>> {
+            placement.members.iter().filter(|(_, _, drained)| *drained).map(|(id, ..)| id.clone()).collect()
+        };
+        self.overprovisioning_percent == other.overprovisioning_percent
+            && drained(self) == drained(other)
+            && self.set.places_alike(&other.set)
+    }
+}
+
+impl Window {
+    fn new(before: Arc<Placement>, length: Duration, (age, now): (Duration, Instant)) -> Self {
+        let since_millis = ambient::unix_millis().saturating_sub(age.as_millis() as u64);
+        Self { before, opened: now, head_start: age, length, since_millis, handed: HandedKeys::default() }
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened) + self.head_start
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.elapsed(now) >= self.length
+    }
+
+    fn until(&self) -> Instant {
+        self.opened + self.length.saturating_sub(self.head_start)
+    }
+
+    fn ramp(&self, now: Instant) -> HandoffRamp {
+        HandoffRamp::at(self.elapsed(now), self.length)
+    }
+
+    /// The key is handed over. `false`: it has been, perhaps just now.
+    pub(crate) fn hand_over(&self, hash: Hash) -> bool {
+        self.handed.insert(hash)
+    }
+}
+
+impl Open {
+    fn new(window: Arc<Window>, now: &Placement) -> Self {
+        let slots = window.before.members.iter().map(|(id, ..)| now.slot_of(id)).collect();
+        Self { window, slots }
+    }
+
+    /// Who had a key before, if that is still there, and the weight that it had.
+    #[inline]
+    fn before(&self, hash: Hash) -> Option<(Slot, u32)> {
+        let slot = usize::from(self.window.before.set.taker(hash)?.0);
+        Some((self.slots[slot]?, self.window.before.members[slot].1))
+    }
+}
+
+impl Handoff {
+    /// Of a version that is prepared. `before`: the set of the one in force.
+    pub(super) fn prepare(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
+        let placement = config.handoff.as_ref().map(|_| Placement::build(before, config)).transpose()?;
+        Ok(Self { placement: placement.map(Arc::new), ..Self::default() })
+    }
+
+    /// Whether keys are being handed over.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Relaxed)
+    }
+
+    /// Takes over from the version before: its windows go on, and where keys belong elsewhere since a change of this age, another opens.
+    /// `true`: one has. `before`: what that version was made of.
+    pub(super) fn succeed(
+        &self,
+        before: &Self,
+        (set, old): (&BackendSet, &model::Service),
+        new: &model::Service,
+        (age, now): (Duration, Instant),
+    ) -> bool {
+        let (Some(config), Some(placement)) = (&new.handoff, &self.placement) else { return false };
+        // Of other keys, nobody has had any.
+        if old.hash_key != new.hash_key || old.policy.seed() != new.policy.seed() || !old.policy.hashes() {
+            return false;
+        }
+        let known = before.placement.as_ref().map(Arc::clone);
+        let Some(old) = known.or_else(|| Placement::build(Some(set), old).ok().map(Arc::new)) else { return false };
+        let under_way = before.windows.load();
+        let mut windows: Vec<Arc<Window>> =
+            under_way.iter().map(|open| &open.window).filter(|window| !window.is_over(now)).map(Arc::clone).collect();
+        let is_part = |newest: &Arc<Window>| newest.elapsed(now).saturating_sub(age) < newest.length / MERGED_WITHIN;
+        let goes_on = windows.first().is_some_and(is_part) || windows.len() >= WINDOWS_MAX;
+        let moves = !old.places_alike(placement) && old.set.taker(0).is_some() && age < config.window;
+        let opens = moves && !goes_on;
+        if opens {
+            windows.insert(0, Arc::new(Window::new(old, config.window, (age, now))));
+        }
+        self.put(windows.into_iter().map(|window| Open::new(window, placement)).collect());
+        opens
+    }
+
+    fn put(&self, windows: Vec<Open>) {
+        let is_open = !windows.is_empty();
+        self.windows.store(Arc::new(windows));
+        self.is_open.store(is_open, Relaxed);
+    }
+
+    /// Gives all of it back: another version goes on.
+    pub(super) fn close(&self) {
+        if self.is_open() {
+            self.put(Vec::new());
+        }
+    }
+
+    /// What is being done with a key. `None`: no change under way has moved it, or who had it is gone.
+    pub(crate) fn look(&self, hash: Hash, now: Instant) -> Option<Moving> {
+        let next = self.placement.as_ref()?.set.taker(hash)?;
+        self.windows.with(|windows| {
+            let (mut moves, mut held): (Option<&Open>, Option<(Slot, u32)>) = (None, None);
+            for open in windows.iter().filter(|open| !open.window.is_over(now)) {
+                let before = open.before(hash);
+                match moves {
+                    None if before.map(|(slot, _)| slot) != Some(next) => (moves, held) = (Some(open), before),
+                    None => {}
+                    // An earlier change has moved it there too, but it has not been handed over: it is where it was.
+                    Some(_) if before != held && !open.window.handed.contains(hash) => held = before,
+                    Some(_) if before != held => break,
+                    Some(_) => {}
+                }
+            }
+            let (window, previous) = (&moves?.window, held?);
+            let turn = HandoffTurn::of(hash, window.ramp(now), &window.handed);
+            let may_be_told = turn == HandoffTurn::First;
+            let window = may_be_told.then(|| Arc::clone(window));
+            (previous.0 != next).then_some(Moving { turn, previous, next, window })
+        })
+    }
+
+    /// Closes the windows that are over. Gives how many were, and when the next one is.
+    pub(crate) fn poll(&self, now: Instant) -> (usize, Option<Instant>) {
+        if !self.is_open() {
+            return (0, None);
+        }
+        let windows = self.windows.load();
+        let left = windows.iter().filter(|open| !open.window.is_over(now));
+        let left: Vec<Open> =
+            left.map(|open| Open { window: Arc::clone(&open.window), slots: open.slots.clone() }).collect();
+        let (over, next) = (windows.len() - left.len(), left.iter().map(|open| open.window.until()).min());
+        if over > 0 {
+            self.put(left);
+        }
+        (over, next)
+    }
+
+    /// Share of the moved keys that may be handed over by now, of the newest change; 1 where none is under way.
+    pub(crate) fn progress(&self, now: Instant) -> f64 {
+        self.windows.with(|windows| windows.first().map_or(1.0, |open| open.window.ramp(now).share()))
+    }
+
+    /// The changes under way, newest first, as the status shows them.
+    pub(crate) fn json(&self, now: Instant) -> Vec<Value> {
+        let windows = self.windows.load();
+        let window = |Open { window, .. }: &Open| {
+            json!({
+                "since": window.since_millis as f64 / 1e3,
+                "until": (window.since_millis as f64 + window.length.as_secs_f64() * 1e3) / 1e3,
+                "progress": window.ramp(now).share(),
+                "filter_fill": window.handed.fill(),
+            })
+        };
+        windows.iter().map(window).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Registry, Service, Snapshot};
+
+    const WINDOW: Duration = Duration::from_secs(80);
+
+    /// Versions of one service, one after the other.
+    struct Versions {
+        registry: Registry,
+        generation: u64,
+        start: Instant,
+        in_force: Option<Snapshot>,
+    }
+
+    impl Versions {
+        fn new() -> Self {
+            Self { registry: Registry::default(), generation: 0, start: ambient::now(), in_force: None }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        /// Puts the next one into force, so long after the start. Whether it opens a window.
+        fn put(&mut self, seconds: u64, age: u64, backends: &[&str]) -> bool {
+            self.put_with(seconds, age, "hash_key: [ { path: {} } ]", backends)
+        }
+
+        fn put_with(&mut self, seconds: u64, age: u64, balance: &str, backends: &[&str]) -> bool {
+            let port = |fields: &str| u32::from(fields.as_bytes()[4]);
+            let backends: Vec<String> = backends
+                .iter()
+                .map(|fields| format!("{{ {fields}, address: \"127.0.0.1:{}\" }}", port(fields)))
+                .collect();
+            let text = format!(
+                "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, balance: {{ {balance} }}, handoff: {{ window: 80s }}, backends: [ {} ] }} ]\n",
+                backends.join(", ")
+            );
+            let config =
+                ringway_config::load_str("t.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}")).config;
+            self.generation += 1;
+            let (now, age) = (self.at(seconds), Duration::from_secs(age));
+            let snapshot = self.registry.prepare(Arc::new(config), self.generation, 1, now).unwrap();
+            let opened = self.registry.hand_over(&snapshot, age, now);
+            self.registry.commit(&snapshot, now);
+            self.registry.settle(&snapshot);
+            self.in_force = Some(snapshot);
+            !opened.is_empty()
+        }
+
+        fn service(&self) -> &Service {
+            &self.in_force.as_ref().unwrap().services[0]
+        }
+
+        /// From whom to whom each of many keys is being handed over, at that time.
+        fn moving(&self, seconds: u64) -> Vec<Option<(String, String, HandoffTurn)>> {
+            let service = self.service();
+            let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
+            let look = |hash| service.handoff.look(hash, self.at(seconds));
+            let told = |moving: Moving| (id(moving.previous.0), id(moving.next), moving.turn);
+            keys().map(|hash| look(hash).map(told)).collect()
+        }
+
+        fn windows(&self) -> usize {
+            self.service().handoff.json(self.start).len()
+        }
+    }
+
+    fn keys() -> impl Iterator<Item = Hash> {
+        (0..2_000_u64).map(|number| ringway_ring::hash_key(&number.to_le_bytes(), 0))
+    }
+
+    const AB: [&str; 2] = ["id: a", "id: b"];
+    const ABC: [&str; 3] = ["id: a", "id: b", "id: c"];
+
+    #[test]
+    fn a_backend_that_joins_gets_keys_of_all_others_and_no_other_key_is_looked_after() {
+        let mut versions = Versions::new();
+        assert!(!versions.put(0, 0, &AB) && !versions.service().handoff.is_open(), "nobody had anything before");
+        assert!(versions.put(1, 0, &ABC) && versions.service().handoff.is_open());
+        let moving = versions.moving(1);
+        let moved = moving.iter().flatten().count();
+        assert!((400..900).contains(&moved), "{moved}");
+        assert!(moving.iter().flatten().all(|(previous, next, _)| next == "c" && previous != "c"));
+        for (hash, moving) in keys().zip(&moving) {
+            let owner = versions.service().backend_set.owner(hash).unwrap();
+            assert_eq!(moving.is_some(), owner == Slot(2));
+        }
+        // By the middle, half of them may go; at the end there is nothing to look after.
+        let first =
+            versions.moving(41).into_iter().flatten().filter(|(_, _, turn)| *turn == HandoffTurn::First).count();
+        assert!((0.45..0.6).contains(&(first as f64 / moved as f64)), "{first} of {moved}");
+        assert!(versions.moving(81).iter().all(Option::is_none));
+        assert_eq!(versions.service().handoff.poll(versions.at(80)), (0, Some(versions.at(81))));
+        assert_eq!(versions.service().handoff.poll(versions.at(81)), (1, None));
+        assert!(!versions.service().handoff.is_open() && versions.windows() == 0);
+    }
+
+    #[test]
+    fn the_filter_is_given_back_at_the_end_and_the_version_before_keeps_nothing() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        versions.put(1, 0, &ABC);
+        let window = versions.service().handoff.windows.with(|windows| Arc::downgrade(&windows[0].window));
+        let before = Arc::clone(&versions.in_force.as_ref().unwrap().services[0]);
+        // Another version has it now.
+        versions.put_with(2, 0, "hash_key: [ { path: {} } ], points: 256, bounded_load: { factor: 2.0 }", &ABC);
+        assert!(!before.handoff.is_open() && versions.windows() == 1);
+        assert!(window.upgrade().is_some());
+        versions.service().handoff.poll(versions.at(81));
+        assert!(window.upgrade().is_none());
+    }
+
+    #[test]
+    fn drains_and_weights_move_keys_and_who_is_gone_is_nobodys_previous_owner() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &ABC);
+        assert!(versions.put(1, 0, &["id: a", "id: b", "id: c, drain: true"]));
+        assert!(versions.moving(1).iter().flatten().all(|(previous, next, _)| previous == "c" && next != "c"));
+        assert!(versions.service().may_ask_again(Slot(2)));
+        // Gone: its keys are where they are.
+        versions.put(30, 0, &AB);
+        assert!(versions.moving(30).iter().all(Option::is_none));
+        let mut versions = Versions::new();
+        versions.put(0, 0, &ABC);
+        assert!(versions.put(1, 0, &["id: a", "id: b", "id: c, weight: 50"]));
+        let moving = versions.moving(1);
+        assert!(moving.iter().flatten().count() > 100);
+        assert!(moving.iter().flatten().all(|(previous, ..)| previous == "c"));
+        assert!(versions.put(50, 0, &["id: a", "id: b", "id: c, maintenance: true"]));
+        assert!(!versions.service().may_ask_again(Slot(2)));
+    }
+
+    #[test]
+    fn changes_one_after_the_other_are_one_and_a_later_one_hands_over_from_whoever_has_the_key() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        assert!(versions.put(1, 0, &ABC));
+        assert!(!versions.put(9, 0, &["id: a", "id: b", "id: c", "id: d"]) && versions.windows() == 1);
+        assert!(versions.moving(9).iter().flatten().all(|(previous, ..)| previous == "a" || previous == "b"));
+        // What has been handed over to c or d by now, and what has not, when e comes.
+        let handed: Vec<bool> =
+            versions.moving(39).iter().map(|moving| matches!(moving, Some((_, _, HandoffTurn::First)))).collect();
+        let window = versions.service().handoff.windows.with(|windows| Arc::clone(&windows[0].window));
+        for (hash, _) in keys().zip(&handed).filter(|(_, handed)| **handed) {
+            assert!(window.hand_over(hash) || window.handed.contains(hash));
+        }
+        let before = versions.moving(40);
+        let placed: Vec<String> = keys()
+            .map(|hash| versions.service().backend_set.owner(hash).unwrap())
+            .map(|slot| ["a", "b", "c", "d"][usize::from(slot.0)].to_owned())
+            .collect();
+        assert!(versions.put(40, 0, &["id: a", "id: b", "id: c", "id: d", "id: e"]) && versions.windows() == 2);
+        let mut from_new = 0;
+        for ((after, before), (owner, handed)) in
+            versions.moving(40).iter().zip(&before).zip(placed.iter().zip(&handed))
+        {
+            let Some((previous, next, _)) = after.as_ref().filter(|(_, next, _)| next == "e") else {
+                // What e does not get goes on as it did.
+                assert_eq!(after, before);
+                continue;
+            };
+            let has_it = match before {
+                Some((previous, ..)) if !handed => previous,
+                _ => owner,
+            };
+            assert_eq!((previous, next.as_str()), (has_it, "e"));
+            from_new += usize::from(owner != "a" && owner != "b" && *handed);
+        }
+        assert!(from_new > 0);
+        // The first one ends in its time.
+        assert_eq!(versions.service().handoff.poll(versions.at(81)), (1, Some(versions.at(120))));
+    }
+
+    #[test]
+    fn a_change_that_was_made_a_while_ago_is_as_far_here_as_elsewhere() {
+        let (mut early, mut late) = (Versions::new(), Versions::new());
+        late.start = early.start;
+        early.put(0, 0, &AB);
+        late.put(0, 0, &AB);
+        assert!(early.put(1, 0, &ABC) && late.put(21, 20, &ABC));
+        for seconds in [21, 50, 80] {
+            assert_eq!(early.moving(seconds), late.moving(seconds));
+        }
+        assert_eq!(late.service().handoff.poll(late.at(81)), (1, None));
+        // It is over elsewhere.
+        assert!(!late.put(300, 80, &AB));
+    }
+
+    #[test]
+    fn where_keys_are_others_nobody_has_had_them() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        assert!(versions.put(1, 0, &ABC));
+        assert!(!versions.put_with(2, 0, "hash_key: [ { host: {} } ]", &ABC));
+        assert!(!versions.service().handoff.is_open());
+        assert!(!versions.put_with(3, 0, "hash_key: [ { host: {} } ], seed: 7", &AB));
+        // Another policy places the same keys elsewhere.
+        assert!(versions.put_with(4, 0, "hash_key: [ { host: {} } ], seed: 7, policy: maglev", &AB));
+        assert_eq!(WINDOW, versions.service().config.handoff.as_ref().unwrap().window);
+    }
+}

@@ -1,0 +1,362 @@
+//! Hand-off: keys that a change moves go from backend to backend one by one, and nobody is let in on it from outside.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use crate::common::*;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const KEYS: usize = 300;
+const COPY: &str = "x-ringway-handoff: copy";
+const PREVIOUS: &str = "x-ringway-previous-owner: ";
+
+/// A service that hands off within this window, with so many of the backends.
+fn config(listen: SocketAddr, handoff: &str, backends: &[(&str, SocketAddr)]) -> String {
+    let service = format!("balance: {{ hash_key: [ {{ header: x-key }} ] }}\nhandoff: {{ {handoff} }}");
+    simple(listen, &service, backends)
+}
+
+fn ask(listen: SocketAddr, key: usize, fields: &str) -> String {
+    let answer = get_with(listen, "/", &format!("X-Key: {key}\r\n{fields}")).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.text()
+}
+
+fn owners(listen: SocketAddr) -> Vec<String> {
+    (0..KEYS).map(|key| ask(listen, key, "")).collect()
+}
+
+fn moved(before: &[String], after: &[String]) -> usize {
+    before.iter().zip(after).filter(|(before, after)| before != after).count()
+}
+
+fn counter(ringway: &Ringway, name: &str) -> f64 {
+    ringway.metric(&format!("ringway_handoff_{name}{{service=\"s\"}}"))
+}
+
+fn handoffs(ringway: &Ringway) -> usize {
+    ringway.status()["services"][0]["handoffs"].as_array().map_or(0, Vec::len)
+}
+
+/// The requests that a backend has got with this in their heads; names are written in lower case.
+fn with(backend: &Backend, text: &str) -> Vec<String> {
+    backend.requests().into_iter().filter(|head| head.contains(text)).collect()
+}
+
+#[test]
+fn a_backend_that_joins_gets_each_key_with_a_copy_while_its_previous_owner_serves_it_once_more() {
+    let (fleet, listen) = (echoes(5), free_address());
+    let all = targets(&fleet);
+    let log = tempfile::tempdir().unwrap();
+    let (log, more) = (log.path().join("access.log"), log);
+    let access = format!("workers: 2\naccess_log: {{ format: json, target: {log:?} }}");
+    let of = |count: usize| config(listen, "window: 1h", &all[..count]).replace("workers: 2", &access);
+    let ringway = Ringway::start(&of(4));
+    let before = owners(listen);
+    assert_eq!(handoffs(&ringway), 0);
+    assert_eq!(counter(&ringway, "progress"), 1.0);
+    ringway.reconfigure(&of(5));
+    // At its beginning, a twentieth of them may be handed over; the others stay where they are, however often they are asked for.
+    let first = owners(listen);
+    assert_eq!(moved(&before, &first), 0, "the first request of each key is its previous owner's");
+    let progress = counter(&ringway, "progress");
+    assert!((0.05..0.06).contains(&progress), "{progress}");
+    let copies = counter(&ringway, "copies_total") as usize;
+    assert!((1..KEYS / 8).contains(&copies), "{copies}");
+    let joined = &fleet[4].1;
+    wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+    let second = owners(listen);
+    let handed: BTreeMap<usize, &String> =
+        before.iter().enumerate().filter(|(key, owner)| second[*key] != **owner).collect();
+    assert!(handed.keys().all(|key| second[*key] == "e"));
+    // No more are handed over meanwhile than what a few seconds of an hour are, and those that are stay.
+    assert!(handed.len() <= copies + 2 && handed.len() + 2 >= copies, "{} of {copies}", handed.len());
+    assert_eq!(owners(listen), second);
+    assert_eq!(counter(&ringway, "moved_total") as usize, 2 * handed.len());
+    assert!(counter(&ringway, "previous_total") > 100.0);
+    assert_eq!(counter(&ringway, "copies_refused_total"), 0.0);
+    for head in joined.requests() {
+        let key: usize = head.lines().find_map(|line| line.strip_prefix("X-Key: ")).unwrap().parse().unwrap();
+        let owner = &before[key];
+        let address = all.iter().find(|(id, _)| id == owner).unwrap().1;
+        assert!(head.contains(&format!("{PREVIOUS}{owner} {address}\r\n")), "{head}");
+    }
+    assert!(fleet[..4].iter().all(|(_, backend)| with(backend, "x-ringway-").is_empty()));
+    for (word, count) in [("copied", copies), ("moved", 2 * handed.len())] {
+        let text = format!("\"handoff\":\"{word}\"");
+        wait_for("the access log", || {
+            let lines = std::fs::read_to_string(&log).unwrap();
+            (lines.lines().filter(|line| line.contains(&text)).count() >= count).then_some(())
+        });
+    }
+    explained(&ringway, *handed.keys().next().unwrap(), "moved", "e");
+    let stays = (0..KEYS).find(|key| explanation(&ringway, *key)["handoff"]["turn"] == "previous");
+    explained(&ringway, stays.unwrap(), "previous", &before[stays.unwrap()]);
+    let status = ringway.status()["services"][0]["handoffs"][0].clone();
+    assert!(status["until"].as_f64().unwrap() - status["since"].as_f64().unwrap() == 3600.0, "{status}");
+    assert!(status["filter_fill"].as_f64().unwrap() > 0.0, "{status}");
+    drop(more);
+}
+
+fn explanation(ringway: &Ringway, key: usize) -> serde_json::Value {
+    let admin = ringway.admin.to_string();
+    let arguments = ["explain", "--admin", &admin, "--service", "s", "--key", &key.to_string(), "--json"];
+    serde_json::from_slice(&crate::common::ringway(&arguments).stdout).unwrap()
+}
+
+fn explained(ringway: &Ringway, key: usize, turn: &str, backend: &str) {
+    let live = explanation(ringway, key);
+    assert_eq!((&live["handoff"]["turn"], &live["handoff"]["next"]), (&turn.into(), &"e".into()), "{live}");
+    assert_eq!(live["backend"], backend, "{live}");
+}
+
+#[test]
+fn at_its_end_all_keys_are_where_they_belong_and_nothing_is_said_of_it_any_more() {
+    let (fleet, listen) = (echoes(5), free_address());
+    let all = targets(&fleet);
+    // The control: what belongs where, without a hand-off.
+    let plain = |count: usize| config(listen, "window: 1s", &all[..count]).replace("handoff: { window: 1s }", "");
+    let ringway = Ringway::start(&plain(5));
+    let belongs = owners(listen);
+    drop(ringway);
+    let ringway = Ringway::start(&config(listen, "window: 1s", &all[..4]));
+    let before = owners(listen);
+    ringway.reconfigure(&config(listen, "window: 1s", &all));
+    wait_for("the end of the window", || (handoffs(&ringway) == 0).then_some(()));
+    let seen = fleet[4].1.requests().len();
+    assert_eq!(owners(listen), belongs);
+    assert!(moved(&before, &belongs) > 20);
+    assert!(fleet[4].1.requests()[seen..].iter().all(|head| !head.contains("x-ringway-")));
+    let events = get(ringway.admin, "/events").unwrap().text();
+    assert!(events.contains("\"begun\"") && events.contains("\"over\""), "{events}");
+    assert_eq!(counter(&ringway, "progress"), 1.0);
+}
+
+#[test]
+fn a_backend_that_drains_gives_its_keys_up_within_the_window_and_is_left_alone_then() {
+    let (fleet, listen) = (echoes(4), free_address());
+    let all = targets(&fleet);
+    let config = |window: &str, drain: bool| {
+        let text = config(listen, &format!("window: {window}"), &all);
+        if drain { text.replace("id: a,", "id: a, drain: true,") } else { text }
+    };
+    let ringway = Ringway::start(&config("1h", false));
+    let before = owners(listen);
+    ringway.reconfigure(&config("1h", true));
+    assert_eq!(moved(&before, &owners(listen)), 0, "it is asked once more");
+    let second = owners(listen);
+    assert!(before.iter().zip(&second).all(|(before, after)| before == after || before == "a"));
+    let copied: usize = fleet[1..].iter().map(|(_, backend)| with(backend, COPY).len()).sum();
+    assert!(copied > 0 && moved(&before, &second) > 0);
+    // Gone from the configuration, it is gone.
+    let gone = config("1h", false).replace(&format!("      - {{ id: a, address: \"{}\" }}\n", all[0].1), "");
+    ringway.reconfigure(&gone);
+    assert!(owners(listen).iter().all(|owner| owner != "a"));
+    drop(ringway);
+    let ringway = Ringway::start(&config("1s", false));
+    assert_eq!(owners(listen), before);
+    ringway.reconfigure(&config("1s", true));
+    wait_for("the end of the window", || (handoffs(&ringway) == 0).then_some(()));
+    assert!(owners(listen).iter().all(|owner| owner != "a"));
+    // Maintenance waits for nobody.
+    ringway.reconfigure(&config("1h", false));
+    ringway.reconfigure(&config("1h", false).replace("id: b,", "id: b, maintenance: true,"));
+    assert!(owners(listen).iter().all(|owner| owner != "b"));
+}
+
+#[test]
+fn four_more_backends_one_by_one_are_as_one_change_and_a_reload_changes_nothing() {
+    let (fleet, listen) = (echoes(8), free_address());
+    let all = targets(&fleet);
+    let ringway = Ringway::start(&config(listen, "window: 1h", &all[..4]));
+    let before = owners(listen);
+    for count in 5..=8 {
+        ringway.reconfigure(&config(listen, "window: 1h", &all[..count]));
+    }
+    assert_eq!(handoffs(&ringway), 1);
+    assert_eq!(moved(&before, &owners(listen)), 0);
+    let second = owners(listen);
+    assert!(moved(&before, &second) > 5);
+    // Another field of the service: what has been handed over stays so.
+    ringway
+        .reconfigure(&config(listen, "window: 1h", &all).replace("handoff:", "timeouts: { idle: 2h }\n    handoff:"));
+    assert_eq!(handoffs(&ringway), 1);
+    assert_eq!(moved(&second, &owners(listen)), 0);
+}
+
+#[test]
+fn what_changes_something_is_not_copied_and_goes_to_the_next_owner_when_its_time_has_come() {
+    let (fleet, listen) = (echoes(5), free_address());
+    let all = targets(&fleet);
+    let ringway = Ringway::start(&config(listen, "window: 1h", &all[..4]));
+    let before = owners(listen);
+    ringway.reconfigure(&config(listen, "window: 1h", &all));
+    let post = |key: usize| {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nContent-Length: 2\r\n\r\nhi");
+        read_answer(&mut send(listen, head.as_bytes()), true).unwrap().text()
+    };
+    let after: Vec<String> = (0..KEYS).map(post).collect();
+    assert!(moved(&before, &after) > 0);
+    let joined = &fleet[4].1;
+    assert_eq!((counter(&ringway, "copies_total"), with(joined, COPY).len()), (0.0, 0));
+    assert!(joined.requests().iter().all(|request| request.contains(PREVIOUS) && request.ends_with("hi")));
+    // A GET with a body is none that is copied either.
+    let key = (0..KEYS).find(|key| after[*key] == "e").unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(read_answer(&mut send(listen, head.as_bytes()), true).unwrap().text(), "e");
+    assert_eq!(counter(&ringway, "copies_total"), 0.0);
+    // One without is, for the same key: its previous owner serves it once more.
+    assert_eq!(ask(listen, key, ""), before[key]);
+    assert_eq!(ask(listen, key, ""), "e");
+}
+
+#[test]
+fn copies_say_nothing_of_who_the_client_is_unless_that_is_wanted() {
+    for (credentials, named) in [("", 0), (", copy: { credentials: true }", 1)] {
+        let (fleet, listen) = (echoes(3), free_address());
+        let all = targets(&fleet);
+        let handoff = format!("window: 1h{credentials}");
+        let ringway = Ringway::start(&config(listen, &handoff, &all[..2]));
+        ringway.reconfigure(&config(listen, &handoff, &all));
+        let secret = "Authorization: Basic c2VjcmV0\r\nCookie: sid=secret\r\nAccept: text/plain\r\n";
+        (0..KEYS).for_each(|key| drop(ask(listen, key, secret)));
+        let copies = counter(&ringway, "copies_total") as usize;
+        let joined = &fleet[2].1;
+        wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+        for head in with(joined, COPY) {
+            for field in ["Authorization: Basic c2VjcmV0\r\n", "Cookie: sid=secret\r\n"] {
+                assert_eq!(head.matches(field).count(), named, "{head}");
+            }
+            assert!(head.starts_with("GET / HTTP/1.1\r\n") && head.contains("Accept: text/plain\r\n"), "{head}");
+        }
+        assert!(copies > 0);
+    }
+}
+
+#[test]
+fn no_client_names_a_previous_owner_nor_calls_its_request_a_copy() {
+    let (fleet, listen) = (echoes(2), free_address());
+    let all = targets(&fleet);
+    // Not even a hop that is trusted.
+    let trusts = format!("address: \"{listen}\", forwarded: {{ trusted: [ 127.0.0.0/8 ] }},");
+    let named = config(listen, "header: x-before", &all).replace(&format!("address: \"{listen}\","), &trusts);
+    let _ringway = Ringway::start(&named);
+    let forged =
+        "X-Before: evil 10.0.0.1:80\r\nx_before: evil 10.0.0.1:80\r\nX-Ringway-Handoff: copy\r\nX-Kept: yes\r\n";
+    ask(listen, 1, forged);
+    if require("curl").is_some() {
+        let url = format!("http://{listen}/");
+        let fields = ["-H", "x-key: 1", "-H", "x-before: evil", "-H", "x-ringway-handoff: copy", "-H", "x-kept: yes"];
+        output("curl", &[&["-s", "--http2-prior-knowledge"][..], &fields, &[&url]].concat());
+    }
+    // Nor in trailers.
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\nTransfer-Encoding: chunked\r\nTrailer: x-before\r\nX-Kept: yes\r\n\r\n\
+                   2\r\nhi\r\n0\r\nX-Before: evil 10.0.0.1:80\r\n\r\n";
+    assert_eq!(read_answer(&mut send(listen, chunked.as_bytes()), true).unwrap().status, 200);
+    let requests: Vec<String> = fleet.iter().flat_map(|(_, backend)| backend.requests()).collect();
+    assert!(requests.len() >= 2);
+    for request in requests {
+        let request = request.to_ascii_lowercase();
+        assert!(request.contains("x-kept: yes") && !request.contains("evil") && !request.contains("copy"), "{request}");
+    }
+}
+
+#[test]
+fn where_the_previous_owner_fails_or_is_full_the_next_one_serves() {
+    let listen = free_address();
+    let dead = Arc::new(AtomicBool::new(false));
+    let (closes, holds) = (Arc::clone(&dead), Arc::new(AtomicBool::new(false)));
+    let waits = Arc::clone(&holds);
+    let a = Backend::custom(move |mut stream, seen| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            if closes.load(Ordering::SeqCst) {
+                return;
+            }
+            seen.lock().unwrap().push(head);
+            // Held until the test says so: it is full meanwhile.
+            while waits.load(Ordering::SeqCst) {
+                pace(std::time::Duration::from_millis(5));
+            }
+            if stream.write_all(response("200 OK", "", "a").as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let b = Backend::echo("b");
+    let all = [("a", a.address), ("b", b.address)];
+    let of = |count: usize| {
+        config(listen, "window: 1h, copy: { percent: 0 }", &all[..count]).replace("id: a,", "id: a, requests_max: 1,")
+    };
+    let ringway = Ringway::start(&of(1));
+    ringway.reconfigure(&of(2));
+    let key = (0..KEYS).find(|key| explanation(&ringway, *key)["handoff"]["turn"] == "previous").unwrap();
+    assert_eq!(ask(listen, key, ""), "a");
+    // Full: one request holds its only place.
+    holds.store(true, Ordering::SeqCst);
+    let seen = a.requests().len();
+    let mut held = send(listen, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n").as_bytes());
+    wait_for("a request that is held", || (a.requests().len() > seen).then_some(()));
+    assert_eq!(ask(listen, key, ""), "b");
+    holds.store(false, Ordering::SeqCst);
+    assert_eq!(read_answer(&mut held, true).unwrap().text(), "a");
+    // It fails: the request is tried again, and nobody is sent to it for what it has.
+    dead.store(true, Ordering::SeqCst);
+    let told = with(&b, PREVIOUS).len();
+    assert_eq!(ask(listen, key, ""), "b");
+    assert_eq!(with(&b, PREVIOUS).len(), told);
+}
+
+#[test]
+fn over_http2_the_next_owner_is_told_and_copies_are_marked_too() {
+    let (fleet, listen, inner) = (echoes(3), free_address(), [free_address(), free_address(), free_address()]);
+    // Each backend is a listener of Ringway's that speaks HTTP/2, with an echo behind it that shows what came.
+    let listener = |index: usize| {
+        let address = inner[index];
+        format!(
+            "  - {{ name: i{index}, address: \"{address}\", service: e{index}, forwarded: {{ trusted: [ 127.0.0.0/8 ] }} }}\n"
+        )
+    };
+    let echo = |index: usize| {
+        format!("  - {{ name: e{index}, backends: [ {{ id: x, address: \"{}\" }} ] }}\n", fleet[index].1.address)
+    };
+    let behind = format!(
+        "workers: 1\nadmin: {{ address: \"ADMIN\" }}\nlisteners:\n{}services:\n{}",
+        (0..3).map(listener).collect::<String>(),
+        (0..3).map(echo).collect::<String>()
+    );
+    let _behind = Ringway::start(&behind);
+    let ids = [("a", inner[0]), ("b", inner[1]), ("c", inner[2])];
+    let of =
+        |count: usize| config(listen, "window: 1h", &ids[..count]).replace("handoff:", "protocol: h2\n    handoff:");
+    let ringway = Ringway::start(&of(2));
+    ringway.reconfigure(&of(3));
+    let fields = "Authorization: Basic c2VjcmV0\r\nCookie: sid=secret\r\n";
+    let first: Vec<String> = (0..KEYS).map(|key| ask(listen, key, fields)).collect();
+    assert!(first.iter().all(|owner| owner != "c"));
+    let copies = counter(&ringway, "copies_total") as usize;
+    let joined = &fleet[2].1;
+    wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+    let second: Vec<String> = (0..KEYS).map(|key| ask(listen, key, fields)).collect();
+    let count = moved(&first, &second);
+    assert!(copies > 0 && count + 2 >= copies, "{count} of {copies}");
+    for head in with(joined, "GET ") {
+        assert!(head.contains(PREVIOUS), "{head}");
+        assert_eq!(head.contains(COPY), !head.to_ascii_lowercase().contains("cookie: sid=secret"), "{head}");
+    }
+}
+
+#[test]
+fn copies_beyond_their_limit_are_not_made_and_their_keys_stay() {
+    let (fleet, listen) = (echoes(4), free_address());
+    let all = targets(&fleet);
+    let none = "window: 1h, copy: { in_flight_max: 0 }";
+    let ringway = Ringway::start(&config(listen, none, &all[..3]));
+    let before = owners(listen);
+    ringway.reconfigure(&config(listen, none, &all));
+    assert_eq!((moved(&before, &owners(listen)), moved(&before, &owners(listen))), (0, 0));
+    assert_eq!(counter(&ringway, "copies_total"), 0.0);
+    assert!(counter(&ringway, "copies_refused_total") > 1.0);
+    assert!(fleet[3].1.requests().is_empty());
+}

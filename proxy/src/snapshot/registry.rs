@@ -200,10 +200,10 @@ impl Registry {
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let handoff = Handoff::prepare(Some(&backend_set), config)
             .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
-        let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
             backend_set,
+            cookie_slots: cookie_slots(config, &backends),
             backends,
             live,
             tls,
@@ -211,7 +211,6 @@ impl Registry {
             transport,
             check_files,
             limiter,
-            cookie_slots,
             times_responses: times_responses(config),
             looks_for_hot_keys: config.hot_keys.is_some() && config.backends.len() > 1,
             limits_connections: limits_connections(config),
@@ -234,15 +233,12 @@ impl Registry {
     /// Has the services of a prepared snapshot take over the windows of hand-off of those in force, and open others where they place keys
     /// otherwise; `age`: how long ago the change was made. Before [`Registry::commit`]. Gives the services that have opened one.
     pub fn hand_over(&self, snapshot: &Snapshot, age: Duration, now: Instant) -> Vec<Arc<Service>> {
-        let mut opened = Vec::new();
-        for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
-            let Some(before) = lock(&service.live.newest).upgrade() else { continue };
+        let opens = |service: &&Arc<Service>| {
+            let Some(before) = lock(&service.live.newest).upgrade() else { return false };
             let of_before = (&before.backend_set, &*before.config);
-            if service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now)) {
-                opened.push(Arc::clone(service));
-            }
-        }
-        opened
+            service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now))
+        };
+        snapshot.services.iter().filter(|service| !service.is_newest()).filter(opens).map(Arc::clone).collect()
     }
 
     /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the
@@ -298,9 +294,7 @@ impl Registry {
         for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
             let mut health = service.live.health();
             let before = std::mem::replace(&mut *lock(&service.live.newest), Arc::downgrade(service));
-            if let Some(before) = before.upgrade() {
-                before.handoff.close();
-            }
+            before.upgrade().into_iter().for_each(|before| before.handoff.close());
             let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();

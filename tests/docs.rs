@@ -47,7 +47,8 @@ fn every_field_of_the_status_is_documented_and_no_other() {
     let cluster = Cluster::of(1, "");
     let backend = Backend::echo("a");
     let service = format!(
-        "services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ], shed: {{ scope: fleet }} }}\n    panic_threshold: 0\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, fall: 1 }}\n    backends:\n\
+        "services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ], shed: {{ scope: fleet }} }}\n    handoff: {{ window: 1h }}\n    panic_threshold: 0\n\
+         \x20   health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, fall: 1 }}\n    backends:\n\
          \x20     - {{ id: a, address: \"{}\" }}\n      - {{ id: b, address: \"{}\" }}\n",
         backend.address,
         free_address()

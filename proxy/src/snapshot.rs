@@ -15,6 +15,7 @@ pub(crate) mod handoff;
 pub(crate) mod handoff_events;
 pub(crate) mod health_events;
 pub(crate) mod journal;
+mod members;
 pub(crate) mod rate_limiter;
 mod registry;
 mod service;

@@ -7,6 +7,7 @@
 pub mod access;
 mod buckets;
 pub mod catalogue;
+mod cell;
 pub mod counters;
 pub mod exemplars;
 pub mod exposition;

@@ -27,8 +27,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 mod copied;
+mod hand_over;
 mod handed;
 mod head;
+mod head_lines;
 mod kept;
 mod log;
 mod prepare;

@@ -3,21 +3,21 @@
 use super::admin_access::{AdminAccess, AdminAccessError};
 use super::backend::Backend;
 use super::certificates;
-use super::connections;
 use super::handoff::Handoff;
 use super::journal::Journal;
+use super::members;
 use super::service::{Service, ServiceLive, cookie_value, lock};
-use super::shadow::{self, Shadow, ShadowError};
+use super::shadow::{Shadow, ShadowError};
 use super::version::{ListenerTable, Snapshot, handoff_fields, identity_fields};
 use crate::ambient;
 use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use crate::probe::Prober;
 use ringway_config::model::{self, Config};
-use ringway_health::{AgentParams, Event, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BackendSet, BuildError, MemberSpec, PolicyParams, Slot};
+use ringway_health::{AgentParams, Event, ServiceHealth};
+use ringway_ring::{BackendSet, BuildError, PolicyParams, Slot};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -170,18 +170,12 @@ impl Registry {
         if let Some(same) = in_force.as_ref().filter(|it| it.is_of(config, transport, check_files)) {
             return Ok(Arc::clone(same));
         }
-        let backends = backends(config, &live);
+        let backends = members::backends(config, &live);
         let backend_set = BackendSet::build_after(
             in_force.as_ref().map(|service| &service.backend_set),
             config.policy,
             config.bound,
-            backends.iter().map(|backend| MemberSpec {
-                id: &backend.config.id,
-                weight: shadow::membership_weight(&backend.config),
-                requests_max: connections::places(config, &backend.config),
-                level: backend.config.level,
-                load: Arc::clone(&backend.state.load),
-            }),
+            members::of_set(config, &backends),
             Arc::clone(&live.total),
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
@@ -200,10 +194,10 @@ impl Registry {
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let handoff = Handoff::prepare(Some(&backend_set), config)
             .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
-        let cookie_slots = cookie_slots(config, &backends);
         Ok(Arc::new(Service {
             config: Arc::clone(config),
             backend_set,
+            cookie_slots: cookie_slots(config, &backends),
             backends,
             live,
             tls,
@@ -211,7 +205,6 @@ impl Registry {
             transport,
             check_files,
             limiter,
-            cookie_slots,
             times_responses: times_responses(config),
             looks_for_hot_keys: config.hot_keys.is_some() && config.backends.len() > 1,
             limits_connections: limits_connections(config),
@@ -234,15 +227,12 @@ impl Registry {
     /// Has the services of a prepared snapshot take over the windows of hand-off of those in force, and open others where they place keys
     /// otherwise; `age`: how long ago the change was made. Before [`Registry::commit`]. Gives the services that have opened one.
     pub fn hand_over(&self, snapshot: &Snapshot, age: Duration, now: Instant) -> Vec<Arc<Service>> {
-        let mut opened = Vec::new();
-        for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
-            let Some(before) = lock(&service.live.newest).upgrade() else { continue };
+        let opens = |service: &&Arc<Service>| {
+            let Some(before) = lock(&service.live.newest).upgrade() else { return false };
             let of_before = (&before.backend_set, &*before.config);
-            if service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now)) {
-                opened.push(Arc::clone(service));
-            }
-        }
-        opened
+            service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now))
+        };
+        snapshot.services.iter().filter(|service| !service.is_newest()).filter(opens).map(Arc::clone).collect()
     }
 
     /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the
@@ -258,19 +248,8 @@ impl Registry {
                 service.backends.iter().map(|backend| !service.live.knows(&backend.config.id)).collect();
             service.live.keep(service);
             let mut health = service.live.health();
-            let members: Vec<HealthMember<'_>> = service
-                .backends
-                .iter()
-                .map(|backend| HealthMember {
-                    id: &backend.config.id,
-                    weight: backend.config.weight,
-                    drain: backend.config.drain,
-                    maintenance: backend.config.maintenance,
-                    level: backend.config.level,
-                })
-                .collect();
             health.set_params(health_params(&service.config), now);
-            health.set_members(&members, now);
+            health.set_members(&members::of_health(service), now);
             for (backend, fresh) in service.backends.iter().zip(fresh) {
                 let share = health.share(&backend.config.id).unwrap_or_default();
                 if fresh || share > backend.state.load.active_fraction() {
@@ -298,9 +277,7 @@ impl Registry {
         for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
             let mut health = service.live.health();
             let before = std::mem::replace(&mut *lock(&service.live.newest), Arc::downgrade(service));
-            if let Some(before) = before.upgrade() {
-                before.handoff.close();
-            }
+            before.upgrade().into_iter().for_each(|before| before.handoff.close());
             let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();
@@ -308,20 +285,6 @@ impl Registry {
         }
         happened
     }
-}
-
-/// In slot order: sorted by id.
-fn backends(config: &model::Service, live: &ServiceLive) -> Box<[Backend]> {
-    let mut members: Vec<&model::Backend> = config.backends.iter().collect();
-    members.sort_by(|a, b| a.id.cmp(&b.id));
-    let backends = members.into_iter();
-    backends
-        .map(|backend| Backend {
-            config: backend.clone(),
-            state: live.backend(&backend.id),
-            span_attributes: OnceLock::new(),
-        })
-        .collect()
 }
 
 /// Whether anything depends on how long responses take.

@@ -1,6 +1,7 @@
 //! A copy of a request that is here to its end: for a hedge, or for a mirror, in either protocol.
 
-use super::Request;
+use super::handed::Handed;
+use super::{Request, head_lines};
 use crate::codec::end::BackendEnd;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Gone;
@@ -8,17 +9,18 @@ use crate::worker::Worker;
 use ringway_config::model::UpstreamProtocol;
 use ringway_http1::{Body, BodyLength, Encoding, write};
 use ringway_message::{HeadWriter, Line, Method, Span};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 /// Head and body, as they go to a backend that speaks one protocol.
 pub(crate) struct Copied {
-    pub(super) out: Vec<u8>,
-    pub(super) head_len: usize,
-    pub(super) lines: Vec<Line>,
+    out: Vec<u8>,
+    head_len: usize,
+    lines: Vec<Line>,
     line: (usize, usize),
-    pub(super) authority: Span,
+    authority: Span,
     /// The trailers, for HTTP/2: towards HTTP/1.1 they stand behind the last chunk.
     trailers: HeadWriter,
     target_sensitive: bool,
@@ -119,5 +121,40 @@ impl Copied {
     fn outgoing(&self) -> Outgoing<'_> {
         let sensitive = self.target_sensitive;
         Outgoing::new(self.method, &self.out, self.line, (self.authority, sensitive), &self.lines, None)
+    }
+}
+
+impl Copied {
+    /// Takes the line that tells of a previous owner out: it goes to another backend.
+    fn without_previous(&mut self, handed: Option<&Handed>) {
+        let told = handed.map_or(0, |handed| handed.told);
+        if told > 0 {
+            let end = self.head_len - 2;
+            self.cut(end - told..end);
+        }
+    }
+
+    fn cut(&mut self, range: Range<usize>) {
+        self.head_len -= range.len();
+        head_lines::cut(&mut self.out, &mut self.lines, &mut self.authority, range);
+    }
+
+    pub(super) fn add(&mut self, is_indexed: bool, field: (&str, &str)) {
+        let at = self.head_len - 2;
+        self.head_len += head_lines::add(&mut self.out, is_indexed.then_some(&mut self.lines), at, field);
+    }
+
+    /// Leaves the fields out of whose names this is true.
+    pub(super) fn leave_out(&mut self, is_left_out: impl Fn(&[u8]) -> bool) {
+        let mut end = self.head_len;
+        // From the last one to the first, so that places before what is cut stay as they are. The request line stays.
+        while let Some(start) = self.out[..end - 2].windows(2).rposition(|pair| pair == b"\r\n").map(|at| at + 2) {
+            let line = &self.out[start..end];
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            if is_left_out(name) {
+                self.cut(start..end);
+            }
+            end = start;
+        }
     }
 }

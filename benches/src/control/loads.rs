@@ -6,7 +6,8 @@ use crate::compare::Result;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
-use ringway_control::http::Api;
+use ringway_control::Code;
+use ringway_control::http::{Api, ApiError};
 use ringway_control::loads::{Reports, ServiceLoad};
 use ringway_ring::{FleetParams, HotParams, LOAD_UNIT, LoadReport, Report, ShedParams};
 use serde_json::json;
@@ -29,6 +30,7 @@ struct Moved {
     reported: AtomicU64,
     told: AtomicU64,
     tables: AtomicU64,
+    lost: AtomicU64,
 }
 
 /// Numbers from 0 to below 1, the same every time.
@@ -77,16 +79,27 @@ async fn report(api: Api, index: usize, moved: Arc<Moved>) -> Result<()> {
     for seq in 1_u64.. {
         if seq % 8 == 1 {
             let body = Bytes::from(heartbeat.to_string());
-            api.ask(&mut link, Method::PUT, &format!("/v1/proxies/{proxy}"), body).await.map_err(text("heartbeat"))?;
+            taken(api.ask(&mut link, Method::PUT, &format!("/v1/proxies/{proxy}"), body).await, &moved)?;
         }
         let services = vec![service(&mut random)];
         let report = Reports { proxy: proxy.clone(), instance: 7, seq, services };
         let body = Bytes::from(report.encode().map_err(text("report"))?);
         moved.reported.fetch_add(body.len() as u64, Relaxed);
-        api.ask_bytes(&mut link, Method::POST, "/v1/loads", body).await.map_err(text("report"))?;
+        taken(api.ask_bytes(&mut link, Method::POST, "/v1/loads", body).await, &moved)?;
         tokio::time::sleep(SPAN.mul_f64(0.9 + 0.2 * random.unit())).await;
     }
     Ok(())
+}
+
+/// What no leader takes is lost, as a proxy's is.
+fn taken(answer: std::result::Result<Bytes, ApiError>, moved: &Moved) -> Result<()> {
+    match answer {
+        Err(error) if error.is(Code::NoLeader) => {
+            moved.lost.fetch_add(1, Relaxed);
+            Ok(())
+        }
+        answer => answer.map(drop).map_err(text("report")),
+    }
 }
 
 /// Watches for as long as it is polled.
@@ -119,7 +132,7 @@ pub async fn loads(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
     }
     // Until connections are made, and the first table has been told.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let read = || [&moved.reported, &moved.told, &moved.tables].map(|count| count.load(Relaxed) as f64);
+    let read = || [&moved.reported, &moved.told, &moved.tables, &moved.lost].map(|count| count.load(Relaxed) as f64);
     let (before, cpu, began) = (read(), members.cpu(leader), Instant::now());
     tokio::time::sleep(Duration::from_secs(effort.seconds.max(3))).await;
     let (after, seconds) = (read(), began.elapsed().as_secs_f64());
@@ -133,7 +146,7 @@ pub async fn loads(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
         |what: &str| format!("loads of {PROXIES} proxies x {BACKENDS} backends, each 250 ms, mutual TLS: {what}");
     Ok(vec![
         row(name("processor"), format!("{share:.1} % of a core at the leader"), "5 %"),
-        row(name("reports"), mib(0), "1 MB/s"),
+        row(name("reports"), format!("{}, {:.0} lost", mib(0), after[3] - before[3]), "1 MB/s, 0 lost"),
         row(name("tables"), format!("{}, {:.1} a second to each", mib(1), rate(2) / PROXIES as f64), "0.5 MB/s"),
     ])
 }

@@ -9,7 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints tables, and what goes wrong")]
 
 use ringway_benches::compare::Result;
-use ringway_benches::compare::affinity::{Effort, Fault, disturb, fleets, measure, refused};
+use ringway_benches::compare::affinity::{Effort, Fault, Fleet, disturb, fleets, measure, refused};
 use ringway_benches::simulate::workload::Workload;
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,13 +21,14 @@ struct Arguments {
     proxies: usize,
     exponents: Vec<f64>,
     are_faults: bool,
+    is_smoke: bool,
 }
 
 fn arguments() -> Result<Arguments> {
     let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
     let ringway = own.with_file_name("ringway");
     let mut effort = Effort { ringway, rate: 1_000.0, warm: 20, seconds: 30, seed: 42, core: 0 };
-    let (mut proxies, mut exponents, mut are_faults) = (8, Vec::new(), false);
+    let (mut proxies, mut exponents, mut are_faults, mut is_smoke) = (8, Vec::new(), false, false);
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -37,7 +38,7 @@ fn arguments() -> Result<Arguments> {
             }
             "--smoke" => {
                 effort = Effort { rate: 200.0, warm: 2, seconds: 3, ..effort };
-                (proxies, exponents) = (2, vec![1.1]);
+                (proxies, exponents, is_smoke) = (2, vec![1.1], true);
                 continue;
             }
             _ => {}
@@ -61,7 +62,7 @@ fn arguments() -> Result<Arguments> {
     if exponents.is_empty() {
         exponents = if are_faults { vec![1.1] } else { vec![0.9, 1.1] };
     }
-    Ok(Arguments { effort, proxies, exponents, are_faults })
+    Ok(Arguments { effort, proxies, exponents, are_faults, is_smoke })
 }
 
 fn compare(arguments: &Arguments, workload: Workload, directory: &Path) -> Result<()> {
@@ -73,7 +74,9 @@ fn compare(arguments: &Arguments, workload: Workload, directory: &Path) -> Resul
     );
     println!("|---|---|---|---|---|---|");
     let mut best = None;
-    for fleet in fleets(proxies) {
+    // The short form: what all are compared with, and what needs most to run at all.
+    let is_played = |fleet: &Fleet| !arguments.is_smoke || fleet.proxies == 1 || fleet.members > 0;
+    for fleet in fleets(proxies).into_iter().filter(is_played) {
         if fleet.members > 0
             && let Some(said) = refused(effort, directory)?
         {
@@ -83,6 +86,9 @@ fn compare(arguments: &Arguments, workload: Workload, directory: &Path) -> Resul
         match measure(&fleet, workload, effort, directory) {
             Ok(outcome) => {
                 let best = *best.get_or_insert(outcome.hits);
+                if arguments.is_smoke && outcome.failed > 0 {
+                    return Err(format!("{}: {} requests have failed", fleet.name, outcome.failed));
+                }
                 println!(
                     "| {} | {:.3} | {:.3} | {:.1} % | {:.2} | {} |",
                     fleet.name,

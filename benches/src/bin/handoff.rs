@@ -49,7 +49,7 @@ fn arguments() -> Result<Arguments> {
         match argument.as_str() {
             "--smoke" => {
                 is_smoke = true;
-                effort = Effort { rate: 300.0, keys: 500, warm: 2, window: 3, ..effort };
+                effort = Effort { rate: 300.0, keys: 500, warm: 2, window: 2, ..effort };
             }
             "--ringway" => effort.ringway = next()?.into(),
             "--rate" => effort.rate = number(next()?)? as f64,
@@ -72,7 +72,7 @@ fn arguments() -> Result<Arguments> {
         scenarios = if is_smoke { vec![Scenario::Join] } else { Scenario::ALL.to_vec() };
     }
     if variants.is_empty() {
-        variants = Variant::ALL.to_vec();
+        variants = if is_smoke { vec![Variant::Immediate, Variant::HandoffObeyed] } else { Variant::ALL.to_vec() };
     }
     Ok(Arguments { effort, scenarios, variants, is_smoke })
 }

@@ -1,5 +1,4 @@
-//! What is read off a list of requests: hit ratios over sliding windows, the misses that a change cost, and how much of the traffic
-//! went elsewhere from one second to the next. Pure arithmetic.
+//! What is read off a list of requests: hit ratios over sliding windows, and the misses that a change cost. Pure arithmetic.
 
 use super::poisson::{How, Seen};
 use crate::simulate::fleet::Cache;
@@ -93,26 +92,6 @@ pub fn steady(seen: &[Seen], owners: &HashMap<u64, u16>, size: usize) -> Vec<See
     seen.iter().map(one).collect()
 }
 
-/// Share of the requests of each second that another cache got than their key's owner; seconds count from the first time.
-#[must_use]
-pub fn away(seen: &[Seen], owners: &HashMap<u64, u16>, from: f64, to: f64) -> Vec<f64> {
-    let of = |seen: &[Seen]| {
-        let known = seen.iter().filter_map(|seen| Some((seen.answer?.0, *owners.get(&seen.key)?)));
-        let (count, away) =
-            known.fold((0_u64, 0_u64), |(count, away), (got, owner)| (count + 1, away + u64::from(got != owner)));
-        away as f64 / count.max(1) as f64
-    };
-    (0..(to - from).max(0.0) as usize)
-        .map(|second| of(between(seen, from + second as f64, from + second as f64 + 1.0)))
-        .collect()
-}
-
-/// Largest difference between two numbers that follow each other.
-#[must_use]
-pub fn largest_step(values: &[f64]) -> f64 {
-    values.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f64::max)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,11 +152,6 @@ mod tests {
         let (before, after) = (owners(&early), owners(&late));
         assert_eq!(before, HashMap::from([(1, 3), (2, 5)]));
         assert!((moved(&before, &after) - 0.5).abs() < 1e-9);
-        let shares = away(&late, &before, 1.0, 3.0);
-        assert_eq!(shares.len(), 2);
-        // Nobody knows whose key 9 is.
-        assert!((shares[0] - 0.5).abs() < 1e-9 && shares[1] == 0.0, "{shares:?}");
-        assert!((largest_step(&shares) - 0.5).abs() < 1e-9);
     }
 
     #[test]

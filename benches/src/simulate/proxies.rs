@@ -9,7 +9,7 @@ use ringway_ring::{
     ShedController, ShedParams, Sketch, Slot, Total, hash_key, hot_cost,
 };
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 /// A hit's and a miss's mean time of service, in milliseconds.
@@ -29,6 +29,8 @@ const STEP_MS: f64 = STEP_MILLIS as f64;
 const PROMPT_MS: f64 = 5.0;
 /// Slack of a bound while the fleet's table is fresh.
 const FLEET_SLACK: f64 = 3.0;
+/// A peak from second to second is one of so many: of a single one, most would be noise.
+const PEAK_SECONDS: usize = 3;
 const SHED: ShedParams = ShedParams { target: 1.2, share_max: 0.9 };
 
 /// By what the proxies go.
@@ -49,7 +51,9 @@ pub enum Scope {
 pub enum Fault {
     /// Nothing.
     None,
-    /// Reports and tables come a second late, and a fifth of them never.
+    /// Reports come a second late, and a fifth of them never.
+    LateReports,
+    /// Tables, too.
     Late,
     /// From the first counted second on, none comes.
     Cut,
@@ -97,7 +101,7 @@ pub struct Outcome {
     pub peak: f64,
     /// The same at an instant: 99th percentile.
     pub peak_instant: f64,
-    /// Hit ratio, share away and peak of each second.
+    /// Hit ratio and share away of each second, and the peak of this one and the two before it.
     pub by_second: Vec<[f64; 3]>,
 }
 
@@ -296,11 +300,16 @@ struct Exchange {
 
 impl Exchange {
     fn post(&mut self, proxy: usize, message: Message, now: f64) {
-        let is_cut = self.fault == Fault::Cut && now >= self.cut_from;
-        if is_cut || self.fault == Fault::Late && self.random.fraction() < 0.2 {
+        let is_late = match self.fault {
+            Fault::LateReports => matches!(message, Message::Report(_)),
+            Fault::Late => true,
+            Fault::Cut if now >= self.cut_from => return,
+            Fault::None | Fault::Cut | Fault::NewKeys | Fault::Groups => false,
+        };
+        if is_late && self.random.fraction() < 0.2 {
             return;
         }
-        let late = if self.fault == Fault::Late { 1_000.0 } else { 0.0 };
+        let late = if is_late { 1_000.0 } else { 0.0 };
         self.posted += 1;
         self.under_way.push(Reverse(Posted { at: now + PROMPT_MS + late, number: self.posted, proxy, message }));
     }
@@ -390,6 +399,8 @@ struct Fleet {
     peaks: Vec<f64>,
     by_second: Vec<[f64; 3]>,
     areas: Vec<f64>,
+    /// Those of the last seconds, the latest first.
+    recent: VecDeque<Vec<f64>>,
 }
 
 impl Fleet {
@@ -424,6 +435,7 @@ impl Fleet {
             peaks: Vec::new(),
             by_second: Vec::new(),
             areas: vec![0.0; plan.backends],
+            recent: VecDeque::new(),
         }
     }
 
@@ -483,8 +495,12 @@ impl Fleet {
     fn close_second(&mut self, now: f64) {
         let areas = self.queues.take_areas(now);
         self.areas.iter_mut().zip(&areas).for_each(|(sum, area)| *sum += area);
+        self.recent.truncate(PEAK_SECONDS - 1);
+        self.recent.push_front(areas);
+        let sums: Vec<f64> =
+            (0..self.areas.len()).map(|backend| self.recent.iter().map(|areas| areas[backend]).sum()).collect();
         let second = std::mem::take(&mut self.second);
-        self.by_second.push([second.share(second.hits), second.share(second.away), peak(&areas)]);
+        self.by_second.push([second.share(second.hits), second.share(second.away), peak(&sums)]);
     }
 
     fn key(&mut self, proxy: usize, now: f64) -> u64 {

@@ -105,7 +105,7 @@ pub fn h2load_with(
         "-m",
         &streams.to_string(),
         "-D",
-        &time.as_secs().max(1).to_string(),
+        &format!("{}ms", time.as_millis()),
     ]);
     if streams == 1 {
         command.arg("--h1");

@@ -221,6 +221,10 @@ fn streams_that_stay_open_once_their_responses_have_begun_leave_the_limit_to_oth
     let streams: Vec<_> = (0..6).map(open).collect();
     assert_eq!(get(listen, "/").unwrap().text(), "a");
     assert_eq!((backend_status(&ringway, "a")["in_flight"].as_u64(), limit_of(&ringway, "a")), (Some(6), 2));
+    // They leave by a reset: who only says no more may still want the rest.
+    for stream in &streams {
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
     drop(streams);
     wait_for("the streams to end", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
     assert_eq!(get(listen, "/").unwrap().text(), "a");

@@ -9,6 +9,7 @@
 use ringway_benches::compare::scenario::{Effort, NAMES, run};
 use ringway_benches::compare::{Result, report::Table};
 use std::process::ExitCode;
+use std::time::Duration;
 
 struct Arguments {
     effort: Effort,
@@ -19,7 +20,15 @@ struct Arguments {
 fn arguments() -> Result<Arguments> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let load_core = usize::from(cores > 1);
-    let mut effort = Effort { rounds: 5, warms: true, seconds: 4, idle: 8000, many: 1000, proxy_core: 0, load_core };
+    let mut effort = Effort {
+        rounds: 5,
+        warms: true,
+        time: Duration::from_secs(4),
+        idle: 8000,
+        many: 1000,
+        proxy_core: 0,
+        load_core,
+    };
     let (mut json, mut scenarios) = (None, Vec::new());
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
@@ -29,8 +38,11 @@ fn arguments() -> Result<Arguments> {
         };
         match argument.as_str() {
             "--rounds" => effort.rounds = number()?.max(1),
-            "--seconds" => effort.seconds = number()?.max(1) as u64,
-            "--smoke" => effort = Effort { rounds: 1, warms: false, seconds: 1, idle: 200, many: 50, ..effort },
+            "--seconds" => effort.time = Duration::from_secs(number()?.max(1) as u64),
+            "--smoke" => {
+                let time = Duration::from_millis(250);
+                effort = Effort { rounds: 1, warms: false, time, idle: 200, many: 50, ..effort };
+            }
             "--json" => json = Some(rest.next().ok_or("--json needs a file")?),
             name if NAMES.contains(&name) => scenarios.push(argument),
             _ => {

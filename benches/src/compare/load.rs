@@ -97,16 +97,11 @@ pub fn h2load_with(
     time: Duration,
     more: &[&str],
 ) -> Result<Seen> {
+    // It knows whole seconds only.
+    let seconds = time.as_secs().max(1);
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), "h2load", "-t", "1", "-H", "x-user-id: user-1"]);
-    command.args([
-        "-c",
-        &connections.to_string(),
-        "-m",
-        &streams.to_string(),
-        "-D",
-        &time.as_secs().max(1).to_string(),
-    ]);
+    command.args(["-c", &connections.to_string(), "-m", &streams.to_string(), "-D", &seconds.to_string()]);
     if streams == 1 {
         command.arg("--h1");
     }
@@ -120,7 +115,7 @@ pub fn h2load_with(
         words.get(at.wrapping_sub(1)).and_then(|word| word.parse().ok()).unwrap_or(0)
     };
     let errors = number("failed") + number("errored");
-    Ok(Seen { requests: number("succeeded"), errors, seconds: time.as_secs_f64(), latency_us: [f64::NAN; 3] })
+    Ok(Seen { requests: number("succeeded"), errors, seconds: seconds as f64, latency_us: [f64::NAN; 3] })
 }
 
 /// TLS handshakes one after the other, by openssl.

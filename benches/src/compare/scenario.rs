@@ -19,8 +19,8 @@ pub struct Effort {
     pub rounds: usize,
     /// Whether a round that is not counted comes first: it opens connections.
     pub warms: bool,
-    /// Seconds of each measurement.
-    pub seconds: u64,
+    /// Length of each measurement.
+    pub time: Duration,
     /// Idle connections.
     pub idle: usize,
     /// Backends of the large fleet.
@@ -35,10 +35,6 @@ impl Effort {
     /// Numbers of the rounds; that of number 0 is not counted.
     fn played(&self) -> std::ops::RangeInclusive<usize> {
         usize::from(!self.warms)..=self.rounds
-    }
-
-    fn time(&self) -> Duration {
-        Duration::from_secs(self.seconds)
     }
 }
 
@@ -225,7 +221,9 @@ fn start(setup: &Setup, peers: &[Peer], effort: &Effort, directory: &Path, table
         }
     }
     // What they do at their start is not measured.
-    std::thread::sleep(Duration::from_millis(500));
+    if effort.warms {
+        std::thread::sleep(Duration::from_millis(500));
+    }
     Ok(running)
 }
 
@@ -261,7 +259,7 @@ fn saturated(
     for round in effort.played() {
         for proxy in &proxies {
             // The first round is short and only opens connections.
-            let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
+            let time = if round == 0 { Duration::from_secs(1) } else { effort.time };
             let load = || saturate(proxy.port, effort.load_core, path, connections, close, time, directory);
             let (seen, cpu_us) = measure(proxy, load)?;
             let rate = seen.requests as f64 / seen.seconds;
@@ -286,7 +284,7 @@ fn latency(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
             let mut client = OpenLoop::connect(proxy.port, 64)?;
             let mut random = Random(round as u64);
             client.run(5000.0, Duration::from_millis(300), || random.draw() % 1000);
-            let (seen, cpu_us) = measure(proxy, || Ok(client.run(5000.0, effort.time(), || random.draw() % 1000)))?;
+            let (seen, cpu_us) = measure(proxy, || Ok(client.run(5000.0, effort.time, || random.draw() % 1000)))?;
             let [p50, p99, p999] = seen.latency_us;
             table.push(proxy.peer.name(), &[p99, p50, p999, cpu_us, seen.errors as f64]);
         }
@@ -306,7 +304,7 @@ fn slow_readers(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Tabl
             let mut random = Random(round as u64);
             client.run(1000.0, Duration::from_millis(300), || random.draw() % 1000);
             let readers = SlowReaders::begin(proxy.port, "/20m", 200, 1_000_000)?;
-            let seen = client.run(1000.0, effort.time(), || random.draw() % 1000);
+            let seen = client.run(1000.0, effort.time, || random.draw() % 1000);
             let resident = proxy.resident_kib() as f64 / 1024.0;
             let (bytes, cut) = readers.end();
             let [p50, p99, p999] = seen.latency_us;
@@ -349,7 +347,7 @@ fn covered(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
     let unary = ["-d", message.as_str(), "-H", "content-type: application/grpc", "-H", "te: trailers"];
     for round in effort.played() {
         for proxy in &proxies {
-            let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
+            let time = if round == 0 { Duration::from_secs(1) } else { effort.time };
             let (seen, cpu_us) = measure(proxy, || match name {
                 "https" => h2load(&format!("https://127.0.0.1:{}/", proxy.port), effort.load_core, 64, 1, time),
                 "h2" => h2load(&format!("http://127.0.0.1:{}/", proxy.port), effort.load_core, 10, 32, time),
@@ -393,7 +391,7 @@ fn tcp_bulk(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
     for _ in 0..effort.rounds {
         for proxy in &proxies {
             let (before, begin) = (proxy.cpu_nanos(), Instant::now());
-            let bytes = bulk(proxy.port, "/bulk", effort.time())? as f64;
+            let bytes = bulk(proxy.port, "/bulk", effort.time)? as f64;
             let cpu = (proxy.cpu_nanos() - before) as f64 / 1e6 / (bytes / 1e9);
             let rate = bytes / 1e6 / begin.elapsed().as_secs_f64();
             table.push(proxy.peer.name(), &[cpu, rate, proxy.resident_kib() as f64 / 1024.0]);
@@ -418,7 +416,7 @@ fn many(effort: &Effort, directory: &Path) -> Result<Table> {
             let Some(small) = few.iter().find(|small| small.peer == large.peer) else { continue };
             let mut errors = 0;
             let mut cost = |proxy: &Running| -> Result<f64> {
-                let load = || saturate(proxy.port, effort.load_core, "/", 64, false, effort.time(), directory);
+                let load = || saturate(proxy.port, effort.load_core, "/", 64, false, effort.time, directory);
                 let (seen, cpu_us) = measure(proxy, load)?;
                 errors += seen.errors;
                 Ok(cpu_us)
@@ -444,7 +442,7 @@ fn bound_cost(effort: &Effort, directory: &Path) -> Result<Table> {
     for round in effort.played() {
         for (plain, bound) in plain.iter().zip(&bound) {
             let cost = |proxy: &Running| -> Result<f64> {
-                let load = || saturate(proxy.port, effort.load_core, "/", 64, false, effort.time(), directory);
+                let load = || saturate(proxy.port, effort.load_core, "/", 64, false, effort.time, directory);
                 Ok(measure(proxy, load)?.1)
             };
             let (without, with) = (cost(plain)?, cost(bound)?);
@@ -470,7 +468,7 @@ fn idle_memory(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table
                     let each = (after - before) / connections.len() as f64;
                     drop(connections);
                     // As long as an allocator that frees memory by and by needs for it.
-                    std::thread::sleep(Duration::from_secs((4 * effort.seconds).min(15)));
+                    std::thread::sleep((4 * effort.time).min(Duration::from_secs(15)));
                     let left = proxy.resident_kib() as f64;
                     table.push(proxy.peer.name(), &[each, after / 1024.0, before / 1024.0, left / 1024.0]);
                 }
@@ -488,7 +486,7 @@ fn reload(effort: &Effort, directory: &Path) -> Result<Table> {
     let mut table = Table::new("Reloads under 4,000 requests/s: a backend comes or goes every second", &columns);
     let fleet = Backends::start(5, effort.load_core, directory)?;
     let setup = |count: usize| fleet.first(count);
-    let reloads = (2 * effort.seconds).max(2);
+    let reloads = (2 * effort.time.as_secs()).max(2);
     for peer in &Peer::ALL[..5] {
         let mut own = setup(4);
         if *peer == Peer::Traefik {
@@ -557,7 +555,7 @@ fn cache_tier(title: &str, exponent: f64, effort: &Effort, directory: &Path) -> 
             std::thread::sleep(Duration::from_millis(700));
             let mut random = Random(3);
             let mut client = OpenLoop::connect(proxy.port, 512)?;
-            let time = effort.time();
+            let time = effort.time;
             let mut run = |time: Duration| client.run(RATE, time, || keys.draw(&mut random, 0.0));
             run(time * 3);
             tier.take();

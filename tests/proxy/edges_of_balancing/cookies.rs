@@ -118,7 +118,7 @@ fn drain_timeout_moves_clients_once_and_for_all() {
     for policy in ["round_robin", "ring"] {
         let fleet = echoes(3);
         let listen = free_address();
-        let timeout = (2_000.0 * slowness()) as u64;
+        let timeout = (1_000.0 * slowness()) as u64;
         let plain = config(listen, &fleet, policy, "", &format!("drain_timeout: {timeout}ms"));
         let ringway = Ringway::start(&plain);
         let mut bound = clients(listen, 1, &["a", "b", "c"]);

@@ -259,10 +259,11 @@ impl Remembered {
     /// Adds a report, which counts for so much.
     pub(crate) fn add(&mut self, report: &Report, part: f64) {
         let scaled = |count: u64| if part >= 1.0 { count } else { (count as f64 * part) as u64 };
-        self.requests += scaled(report.requests);
-        self.total += scaled(report.total);
+        self.requests = self.requests.saturating_add(scaled(report.requests));
+        self.total = self.total.saturating_add(scaled(report.total));
         for (hash, count) in &report.keys {
-            *self.counts.entry(*hash).or_default() += scaled(u64::from(*count));
+            let sum = self.counts.entry(*hash).or_default();
+            *sum = sum.saturating_add(scaled(u64::from(*count)));
         }
     }
 }
@@ -285,7 +286,7 @@ pub(crate) fn hot_among(
             if relative < if known.is_some() { params.leave } else { params.enter } {
                 continue;
             }
-            let wanted = (relative / params.enter.max(f64::MIN_POSITIVE)).ceil() as u64 + 1;
+            let wanted = ((relative / params.enter.max(f64::MIN_POSITIVE)).ceil() as u64).saturating_add(1);
             let most = usize::from(params.owners_max).min(crate::HOT_OWNERS_MAX).min(members);
             let wanted = wanted.min(most as u64) as u16;
             let owners = match known {

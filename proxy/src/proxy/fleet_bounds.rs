@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 pub struct ServiceLoad {
     /// Its name.
     pub service: String,
-    /// Digest of its ring: loads stand in the order of its backends' ids.
+    /// Digest of its ring and its backends: loads stand in the order of their ids.
     pub digest: u64,
     /// What a table is to be made for.
     pub params: FleetParams,
@@ -47,7 +47,7 @@ impl Handle {
     #[must_use]
     pub fn load_table(&self, service: &str) -> Option<(u64, FleetTable)> {
         let snapshot = self.current();
-        let (service, digest, _) = in_fleet(&snapshot).find(|(known, ..)| known.config.name == service)?;
+        let (service, digest, _) = of_fleet(snapshot.service(service)?)?;
         let shed = service.backends.iter().map(|backend| backend.state.load.shed()).collect();
         let by_hand = |hash: u64| service.config.spread.iter().any(|spread| spread.hash == hash);
         let mut hot: Vec<(u64, u16)> =
@@ -65,10 +65,8 @@ impl Handle {
     /// Why it is not obeyed: what is in force stays, and fades if nothing better comes.
     pub fn take_load_table(&self, service: &str, offered: &OfferedTable) -> Result<(), TableRefusal> {
         let snapshot = self.current();
-        let Some((service, digest, _)) = in_fleet(&snapshot).find(|(known, ..)| known.config.name == service) else {
-            return Ok(());
-        };
-        if service.live.fleet_bounds.take(offered, (digest, service.backends.len()))? {
+        let Some((service, digest, _)) = snapshot.service(service).and_then(of_fleet) else { return Ok(()) };
+        if service.live.fleet_bounds.take(offered, (digest, service.backends.len()), ambient::now())? {
             // Its driver puts it into force at its next step.
             service.live.health_changed.notify_one();
         }
@@ -78,9 +76,12 @@ impl Handle {
 
 /// Services whose bounds hold for the fleet.
 fn in_fleet(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<Service>, u64, FleetParams)> {
-    snapshot.services.iter().filter_map(|service| {
-        let shed = service.config.shed.filter(|shed| shed.scope == ShedScope::Fleet)?;
-        let params = FleetParams { shed: shed.params, hot: service.config.hot_keys };
-        Some((service, service.ring_digest()?, params))
-    })
+    snapshot.services.iter().filter_map(of_fleet)
+}
+
+/// A service whose bounds do, its digest, and what its table is made for.
+fn of_fleet(service: &Arc<Service>) -> Option<(&Arc<Service>, u64, FleetParams)> {
+    let shed = service.config.shed.filter(|shed| shed.scope == ShedScope::Fleet)?;
+    let params = FleetParams { shed: shed.params, hot: service.config.hot_keys };
+    Some((service, service.fleet_digest()?, params))
 }

@@ -58,10 +58,11 @@ struct State {
     seen: Option<Seen>,
     /// The last report said that nothing was under way.
     was_idle: bool,
-    /// Requests that had ended when that was said.
-    requests: u64,
+    /// Requests that had ended when something was said last; `None`: nothing was yet.
+    requests: Option<u64>,
     in_force: Option<OfferedTable>,
-    refused: Option<(TableStamp, TableRefusal)>,
+    /// Digest of the last table that was, and why.
+    refused: Option<(u64, TableRefusal)>,
     refusals: u64,
 }
 
@@ -110,8 +111,9 @@ impl FleetBounds {
             None => NOT_ELIGIBLE,
         };
         let loads: Vec<u16> = seen.sums.iter().map(load).collect();
-        let ended = u32::try_from(requests.saturating_sub(state.requests)).unwrap_or(u32::MAX);
-        state.requests = requests;
+        // What has ended before the first report is nobody's business.
+        let before = state.requests.replace(requests).unwrap_or(requests);
+        let ended = u32::try_from(requests.saturating_sub(before)).unwrap_or(u32::MAX);
         let is_idle =
             ended == 0 && keys == Report::default() && loads.iter().all(|load| matches!(load, 0 | &NOT_ELIGIBLE));
         if is_idle && std::mem::replace(&mut state.was_idle, is_idle) {
@@ -127,9 +129,12 @@ impl FleetBounds {
     ///
     /// # Errors
     /// It is not for this ring, or older: what is in force stays, and ages.
-    pub(crate) fn take(&self, offered: &OfferedTable, own: (u64, usize)) -> Result<bool, TableRefusal> {
+    pub(crate) fn take(&self, offered: &OfferedTable, own: (u64, usize), now: Instant) -> Result<bool, TableRefusal> {
         let mut state = self.state();
-        let known = state.in_force.as_ref().map(|table| (table.stamp, table.confirmed));
+        // Whoever has forgotten a table takes any.
+        let in_force = state.in_force.as_ref().filter(|table| !is_forgotten(table, now));
+        let known = in_force.map(|table| (table.stamp, table.confirmed));
+        let is_same = in_force.is_some_and(|table| Arc::ptr_eq(&table.table, &offered.table));
         let refusal = match known {
             Some((stamp, _)) if offered.stamp < stamp => Some(TableRefusal::Older),
             _ if offered.digest != own.0 => Some(TableRefusal::Digest),
@@ -137,8 +142,8 @@ impl FleetBounds {
             _ => None,
         };
         if let Some(refusal) = refusal {
-            // It is offered again and again, and counts once.
-            if state.refused.replace((offered.stamp, refusal)) != Some((offered.stamp, refusal)) {
+            // Tables of a ring are offered again and again, and count once.
+            if state.refused.replace((offered.digest, refusal)) != Some((offered.digest, refusal)) {
                 state.refusals += 1;
             }
             return Err(refusal);
@@ -146,9 +151,9 @@ impl FleetBounds {
         state.refused = None;
         match known {
             Some((stamp, confirmed)) if offered.stamp == stamp && offered.confirmed <= confirmed => Ok(false),
-            Some((stamp, _)) => {
+            Some(_) => {
                 state.in_force = Some(offered.clone());
-                Ok(stamp != offered.stamp)
+                Ok(!is_same)
             }
             None => {
                 state.in_force = Some(offered.clone());
@@ -157,15 +162,11 @@ impl FleetBounds {
         }
     }
 
-    /// The table that is obeyed, and how long ago it was confirmed. One that is too old is forgotten.
+    /// The table that is obeyed, and how long ago it was confirmed; none that is too old.
     pub(crate) fn in_force(&self, now: Instant) -> Option<(OfferedTable, Duration)> {
-        let mut state = self.state();
-        let age = now.saturating_duration_since(state.in_force.as_ref()?.confirmed);
-        if age >= FORGOTTEN {
-            state.in_force = None;
-            return None;
-        }
-        state.in_force.clone().map(|table| (table, age))
+        let in_force = self.state().in_force.clone().filter(|table| !is_forgotten(table, now))?;
+        let age = now.saturating_duration_since(in_force.confirmed);
+        Some((in_force, age))
     }
 
     /// Why the last table that was offered is not obeyed, and how many were not.
@@ -179,6 +180,10 @@ impl FleetBounds {
         let refusals = self.state().refusals;
         *self.state() = State { refusals, ..State::default() };
     }
+}
+
+fn is_forgotten(table: &OfferedTable, now: Instant) -> bool {
+    now.saturating_duration_since(table.confirmed) >= FORGOTTEN
 }
 
 #[cfg(test)]
@@ -201,7 +206,7 @@ mod tests {
             bounds.handle_sample(7, loads.into_iter(), at(millis));
         }
         let report = bounds.report(7, 130, &hot, at(100)).unwrap();
-        assert_eq!((report.span_millis, report.requests), (100, 130));
+        assert_eq!((report.span_millis, report.requests), (100, 0), "what was before is no news");
         assert_eq!(report.loads, [24, 4, 8], "sixteenths, and of the last what it had since it came");
         bounds.handle_sample(7, [Some(1e9), None, Some(0.01)].into_iter(), at(150));
         let report = bounds.report(7, 131, &hot, at(200)).unwrap();
@@ -233,10 +238,14 @@ mod tests {
         let (bounds, begin) = (FleetBounds::default(), ambient::now());
         let later = begin + Duration::from_secs(5);
         assert!(bounds.in_force(begin).is_none());
-        assert_eq!(bounds.take(&offered(3, 7, &[1, 2], begin), (7, 2)), Ok(true));
-        assert_eq!(bounds.take(&offered(3, 7, &[1, 2], later), (7, 2)), Ok(false), "a confirmation");
+        assert_eq!(bounds.take(&offered(3, 7, &[1, 2], begin), (7, 2), later), Ok(true));
+        assert_eq!(bounds.take(&offered(3, 7, &[1, 2], later), (7, 2), later), Ok(false), "a confirmation");
         assert_eq!(bounds.in_force(later).unwrap().1, Duration::ZERO);
-        assert_eq!(bounds.take(&offered(3, 7, &[1, 2], begin), (7, 2)), Ok(false), "an older one takes nothing back");
+        assert_eq!(
+            bounds.take(&offered(3, 7, &[1, 2], begin), (7, 2), later),
+            Ok(false),
+            "an older one takes nothing back"
+        );
         assert_eq!(bounds.in_force(later).unwrap().1, Duration::ZERO);
         for (table, refusal) in [
             (offered(2, 7, &[9, 9], later), TableRefusal::Older),
@@ -244,26 +253,24 @@ mod tests {
             (offered(4, 7, &[9, 9, 9], later), TableRefusal::Members),
         ] {
             let before = bounds.refused().1;
-            assert_eq!(bounds.take(&table, (7, 2)), Err(refusal));
-            assert_eq!(bounds.take(&table, (7, 2)), Err(refusal), "offered again");
+            assert_eq!(bounds.take(&table, (7, 2), later), Err(refusal));
+            assert_eq!(bounds.take(&table, (7, 2), later), Err(refusal), "offered again");
             assert_eq!(bounds.refused(), (Some(refusal), before + 1));
             assert_eq!(bounds.in_force(later).unwrap().0.stamp.seq, 3);
         }
         // The ring of the table that was refused comes into force here.
-        assert_eq!(bounds.take(&offered(4, 8, &[9, 9], later), (8, 2)), Ok(true));
+        assert_eq!(bounds.take(&offered(4, 8, &[9, 9], later), (8, 2), later), Ok(true));
         assert_eq!(bounds.refused().0, None);
         let newer_term =
             OfferedTable { stamp: TableStamp { epoch: 1, term: 2, seq: 1 }, ..offered(0, 8, &[1, 1], later) };
-        assert_eq!(bounds.take(&newer_term, (8, 2)), Ok(true));
+        assert_eq!(bounds.take(&newer_term, (8, 2), later), Ok(true));
         assert!(bounds.in_force(later + FORGOTTEN - Duration::from_millis(1)).is_some());
-        assert!(bounds.in_force(later + FORGOTTEN).is_none());
-        assert_eq!(
-            bounds.take(&offered(1, 8, &[1, 1], later), (8, 2)),
-            Ok(true),
-            "whoever has forgotten takes anything"
-        );
+        let long_after = later + FORGOTTEN;
+        assert!(bounds.in_force(long_after).is_none());
+        let older = offered(1, 8, &[1, 1], long_after);
+        assert_eq!(bounds.take(&older, (8, 2), long_after), Ok(true), "whoever has forgotten takes anything");
         bounds.clear();
-        assert!(bounds.in_force(later).is_none());
+        assert!(bounds.in_force(long_after).is_none());
         assert_eq!(bounds.refused(), (None, 3));
     }
 }

@@ -176,6 +176,19 @@ impl Service {
         self.backend_set.digest()
     }
 
+    /// What proxies must have in common so that loads and shares in slot order mean the same to them: the ring, and its members in their
+    /// order, those too that have no point on it. None for policies without a ring.
+    pub(crate) fn fleet_digest(&self) -> Option<u64> {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(self.ring_digest()?);
+        for backend in &self.backends {
+            hasher.update(backend.config.id.as_bytes());
+            // No id has a byte of zero.
+            hasher.update(&[0]);
+            hasher.update(&backend.config.weight.to_le_bytes());
+        }
+        Some(hasher.digest())
+    }
+
     /// The backends' ids, in slot order.
     #[must_use]
     pub fn ids(&self) -> Vec<&str> {

@@ -1,7 +1,7 @@
 //! What a service sheds, and which keys are hot in it, by the fleet's table: as long as that is fresh, and fading from then on.
 
 use crate::snapshot::{HotTable, OfferedTable, Service, TableStamp};
-use ringway_ring::{FRESH_MILLIS, FleetTable};
+use ringway_ring::{FRESH_MILLIS, FULL_SHARE, FleetTable};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -41,11 +41,14 @@ impl FleetShed {
 
     fn of(offered: &OfferedTable, service: &Service, age: Duration) -> Self {
         let ids = service.backends.iter().map(|backend| backend.config.id.clone());
-        let shares = ids.zip(&offered.table.shed).filter(|(_, share)| **share > 0);
+        // Whoever has reported what: nothing is shed beyond this proxy's own most, and no key has more owners than it allows.
+        let most = service.config.shed.map_or(0.0, |shed| shed.params.share_max) * f64::from(FULL_SHARE);
+        let owners_max = service.config.hot_keys.map_or(0, |params| params.owners_max);
+        let shares = ids.zip(offered.table.shed.iter().map(|share| (*share).min(most as u16)));
         Self {
             stamp: offered.stamp,
-            shares: shares.map(|(id, share)| (id, *share)).collect(),
-            hot: offered.table.hot.clone(),
+            shares: shares.filter(|(_, share)| *share > 0).collect(),
+            hot: offered.table.hot.iter().map(|(hash, owners)| (*hash, (*owners).min(owners_max))).collect(),
             age,
         }
     }
@@ -77,5 +80,5 @@ impl FleetShed {
 
 /// Whether a table's members are those of this version.
 fn is_of(offered: &OfferedTable, service: &Service) -> bool {
-    offered.table.shed.len() == service.backends.len() && service.ring_digest() == Some(offered.digest)
+    offered.table.shed.len() == service.backends.len() && service.fleet_digest() == Some(offered.digest)
 }

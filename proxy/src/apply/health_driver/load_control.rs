@@ -3,7 +3,7 @@
 use super::fleet_shed::FleetShed;
 use crate::snapshot::{HotTable, Service};
 use ringway_config::model::ShedScope;
-use ringway_ring::{FULL_SHARE, HotKeys, HotParams, ShedController, ShedParams};
+use ringway_ring::{FULL_SHARE, HotKeys, HotParams, ShedController, ShedParams, Slot};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ impl LoadControl {
         if self.next_sample <= now {
             self.next_sample = now + SAMPLE_PERIOD;
             if shed.scope == ShedScope::Fleet
-                && let Some(digest) = service.ring_digest()
+                && let Some(digest) = service.fleet_digest()
             {
                 let loads =
                     loads(service).map(|(_, load)| load.map(|(in_flight, weight)| f64::from(in_flight) / weight));
@@ -112,12 +112,19 @@ impl LoadControl {
     }
 }
 
-/// The backends' ids, in slot order, with the requests in flight and the effective weight of those that take any.
+/// The backends' ids, in slot order, with the requests in flight and the effective weight, over the mean of all weights, of those that take
+/// keys: one of a tier that is not needed is no measure for those that are.
 fn loads(service: &Service) -> impl Iterator<Item = (&str, Option<(u32, f64)>)> {
-    service.backends.iter().map(|backend| {
+    let weights = service.backends.iter().map(|backend| f64::from(backend.config.weight));
+    let mean = (weights.sum::<f64>() / service.backends.len().max(1) as f64).max(f64::MIN_POSITIVE);
+    let levels = service.backend_set.level_shares();
+    service.backends.iter().enumerate().map(move |(slot, backend)| {
         let load = &backend.state.load;
+        let level = service.backend_set.level(Slot(slot as u16));
+        let has_keys = levels.iter().any(|(key, share)| *key == level && *share > 0.0);
         let share = f64::from(load.active_fraction()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
-        (backend.config.id.as_str(), (share > 0.0).then(|| (load.in_flight(), share / 100.0)))
+        let takes = has_keys && share > 0.0;
+        (backend.config.id.as_str(), takes.then(|| (load.in_flight(), share / mean)))
     })
 }
 
@@ -158,7 +165,7 @@ mod tests {
     use super::*;
     use crate::ambient;
     use crate::snapshot::{OfferedTable, Registry, Snapshot, TableStamp};
-    use ringway_ring::{FleetTable, Report, Slot};
+    use ringway_ring::{FleetTable, Report};
 
     /// A version of one service of four backends that is in force.
     fn in_force(registry: &Registry, generation: u64, balance: &str) -> Snapshot {
@@ -275,14 +282,18 @@ mod tests {
     fn offer(service: &Service, seq: u64, shed: [u16; 4], hot: &[(u64, u16)]) -> OfferedTable {
         OfferedTable {
             stamp: TableStamp { epoch: 1, term: 1, seq },
-            digest: service.ring_digest().unwrap(),
+            digest: service.fleet_digest().unwrap(),
             table: Arc::new(FleetTable { shed: shed.to_vec(), hot: hot.to_vec() }),
             confirmed: ambient::now(),
         }
     }
 
     fn take(service: &Service, offered: &OfferedTable) {
-        service.live.fleet_bounds.take(offered, (service.ring_digest().unwrap(), service.backends.len())).unwrap();
+        service
+            .live
+            .fleet_bounds
+            .take(offered, (service.fleet_digest().unwrap(), service.backends.len()), ambient::now())
+            .unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -318,7 +329,11 @@ mod tests {
             service
                 .live
                 .fleet_bounds
-                .take(&offer(&snapshot.services[0], 3, [1; 4], &[]), (service.ring_digest().unwrap(), 5))
+                .take(
+                    &offer(&snapshot.services[0], 3, [1; 4], &[]),
+                    (service.fleet_digest().unwrap(), 5),
+                    ambient::now()
+                )
                 .is_err()
         );
         // Nobody confirms it: after ten seconds it halves, the local key is hot again, and the slack is the preset's.
@@ -338,7 +353,7 @@ mod tests {
         take(
             service,
             &OfferedTable {
-                digest: service.ring_digest().unwrap(),
+                digest: service.fleet_digest().unwrap(),
                 table: Arc::new(FleetTable { shed: vec![9; 5], hot: vec![] }),
                 ..offer(service, 4, [0; 4], &[])
             },

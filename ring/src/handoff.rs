@@ -63,14 +63,14 @@ pub enum HandoffTurn {
 }
 
 impl HandoffTurn {
-    /// Of a key, at this point of the ramp, after these have been handed over. The ramp only rises, so that a key that has been never goes back.
+    /// Of a key, at this point of the ramp, that has been handed over or has not. One that has been never goes back.
     #[inline]
     #[must_use]
-    pub fn of(hash: Hash, ramp: HandoffRamp, handed: &HandedKeys) -> Self {
-        match ramp.includes(hash) {
-            false => Self::Previous,
-            true if handed.contains(hash) => Self::Next,
-            true => Self::First,
+    pub fn of(hash: Hash, ramp: HandoffRamp, is_handed: bool) -> Self {
+        match (is_handed, ramp.includes(hash)) {
+            (true, _) => Self::Next,
+            (false, true) => Self::First,
+            (false, false) => Self::Previous,
         }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
             let (handed, mut gone) = (HandedKeys::default(), std::collections::HashSet::new());
             for (key, at) in requests {
                 let (hash, ramp) = (mix(key), HandoffRamp::at(Duration::from_millis(at), WINDOW));
-                match HandoffTurn::of(hash, ramp, &handed) {
+                match HandoffTurn::of(hash, ramp, handed.contains(hash)) {
                     HandoffTurn::Previous => prop_assert!(!gone.contains(&key) && at < 60_000),
                     HandoffTurn::First => {
                         prop_assert!(!gone.contains(&key));

@@ -207,9 +207,33 @@ fn what_changes_something_is_not_copied_and_goes_to_the_next_owner_when_its_time
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(read_answer(&mut send(listen, head.as_bytes()), true).unwrap().text(), "e");
     assert_eq!(counter(&ringway, "copies_total"), 0.0);
-    // One without is, for the same key: its previous owner serves it once more.
-    assert_eq!(ask(listen, key, ""), before[key]);
+    // What was written there is read there: no key goes back behind a change.
     assert_eq!(ask(listen, key, ""), "e");
+    assert_eq!(counter(&ringway, "copies_total"), 0.0);
+}
+
+#[test]
+fn a_request_that_brings_no_content_moves_no_key_and_copies_ask_for_the_whole() {
+    let (fleet, listen) = (echoes(3), free_address());
+    let all = targets(&fleet);
+    let ringway = Ringway::start(&config(listen, "window: 1h", &all[..2]));
+    let before = owners(listen);
+    ringway.reconfigure(&config(listen, "window: 1h", &all));
+    let head = |key: usize| format!("HEAD / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n");
+    for key in 0..KEYS {
+        read_answer(&mut send(listen, head(key).as_bytes()), false).unwrap();
+    }
+    let joined = &fleet[2].1;
+    assert_eq!((counter(&ringway, "copies_total"), joined.requests().len()), (0.0, 0));
+    let partial = "If-None-Match: \"a\"\r\nRange: bytes=0-1\r\nIf-Range: \"a\"\r\nX-Kept: yes\r\n";
+    assert!((0..KEYS).all(|key| ask(listen, key, partial) == before[key]));
+    let copies = counter(&ringway, "copies_total") as usize;
+    wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+    assert!(copies > 0);
+    for copy in with(joined, COPY) {
+        let read = copy.to_ascii_lowercase();
+        assert!(read.contains("x-kept: yes") && !read.contains("if-") && !read.contains("range:"), "{copy}");
+    }
 }
 
 #[test]
@@ -224,6 +248,13 @@ fn copies_say_nothing_of_who_the_client_is_unless_that_is_wanted() {
         (0..KEYS).for_each(|key| drop(ask(listen, key, secret)));
         let copies = counter(&ringway, "copies_total") as usize;
         let joined = &fleet[2].1;
+        if named == 0 {
+            // They are sent once: to the next owner, who is told of the previous one.
+            assert_eq!((copies, with(joined, COPY).len()), (0, 0));
+            assert!(joined.requests().iter().all(|request| request.contains(PREVIOUS)));
+            assert!(!joined.requests().is_empty());
+            continue;
+        }
         wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
         for head in with(joined, COPY) {
             for field in ["Authorization: Basic c2VjcmV0\r\n", "Cookie: sid=secret\r\n"] {

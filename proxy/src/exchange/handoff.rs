@@ -44,6 +44,12 @@ pub(super) fn begin(client: &Client, request: &mut Request) -> Option<InFlight> 
     let hash = request.key().filter(|_| !request.selection.is_hot() && service.config.affinity_cookie.is_none())?;
     let moving = service.handoff.look(hash, request.started)?;
     if !service.may_ask_again(moving.previous.0) {
+        service.handoff.handle_lost(moving.previous.0);
+        return None;
+    }
+    // What it sheds, or a ramp keeps from it, goes by the new order; and so does what the next owner does not take yet.
+    let accepts = |slot: Slot| service.backend_set.accepts(slot, hash);
+    if !accepts(moving.next) || !service.leaves(moving.previous.0) && !accepts(moving.previous.0) {
         return None;
     }
     let (outcome, guard) = match (moving.turn, &moving.window) {
@@ -86,11 +92,23 @@ fn first(
     moving: &Moving,
     window: &Window,
 ) -> (HandedOutcome, Option<InFlight>) {
-    if !may_copy(client, request) {
-        return (HandedOutcome::Moved, None);
-    }
     let this = Rc::clone(&request.view.services[request.service]);
     let config = &this.service.config;
+    match kind_of(client, request) {
+        Kind::Copied => {}
+        // It brings the next owner nothing: whoever can answer it from memory does.
+        Kind::Read => {
+            return match previous(client, request, moving) {
+                Some(guard) => (HandedOutcome::Previous, Some(guard)),
+                None => (HandedOutcome::Moved, None),
+            };
+        }
+        // What it changes is known there from now on, and must not be asked of the previous owner again.
+        Kind::Alone => {
+            window.hand_over(hash);
+            return (HandedOutcome::Moved, None);
+        }
+    }
     if !config.handoff.as_ref().is_some_and(|handoff| is_copied(hash, handoff.copy.percent)) {
         window.hand_over(hash);
         return (HandedOutcome::Moved, None);
@@ -112,16 +130,30 @@ fn first(
     (HandedOutcome::Copied, Some(guard))
 }
 
-/// Whether a request is of those that are copied: it changes nothing, and all of it is here.
-fn may_copy(client: &Client, request: &Request) -> bool {
-    let Some(handoff) = &request.view.services[request.service].service.config.handoff else { return false };
-    let is_listed = handoff.copy.methods.iter().any(|method| match method {
-        SafeMethod::Get => request.method == Method::Get,
-        SafeMethod::Head => request.method == Method::Head,
-        SafeMethod::Options => request.method == Method::Options,
-    });
+/// What a request can do for the next owner of its key.
+enum Kind {
+    /// A copy of it makes it remember what the previous one does.
+    Copied,
+    /// It changes nothing, but there are no copies of it.
+    Read,
+    /// It may change something, or says who asks: it is not sent twice, and the key's time has come.
+    Alone,
+}
+
+/// A request is copied if it changes nothing, all of it is here, and it says of nobody that he has asked.
+fn kind_of(client: &Client, request: &Request) -> Kind {
+    let Some(handoff) = &request.view.services[request.service].service.config.handoff else { return Kind::Alone };
     let has_body = request.out.len() > request.head_len || !client.end.is_finished();
-    is_listed && !has_body && !request.upgrade
+    let method = match request.method {
+        Method::Get => SafeMethod::Get,
+        Method::Head => SafeMethod::Head,
+        Method::Options => SafeMethod::Options,
+        _ => return Kind::Alone,
+    };
+    if has_body || request.upgrade || !handoff.copy.credentials && request.has_credentials() {
+        return Kind::Alone;
+    }
+    if handoff.copy.methods.contains(&method) { Kind::Copied } else { Kind::Read }
 }
 
 /// A copy, if there is a place for it. The backend that it goes to takes new keys: one that does not gets none.

@@ -134,7 +134,8 @@ impl FleetBounds {
         // Whoever has forgotten a table takes any.
         let in_force = state.in_force.as_ref().filter(|table| !is_forgotten(table, now));
         let known = in_force.map(|table| (table.stamp, table.confirmed));
-        let is_same = in_force.is_some_and(|table| Arc::ptr_eq(&table.table, &offered.table));
+        let is_same =
+            in_force.is_some_and(|table| table.stamp == offered.stamp || Arc::ptr_eq(&table.table, &offered.table));
         let refusal = match known {
             Some((stamp, _)) if offered.stamp < stamp => Some(TableRefusal::Older),
             _ if offered.digest != own.0 => Some(TableRefusal::Digest),

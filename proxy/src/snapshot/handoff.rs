@@ -8,8 +8,8 @@ use crate::ambient;
 use ringway_config::model;
 use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, Published, Slot};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Changes under way at once, each with a mebibyte of keys.
@@ -36,7 +36,10 @@ pub(crate) struct Window {
     length: Duration,
     /// When the change was made, in Unix milliseconds.
     since_millis: u64,
-    handed: HandedKeys,
+    /// Made for the first of them.
+    handed: OnceLock<HandedKeys>,
+    /// Members of before, in their order, that could not be asked at some time since: what they had has gone to others, and does not go back.
+    gone: Box<[AtomicBool]>,
 }
 
 /// A window as a version has it: slots of before as the slots of now; those of backends that are gone are none.
@@ -98,7 +101,30 @@ impl Placement {
 impl Window {
     fn new(before: Arc<Placement>, length: Duration, (age, now): (Duration, Instant)) -> Self {
         let since_millis = ambient::unix_millis().saturating_sub(age.as_millis() as u64);
-        Self { before, opened: now, head_start: age, length, since_millis, handed: HandedKeys::default() }
+        let gone = before.members.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { before, opened: now, head_start: age, length, since_millis, handed: OnceLock::new(), gone }
+    }
+
+    /// Remembers which of those that were there before have gone, or are taken away, in a version that follows.
+    fn note_gone(&self, now: &Placement, service: &model::Service) {
+        let is_away = |id: &str| {
+            now.slot_of(id).is_none() || service.backends.iter().any(|backend| backend.id == id && backend.maintenance)
+        };
+        for ((id, ..), gone) in self.before.members.iter().zip(&self.gone) {
+            if is_away(id) {
+                gone.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// Whether one that had gone is there again.
+    fn has_returned(&self, now: &Placement) -> bool {
+        let mut members = self.before.members.iter().zip(&self.gone);
+        members.any(|((id, ..), gone)| gone.load(Relaxed) && now.slot_of(id).is_some())
+    }
+
+    fn has_handed(&self, hash: Hash) -> bool {
+        self.handed.get().is_some_and(|handed| handed.contains(hash))
     }
 
     fn elapsed(&self, now: Instant) -> Duration {
@@ -119,7 +145,7 @@ impl Window {
 
     /// The key is handed over. `false`: it has been, perhaps just now.
     pub(crate) fn hand_over(&self, hash: Hash) -> bool {
-        self.handed.insert(hash)
+        self.handed.get_or_init(HandedKeys::default).insert(hash)
     }
 }
 
@@ -129,10 +155,13 @@ impl Open {
         Self { window, slots }
     }
 
-    /// Who had a key before, if that is still there, and the weight that it had.
+    /// Who had a key before, if that has been there ever since, and the weight that it had.
     #[inline]
     fn before(&self, hash: Hash) -> Option<(Slot, u32)> {
         let slot = usize::from(self.window.before.set.taker(hash)?.0);
+        if self.window.gone[slot].load(Relaxed) {
+            return None;
+        }
         Some((self.slots[slot]?, self.window.before.members[slot].1))
     }
 }
@@ -140,7 +169,9 @@ impl Open {
 impl Handoff {
     /// Of a version that is prepared. `before`: the set of the one in force.
     pub(super) fn prepare(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
-        let placement = config.handoff.as_ref().map(|_| Placement::build(before, config)).transpose()?;
+        // Clients whose cookies are keys stay where they are.
+        let handoff = config.handoff.as_ref().filter(|_| config.affinity_cookie.is_none());
+        let placement = handoff.map(|_| Placement::build(before, config)).transpose()?;
         Ok(Self { placement: placement.map(Arc::new), ..Self::default() })
     }
 
@@ -167,14 +198,31 @@ impl Handoff {
         let known = before.placement.as_ref().map(Arc::clone);
         let Some(old) = known.or_else(|| Placement::build(Some(set), old).ok().map(Arc::new)) else { return false };
         let under_way = before.windows.load();
-        let mut windows: Vec<Arc<Window>> =
-            under_way.iter().map(|open| &open.window).filter(|window| !window.is_over(now)).map(Arc::clone).collect();
-        let is_part = |newest: &Arc<Window>| newest.elapsed(now).saturating_sub(age) < newest.length / MERGED_WITHIN;
+        let is_over = under_way.first().is_none_or(|newest| newest.window.is_over(now));
+        let kept = under_way.iter().filter(|_| !is_over);
+        let mut windows: Vec<Arc<Window>> = kept.map(|open| Arc::clone(&open.window)).collect();
+        windows.iter().for_each(|window| window.note_gone(placement, new));
+        let is_part = |newest: &Arc<Window>| {
+            newest.elapsed(now).saturating_sub(age) < newest.length / MERGED_WITHIN && !newest.has_returned(placement)
+        };
         let goes_on = windows.first().is_some_and(is_part) || windows.len() >= WINDOWS_MAX;
-        let moves = !old.places_alike(placement) && old.set.taker(0).is_some() && age < config.window;
-        let opens = moves && !goes_on;
+        let moves = !old.places_alike(placement) && old.set.taker(0).is_some();
+        if moves && age >= config.window {
+            let (service, seconds) = (&new.name, age.as_secs());
+            tracing::warn!(
+                service,
+                seconds,
+                "hand-off: by this clock the change is older than the window: its keys move at once"
+            );
+        }
+        let opens = moves && !goes_on && age < config.window;
         if opens {
-            windows.insert(0, Arc::new(Window::new(old, config.window, (age, now))));
+            // No change is over before those that came before it: where their keys are is told by all of them.
+            let others = windows.iter().map(|window| window.until().saturating_duration_since(now) + age);
+            let length = others.fold(config.window, Duration::max);
+            let window = Window::new(old, length, (age, now));
+            window.note_gone(placement, new);
+            windows.insert(0, Arc::new(window));
         }
         self.put(windows.into_iter().map(|window| Open::new(window, placement)).collect());
         opens
@@ -198,39 +246,52 @@ impl Handoff {
         let next = self.placement.as_ref()?.set.taker(hash)?;
         self.windows.with(|windows| {
             let (mut moves, mut held): (Option<&Open>, Option<(Slot, u32)>) = (None, None);
-            for open in windows.iter().filter(|open| !open.window.is_over(now)) {
+            for open in windows.iter() {
                 let before = open.before(hash);
                 match moves {
+                    None if open.window.is_over(now) => {}
                     None if before.map(|(slot, _)| slot) != Some(next) => (moves, held) = (Some(open), before),
                     None => {}
+                    // Whoever had it before that has gone since, and it has gone from there.
+                    Some(_) if before.is_none() => break,
                     // An earlier change has moved it there too, but it has not been handed over: it is where it was.
-                    Some(_) if before != held && !open.window.handed.contains(hash) => held = before,
+                    Some(_) if before != held && !open.window.has_handed(hash) => held = before,
                     Some(_) if before != held => break,
                     Some(_) => {}
                 }
             }
             let (window, previous) = (&moves?.window, held?);
-            let turn = HandoffTurn::of(hash, window.ramp(now), &window.handed);
+            let turn = HandoffTurn::of(hash, window.ramp(now), window.has_handed(hash));
             let may_be_told = turn == HandoffTurn::First;
             let window = may_be_told.then(|| Arc::clone(window));
             (previous.0 != next).then_some(Moving { turn, previous, next, window })
         })
     }
 
-    /// Closes the windows that are over. Gives how many were, and when the next one is.
+    /// A backend could not be asked for a key that it had: its keys are others' from now on.
+    #[cold]
+    pub(crate) fn handle_lost(&self, previous: Slot) {
+        self.windows.with(|windows| {
+            for open in windows.iter() {
+                let of_it = open.slots.iter().zip(&open.window.gone).filter(|(slot, _)| **slot == Some(previous));
+                of_it.for_each(|(_, gone)| gone.store(true, Relaxed));
+            }
+        });
+    }
+
+    /// Closes the windows once the newest is over, which is the last of them. Gives how many were closed, and when they will be.
     pub(crate) fn poll(&self, now: Instant) -> (usize, Option<Instant>) {
         if !self.is_open() {
             return (0, None);
         }
         let windows = self.windows.load();
-        let left = windows.iter().filter(|open| !open.window.is_over(now));
-        let left: Vec<Open> =
-            left.map(|open| Open { window: Arc::clone(&open.window), slots: open.slots.clone() }).collect();
-        let (over, next) = (windows.len() - left.len(), left.iter().map(|open| open.window.until()).min());
-        if over > 0 {
-            self.put(left);
+        match windows.first().filter(|newest| !newest.window.is_over(now)) {
+            Some(newest) => (0, Some(newest.window.until())),
+            None => {
+                self.put(Vec::new());
+                (windows.len(), None)
+            }
         }
-        (over, next)
     }
 
     /// Share of the moved keys that may be handed over by now, of the newest change; 1 where none is under way.
@@ -246,10 +307,10 @@ impl Handoff {
                 "since": window.since_millis as f64 / 1e3,
                 "until": (window.since_millis as f64 + window.length.as_secs_f64() * 1e3) / 1e3,
                 "progress": window.ramp(now).share(),
-                "filter_fill": window.handed.fill(),
+                "filter_fill": window.handed.get().map_or(0.0, HandedKeys::fill),
             })
         };
-        windows.iter().map(window).collect()
+        windows.iter().filter(|open| !open.window.is_over(now)).map(window).collect()
     }
 }
 
@@ -283,6 +344,14 @@ mod tests {
         }
 
         fn put_with(&mut self, seconds: u64, age: u64, balance: &str, backends: &[&str]) -> bool {
+            self.put_of(("80s", balance), seconds, age, backends)
+        }
+
+        fn put_for(&mut self, window: &str, seconds: u64, backends: &[&str]) -> bool {
+            self.put_of((window, "hash_key: [ { path: {} } ]"), seconds, 0, backends)
+        }
+
+        fn put_of(&mut self, (window, balance): (&str, &str), seconds: u64, age: u64, backends: &[&str]) -> bool {
             let port = |fields: &str| u32::from(fields.as_bytes()[4]);
             let backends: Vec<String> = backends
                 .iter()
@@ -290,7 +359,7 @@ mod tests {
                 .collect();
             let text = format!(
                 "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
-                 services: [ {{ name: s, balance: {{ {balance} }}, handoff: {{ window: 80s }}, backends: [ {} ] }} ]\n",
+                 services: [ {{ name: s, balance: {{ {balance} }}, handoff: {{ window: {window} }}, backends: [ {} ] }} ]\n",
                 backends.join(", ")
             );
             let config =
@@ -400,7 +469,7 @@ mod tests {
             versions.moving(39).iter().map(|moving| matches!(moving, Some((_, _, HandoffTurn::First)))).collect();
         let window = versions.service().handoff.windows.with(|windows| Arc::clone(&windows[0].window));
         for (hash, _) in keys().zip(&handed).filter(|(_, handed)| **handed) {
-            assert!(window.hand_over(hash) || window.handed.contains(hash));
+            assert!(window.hand_over(hash) || window.has_handed(hash));
         }
         let before = versions.moving(40);
         let placed: Vec<String> = keys()
@@ -425,8 +494,17 @@ mod tests {
             from_new += usize::from(owner != "a" && owner != "b" && *handed);
         }
         assert!(from_new > 0);
-        // The first one ends in its time.
-        assert_eq!(versions.service().handoff.poll(versions.at(81)), (1, Some(versions.at(120))));
+        // The first one is over in its time; but what it had not handed over is where it was before it, not where it would have gone.
+        let (at_the_end, after) = (versions.moving(80), versions.moving(82));
+        let held = |moving: &[Option<(String, String, HandoffTurn)>]| -> Vec<Option<String>> {
+            let to_e = moving.iter().map(|moving| moving.as_ref().filter(|(_, next, _)| next == "e"));
+            to_e.map(|moving| moving.map(|(previous, ..)| previous.clone())).collect()
+        };
+        assert_eq!(held(&at_the_end), held(&after));
+        assert!(after.iter().flatten().all(|(_, next, _)| next == "e"));
+        assert_eq!(versions.windows(), 2);
+        assert_eq!(versions.service().handoff.poll(versions.at(81)), (0, Some(versions.at(120))));
+        assert_eq!(versions.service().handoff.poll(versions.at(120)), (2, None));
     }
 
     #[test]
@@ -442,6 +520,55 @@ mod tests {
         assert_eq!(late.service().handoff.poll(late.at(81)), (1, None));
         // It is over elsewhere.
         assert!(!late.put(300, 80, &AB));
+    }
+
+    #[test]
+    fn a_backend_that_goes_and_comes_back_gets_its_keys_from_those_that_have_them_now() {
+        // Gone for a while, soon and late; taken away; or found to be away by a request.
+        for (back, away) in [
+            (21, &["id: b", "id: c"][..]),
+            (5, &["id: b", "id: c"]),
+            (21, &["id: a, drain: true, maintenance: true", "id: b", "id: c"]),
+        ] {
+            let mut versions = Versions::new();
+            versions.put(0, 0, &ABC);
+            let owned: Vec<bool> =
+                keys().map(|hash| versions.service().backend_set.owner(hash) == Some(Slot(0))).collect();
+            assert!(versions.put(1, 0, away));
+            assert!(versions.moving(1).iter().all(Option::is_none), "nobody who could be asked has had them");
+            assert!(versions.put(back, 0, &ABC), "{back}: it is no part of the change before");
+            for (moving, owned) in versions.moving(back).iter().zip(&owned) {
+                let told = moving.as_ref().map(|(previous, next, _)| (previous != "a", next == "a"));
+                assert_eq!(told, owned.then_some((true, true)));
+            }
+        }
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        versions.put(1, 0, &ABC);
+        versions.service().handoff.handle_lost(Slot(0));
+        assert!(versions.moving(2).iter().flatten().all(|(previous, ..)| previous == "b"));
+        // And who joins then gets them from whoever has them.
+        versions.put(21, 0, &["id: a", "id: b", "id: c", "id: d"]);
+        assert!(versions.moving(21).iter().flatten().any(|(previous, next, _)| previous == "c" && next == "d"));
+    }
+
+    #[test]
+    fn no_change_is_over_before_one_that_came_before_it() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        versions.put(1, 0, &ABC);
+        versions.put_for("10s", 21, &["id: a", "id: b", "id: c", "id: d"]);
+        assert_eq!(versions.service().handoff.poll(versions.at(32)), (0, Some(versions.at(81))));
+        let second = versions.moving(32).into_iter().flatten().filter(|(_, next, _)| next == "d").count();
+        assert!(second > 200, "{second}");
+    }
+
+    #[test]
+    fn a_service_whose_clients_have_cookies_hands_nothing_over() {
+        let mut versions = Versions::new();
+        let cookie = "affinity_cookie: { secret: \"0123456789abcdef0123456789abcdef\" }";
+        versions.put_with(0, 0, cookie, &AB);
+        assert!(!versions.put_with(1, 0, cookie, &ABC) && !versions.service().handoff.is_open());
     }
 
     #[test]

@@ -148,8 +148,13 @@ impl Service {
     pub(crate) fn may_ask_again(&self, slot: Slot) -> bool {
         let backend = &self.backends[usize::from(slot.0)];
         let load = &backend.state.load;
-        let leaves = backend.config.drain || backend.config.weight == 0;
-        !load.is_doubted() && !backend.config.maintenance && (leaves || load.active_fraction() > 0)
+        !load.is_doubted() && !backend.config.maintenance && (self.leaves(slot) || load.active_fraction() > 0)
+    }
+
+    /// Whether a backend takes no new keys because its operator wants it to leave.
+    pub(crate) fn leaves(&self, slot: Slot) -> bool {
+        let backend = &self.backends[usize::from(slot.0)];
+        backend.config.drain || backend.config.weight == 0
     }
 
     /// The slot of a backend for which something is due: where the health machine has it, as long as both have the same backends.

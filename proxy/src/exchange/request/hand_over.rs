@@ -21,6 +21,12 @@ pub(crate) fn named(id: &str, address: SocketAddr) -> String {
     text + &format!(" {address}")
 }
 
+/// Fields by which a backend knows who asks.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+/// Fields by which less than the content comes back (RFC 9110, 13.1 and 14.2).
+const CONDITIONS: [&str; 6] =
+    ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"];
+
 impl Request {
     /// What became of the hand-over of its key, for who looks: where it went to the backend that this says.
     pub(crate) fn handed_word(&self) -> Option<&'static str> {
@@ -72,20 +78,21 @@ impl Request {
         }
     }
 
-    /// A copy for the next owner of its key: marked as one, with what it is to know of the previous one, and without what says who the client
-    /// is, unless that is wanted. A copy has no body.
+    /// Whether the request says who asks, in a field that backends answer differently for.
+    pub(in crate::exchange) fn has_credentials(&self) -> bool {
+        head_lines::has(&self.out[..self.head_len], |name| {
+            CREDENTIALS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+                || self.routed_by.snapshot.is_identity(name)
+        })
+    }
+
+    /// A copy for the next owner of its key: marked as one, with what it is to know of the previous one, and without what would have a
+    /// part of the content, or none, come back. A copy has no body.
     pub(in crate::exchange) fn copied_for(&self, next: Slot, previous: Slot) -> Option<Copied> {
         let service = &self.view.services[self.service].service;
         let config = service.config.handoff.as_ref()?;
         let mut copied = self.copied(service.config.protocol);
-        if !config.copy.credentials {
-            let snapshot = &self.routed_by.snapshot;
-            copied.leave_out(|name| {
-                name.eq_ignore_ascii_case(b"authorization")
-                    || name.eq_ignore_ascii_case(b"cookie")
-                    || snapshot.is_identity(name)
-            });
-        }
+        copied.leave_out(|name| CONDITIONS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())));
         debug_assert_ne!(next, previous);
         let previous = &service.backends[usize::from(previous.0)].config;
         let is_indexed = service.config.protocol == UpstreamProtocol::H2;

@@ -18,6 +18,13 @@ pub(super) fn add(out: &mut Vec<u8>, lines: Option<&mut Vec<Line>>, at: usize, (
     text.len()
 }
 
+/// Whether a head has a line of such a name. Its first line has none.
+pub(super) fn has(head: &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    let names = lines.filter_map(|line| line.iter().position(|byte| *byte == b':').map(|end| &line[..end]));
+    names.into_iter().any(is)
+}
+
 /// Takes whole lines out of a head.
 pub(super) fn cut(out: &mut Vec<u8>, lines: &mut Vec<Line>, authority: &mut Span, range: Range<usize>) {
     let (start, end, length) = (range.start as u32, range.end as u32, range.len() as u32);
@@ -39,6 +46,14 @@ pub(super) fn cut(out: &mut Vec<u8>, lines: &mut Vec<Line>, authority: &mut Span
 mod tests {
     use super::*;
     use ringway_message::HeadWriter;
+
+    #[test]
+    fn a_line_is_known_by_its_name_alone() {
+        let head = b"GET /cookie: HTTP/1.1\r\nhost: a:80\r\nx-a: cookie: b\r\nCookie: c=d\r\n\r\n";
+        let is = |name: &'static str| move |found: &[u8]| found.eq_ignore_ascii_case(name.as_bytes());
+        assert!(has(head, is("cookie")) && has(head, is("host")) && !has(head, is("get /cookie")));
+        assert!(!has(&head[..head.len() - 15], is("cookie")) && !has(b"", is("")));
+    }
 
     #[test]
     fn a_line_that_is_put_in_and_taken_out_again_leaves_the_head_and_its_places_as_they_were() {

@@ -52,6 +52,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     edges::listeners(root, findings);
     tries::routes(root, findings);
     tracing::edited_marks(root, findings);
+    handoff::written_by_listeners(root, findings);
     let listeners: Vec<Option<model::Listener>> =
         listeners.into_iter().map(|listener| listener.map(|listener| with_splits(listener, &services))).collect();
     cookies::collisions(root, &listeners, &services, findings);

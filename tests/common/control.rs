@@ -316,8 +316,18 @@ impl FleetProxy {
 
     /// kill -9, and again with what is on its disk.
     pub fn restart(&mut self) {
+        self.kill();
+        self.bring_back();
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
         self.ringway.signal("KILL");
         self.ringway.wait();
+    }
+
+    /// Starts again with what is on its disk.
+    pub fn bring_back(&mut self) {
         self.ringway = Ringway::start(&self.text);
     }
 }

@@ -5,6 +5,7 @@
 mod common;
 mod etcd;
 mod fleet;
+mod handoff;
 mod loads;
 mod overrides;
 mod page;

@@ -1,12 +1,12 @@
 //! Hand-off: keys that a change moves go from backend to backend one by one, and nobody is let in on it from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use crate::common::*;
+use crate::common::{peers, *};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const KEYS: usize = 300;
 const COPY: &str = "x-ringway-handoff: copy";
@@ -292,6 +292,153 @@ fn no_client_names_a_previous_owner_nor_calls_its_request_a_copy() {
         let request = request.to_ascii_lowercase();
         assert!(request.contains("x-kept: yes") && !request.contains("evil") && !request.contains("copy"), "{request}");
     }
+}
+
+/// Keys that a third backend has taken over, without copies, and who had each before. Backends `a` and `b` are there from the beginning.
+fn taken_over(ringway: &Ringway, listen: SocketAddr, of: &dyn Fn(usize) -> String) -> Vec<(usize, String)> {
+    let before = owners(listen);
+    ringway.reconfigure(&of(3));
+    let after = owners(listen);
+    let moved = before.into_iter().zip(after).enumerate().filter(|(_, (before, after))| before != after);
+    let moved: Vec<(usize, String)> = moved.map(|(key, (before, _))| (key, before)).collect();
+    assert!(!moved.is_empty() && moved.len() < KEYS / 8, "{moved:?}");
+    moved
+}
+
+const NO_COPIES: &str = "window: 1h, copy: { percent: 0 }";
+
+#[test]
+fn whatever_a_client_says_of_previous_owners_while_keys_move_the_next_one_is_told_once_and_by_ringway() {
+    let (fleet, listen) = (echoes(3), free_address());
+    let all = targets(&fleet);
+    // Not even a hop that is trusted is let in on it.
+    let trusts = format!("address: \"{listen}\", forwarded: {{ trusted: [ 127.0.0.0/8 ] }},");
+    let of =
+        |count: usize| config(listen, NO_COPIES, &all[..count]).replace(&format!("address: \"{listen}\","), &trusts);
+    let ringway = Ringway::start(&of(2));
+    let moved = taken_over(&ringway, listen, &of);
+    let (key, previous) = &moved[0];
+    let address = all.iter().find(|(id, _)| id == previous).unwrap().1;
+    let joined = &fleet[2].1;
+    let seen = joined.requests().len();
+    let told = counter(&ringway, "moved_total");
+    let mut sent = 0;
+    for forged in [
+        "X-Ringway-Previous-Owner: evil 10.0.0.1:80\r\n",
+        "x_ringway_previous_owner: evil 10.0.0.1:80\r\n",
+        "x-ringway_Previous-owner: evil 10.0.0.1:80\r\nx-ringway-previous-owner: evil 10.0.0.2:80\r\n",
+        "Connection: x-ringway-previous-owner\r\nX-Ringway-Previous-Owner: evil 10.0.0.1:80\r\n",
+        "Connection: x-ringway-previous-owner, keep-alive\r\n",
+        "X-Ringway-Handoff: copy\r\n",
+    ] {
+        assert_eq!(ask(listen, *key, &format!("X-Kept: yes\r\n{forged}")), "c");
+        sent += 1;
+    }
+    // In a trailer, announced and not.
+    for announced in ["", "Trailer: x-ringway-previous-owner\r\n"] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nX-Kept: yes\r\nTransfer-Encoding: chunked\r\n{announced}\r\n\
+             2\r\nhi\r\n0\r\nX-Ringway-Previous-Owner: evil 10.0.0.1:80\r\nx_ringway_previous_owner: evil 10.0.0.1:80\r\n\r\n"
+        );
+        assert_eq!(read_answer(&mut send(listen, request.as_bytes()), true).unwrap().text(), "c");
+        sent += 1;
+    }
+    if require("curl").is_some() {
+        let url = format!("http://{listen}/");
+        let owner = format!("x-key: {key}");
+        for forged in ["x-ringway-previous-owner: evil 10.0.0.1:80", "x_ringway_previous_owner: evil 10.0.0.1:80"] {
+            let fields = ["--http2-prior-knowledge", "-H", &owner, "-H", "x-kept: yes", "-H", forged, &url];
+            assert_eq!(peers::curl_body(&fields), "c");
+            sent += 1;
+        }
+    }
+    let requests = joined.requests().split_off(seen);
+    assert_eq!((requests.len(), counter(&ringway, "moved_total") - told), (sent, sent as f64));
+    for request in requests {
+        let line = format!("\r\n{PREVIOUS}{previous} {address}\r\n");
+        assert!(request.contains(&line), "{request}");
+        let read = request.to_ascii_lowercase().replace('_', "-");
+        assert_eq!((read.matches("previous-owner:").count(), read.matches("x-kept: yes").count()), (1, 1), "{request}");
+        assert!(!read.contains("evil") && !read.contains("x-ringway-handoff"), "{request}");
+    }
+    // Whoever has a key that does not move is told nothing, and nothing of the client's.
+    assert!(fleet[..2].iter().all(|(_, backend)| with(backend, "x-ringway-").is_empty()));
+    let stays = (0..KEYS).find(|key| moved.iter().all(|(moved, _)| moved != key)).unwrap();
+    ask(listen, stays, "X-Ringway-Previous-Owner: evil 10.0.0.1:80\r\nx_ringway_previous_owner: evil\r\n");
+    assert!(fleet.iter().all(|(_, backend)| with(backend, "evil").is_empty()));
+}
+
+#[test]
+fn over_tls_the_next_owner_is_told_once_too() {
+    let Some(certificates) = peers::Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "1");
+    let (fleet, listen, inner) = (echoes(3), free_address(), [free_address(), free_address(), free_address()]);
+    // Each backend is a listener of Ringway's with TLS, with an echo behind it that shows what came.
+    let listener = |index: usize| {
+        format!(
+            "  - {{ name: i{index}, address: \"{}\", service: e{index}, forwarded: {{ trusted: [ 127.0.0.0/8 ] }}, \
+             tls: {{ certificates: [ {} ] }} }}\n",
+            inner[index],
+            certificates.entry("one")
+        )
+    };
+    let behind = peers::config(
+        &(0..3).map(listener).collect::<String>(),
+        &(0..3)
+            .map(|index| peers::service(&format!("e{index}"), "", &[("x", fleet[index].1.address)]))
+            .collect::<String>(),
+    );
+    let _behind = Ringway::start(&behind);
+    let ids = [("a", inner[0]), ("b", inner[1]), ("c", inner[2])];
+    let tls = format!("tls: {{ ca: \"{}\", sni: one.test }}\n    handoff:", certificates.text("ca.pem"));
+    let of = |count: usize| config(listen, NO_COPIES, &ids[..count]).replace("handoff:", &tls);
+    let ringway = Ringway::start(&of(2));
+    for (key, previous) in taken_over(&ringway, listen, &of) {
+        assert_eq!(ask(listen, key, ""), "c");
+        let address = ids.iter().find(|(id, _)| *id == previous).unwrap().1;
+        let last = fleet[2].1.requests().pop().unwrap();
+        assert!(last.contains(&format!("\r\n{PREVIOUS}{previous} {address}\r\n")), "{last}");
+    }
+    assert!(fleet[2].1.requests().iter().all(|request| request.matches(PREVIOUS).count() == 1));
+}
+
+#[test]
+fn a_request_that_is_tried_again_on_the_next_owner_tells_it_once_each_time_and_is_counted_once() {
+    let listen = free_address();
+    let (a, b) = (Backend::echo("a"), Backend::echo("b"));
+    let failing = Arc::new(AtomicUsize::new(0));
+    let fails = Arc::clone(&failing);
+    // So many of its responses are ones that are tried again.
+    let c =
+        scripted(move |_| match fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => response("503 Service Unavailable", "", "c"),
+            Err(_) => response("200 OK", "", "c"),
+        });
+    let all = [("a", a.address), ("b", b.address), ("c", c.address)];
+    let of = |count: usize| {
+        let retry = "retry: { attempts: 2, same_backend: always, on: [ gateway ] }\n    handoff:";
+        config(listen, NO_COPIES, &all[..count]).replace("handoff:", retry)
+    };
+    let ringway = Ringway::start(&of(2));
+    let moved = taken_over(&ringway, listen, &of);
+    let (key, previous) = &moved[0];
+    let (seen, told) = (c.requests().len(), counter(&ringway, "moved_total"));
+    failing.store(2, Ordering::SeqCst);
+    assert_eq!(ask(listen, *key, "X-Kept: yes\r\n"), "c");
+    let requests = c.requests().split_off(seen);
+    assert_eq!((requests.len(), counter(&ringway, "moved_total") - told), (3, 1.0));
+    let address = all.iter().find(|(id, _)| id == previous).unwrap().1;
+    for request in &requests {
+        assert_eq!((request, request.matches(PREVIOUS).count()), (&requests[0], 1));
+        assert!(request.contains("X-Kept: yes\r\n") && request.contains(&format!("{previous} {address}\r\n")));
+    }
+    // Tried elsewhere, nobody is told there.
+    ringway.reconfigure(&of(3).replace("same_backend: always", "same_backend: never"));
+    failing.store(1, Ordering::SeqCst);
+    let elsewhere = ask(listen, *key, "X-Tried: again\r\n");
+    assert!(elsewhere != "c" && with(&c, "X-Tried: again").len() == 1, "{elsewhere}");
+    let others: Vec<String> = [&a, &b].iter().flat_map(|backend| with(backend, "X-Tried: again")).collect();
+    assert!(others.len() == 1 && !others[0].contains(PREVIOUS), "{others:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Hand-off of keys: what it needs, and what its fields may say.
 
-use super::text::{editable_name, nonzero};
+use super::text::{FRAMING, as_read, editable_name, nonzero};
 use crate::diagnostic::{At, Place};
 use crate::findings::Findings;
 use crate::model::{Handoff, HandoffCopy, SafeMethod};
@@ -12,22 +12,33 @@ use std::time::Duration;
 const WINDOW_MAX: Duration = Duration::from_secs(3600);
 
 /// Fields that clients, or Ringway itself, say something else in.
-const TAKEN: [&str; 14] = [
+const TAKEN: [&str; 23] = [
     "authorization",
+    "cache-control",
     "cookie",
     "date",
     "expect",
     "forwarded",
+    "from",
     "host",
+    "max-forwards",
     "origin",
+    "pragma",
+    "prefer",
+    "proxy-authorization",
     "range",
+    "referer",
+    "traceparent",
+    "tracestate",
+    "user-agent",
     "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
+    "x-real-ip",
     "x-ringway-explain",
     "x-ringway-handoff",
+    "x-ringway-weight",
 ];
+/// The same, by how they begin.
+const TAKEN_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "sec-", "x-forwarded-"];
 
 /// `None`: keys move at once.
 pub(super) fn handoff(
@@ -53,7 +64,7 @@ pub(super) fn handoff(
         window: handoff.window.value,
         copy: HandoffCopy {
             methods: match &copy.methods {
-                None => vec![SafeMethod::Get, SafeMethod::Head],
+                None => vec![SafeMethod::Get],
                 Some(methods) => methods.value.iter().map(method).collect(),
             },
             percent: copy.percent.value.0,
@@ -91,16 +102,52 @@ fn keys(place: Place, section: &schema::ServiceSection, policy: PolicyParams, fi
     }
 }
 
-/// It is nobody's to write but ours.
+/// It is nobody's to write but ours, however backends read it.
 fn header(at: &At<String>, findings: &mut Findings) -> String {
     let name = editable_name(at, findings);
-    if TAKEN.contains(&name.as_str()) || name.starts_with("content-") && name != "content-length" {
+    let read = as_read(&name);
+    let is_taken = TAKEN.contains(&read.as_str()) || TAKEN_PREFIXES.iter().any(|prefix| read.starts_with(prefix));
+    // What frames messages is told already, unless it is spelled otherwise.
+    let frames = FRAMING.contains(&read.as_str());
+    if is_taken && !frames || frames && read != name {
+        own_field(at, format!("`{name}` says something else to backends"), findings);
+    }
+    name
+}
+
+fn own_field(at: &At<String>, message: String, findings: &mut Findings) {
+    findings.error(at.place, "own_field", message, "write a name of its own, for example `x-ringway-previous-owner`");
+}
+
+/// Listeners write no field of that name: what clients send of it goes to no backend, and there would be two of it.
+pub(super) fn written_by_listeners(root: &schema::Root, findings: &mut Findings) {
+    let sections = root.services.value.iter().filter_map(|service| service.value.handoff.as_ref());
+    let headers: Vec<_> = sections.map(|section| &section.value.header).map(|at| (as_read(&at.value), at)).collect();
+    if headers.is_empty() {
+        return;
+    }
+    let (mut written, mut edited) = (Vec::new(), Vec::new());
+    for listener in root.listeners.value.iter() {
+        let id = listener.value.request_id.as_ref().map(|at| &at.value.header);
+        let tls = listener.value.tls.as_ref().and_then(|tls| tls.value.client.as_ref());
+        let names = id.into_iter().chain(tls.map(|client| &client.value.header));
+        written.extend(names.map(|at| as_read(&at.value)));
+        for route in listener.value.routes.value.iter() {
+            let edits = &route.value.request_headers.value;
+            edited.extend(edits.set.value.iter().chain(edits.add.value.iter()).map(|at| &at.value.name));
+        }
+    }
+    for (_, at) in headers.iter().filter(|(read, _)| written.contains(read)) {
+        let message =
+            format!("`{}` is the field of a listener's `request_id`, or of its clients' certificates", at.value);
+        own_field(at, message, findings);
+    }
+    for at in edited.into_iter().filter(|at| headers.iter().any(|(read, _)| *read == as_read(&at.value))) {
         findings.error(
             at.place,
             "own_field",
-            format!("`{name}` says something else to backends"),
-            "write a name of its own, for example `x-ringway-previous-owner`",
+            format!("Ringway writes `{}` itself, as `handoff` says: a route cannot write it", at.value),
+            "remove it here, or give `handoff` another `header`",
         );
     }
-    name
 }

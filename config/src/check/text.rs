@@ -151,7 +151,7 @@ pub(super) fn header_name(at: &At<String>, findings: &mut Findings) -> String {
 }
 
 /// Fields that frame a message, or belong to one connection: nobody's to write.
-const FRAMING: [&str; 9] = [
+pub(super) const FRAMING: [&str; 9] = [
     "connection",
     "content-length",
     "http2-settings",
@@ -162,6 +162,11 @@ const FRAMING: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// A field's name as backends may read it, which take an underscore for a hyphen.
+pub(super) fn as_read(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
 
 /// The name of a field that the configuration may write into a message.
 pub(super) fn editable_name(at: &At<String>, findings: &mut Findings) -> String {

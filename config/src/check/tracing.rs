@@ -1,6 +1,6 @@
 //! Request ids, and where traces go.
 
-use super::text::{editable_name, header_value, nonempty, nonzero};
+use super::text::{as_read, editable_name, header_value, nonempty, nonzero};
 use super::upstream::upstream_tls;
 use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
@@ -31,11 +31,6 @@ const OWN: [&str; 16] = [
 const OWN_PREFIXES: [&str; 4] = ["access-control-", "sec-websocket-", "x-forwarded-", "x-ringway-"];
 /// What each request to a collector has; what frames it is nobody's in any case.
 const COLLECTOR: [&str; 4] = ["content-encoding", "content-type", "host", "user-agent"];
-
-/// A field's name as backends may read it, which take an underscore for a hyphen.
-fn as_read(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
-}
 
 /// A route does not edit the fields by which requests are marked: there would be two of one name, or none.
 pub(super) fn edited_marks(root: &schema::Root, findings: &mut Findings) {

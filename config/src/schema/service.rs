@@ -90,7 +90,8 @@ section! {
 section! {
     /// A copy is the request's head with `x-ringway-handoff: copy`, and its response is read and thrown away.
     HandoffCopySection, "handoff.copy" {
-        /// What is copied: requests without a body, of these methods, which change nothing. Absent are `GET` and `HEAD`.
+        /// What is copied: requests without a body, of these methods, which change nothing. Absent is `GET` alone: the response to a `HEAD`
+        /// brings no content.
         optional methods: List<SafeMethodName>,
         /// Of so many percent of the keys, the same ones on every proxy; the others move without a copy. 0 is none.
         default("100") percent: Percent,

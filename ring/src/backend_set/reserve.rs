@@ -113,3 +113,121 @@ impl BackendSet {
         bound.cap(fair, self.total.slack_min()).min(member.requests_max())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::backend_set::{BackendSet, MemberSpec};
+    use crate::{BoundParams, Load, Pick, PickContext, PolicyParams, RingParams, Slot, Total, hash_key};
+    use std::sync::Arc;
+
+    /// Members of weight 100, of which the last one leaves, and 20 requests that the others have.
+    struct Fleet {
+        set: BackendSet,
+        loads: Vec<Arc<Load>>,
+        total: Arc<Total>,
+    }
+
+    impl Fleet {
+        fn new(bound: Option<BoundParams>, requests_max: u32) -> Self {
+            let loads: Vec<Arc<Load>> = ["a", "b", "c"].map(|id| Arc::new(Load::new(id))).into();
+            let total = Arc::new(Total::new(1));
+            let spec = |(id, load): (&'static str, &Arc<Load>)| MemberSpec {
+                id,
+                weight: 100,
+                requests_max,
+                level: 0,
+                load: Arc::clone(load),
+            };
+            let members = ["a", "b", "c"].into_iter().zip(&loads).map(spec);
+            let params = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
+            let set = BackendSet::build(params, bound, members, Arc::clone(&total)).unwrap();
+            set.install();
+            loads[2].set_active_fraction(0);
+            set.refresh();
+            let fleet = Self { set, loads, total };
+            for number in 0..20 {
+                let mut selection = fleet.begin(number);
+                assert!(matches!(fleet.set.next(&mut selection, 0), Pick::Backend(slot) if slot != LEAVING));
+            }
+            fleet
+        }
+
+        fn begin(&self, number: u64) -> crate::Selection {
+            self.set.begin(PickContext { hash: hash_key(&number.to_le_bytes(), 0), ..PickContext::default() })
+        }
+
+        fn reserve(&self, number: u64, slot: Slot) -> bool {
+            self.set.reserve_handed(&mut self.begin(number), (slot, 100), Slot(0), 0)
+        }
+
+        /// How many places are given on a member, one after the other.
+        fn fill(&self, slot: Slot) -> usize {
+            (100..200).take_while(|number| self.reserve(*number, slot)).count()
+        }
+    }
+
+    const LEAVING: Slot = Slot(2);
+
+    fn bound(slack: f64) -> Option<BoundParams> {
+        Some(BoundParams { factor: 1.25, slack, min_slots: 1 })
+    }
+
+    #[test]
+    fn a_leaving_member_carries_for_handed_keys_what_its_weight_would_allow_beside_the_others() {
+        let fleet = Fleet::new(bound(0.0), u32::MAX);
+        // The others' 20 and this one, of which a third: 7, times 1.25. What it has itself is left out of what they share.
+        assert_eq!(fleet.fill(LEAVING), 9);
+        assert_eq!((fleet.loads[2].in_flight(), fleet.total.sum()), (9, 29));
+        // A place that is given back is given again, once.
+        fleet.set.release(LEAVING, 0);
+        assert_eq!((fleet.loads[2].in_flight(), fleet.fill(LEAVING)), (8, 1));
+        (0..9).for_each(|_| fleet.set.release(LEAVING, 0));
+        assert_eq!((fleet.loads[2].in_flight(), fleet.total.sum()), (0, 20));
+        // Of half the weight, a fifth: 4.2, times 1.25.
+        let half = (0..100).take_while(|_| fleet.set.reserve_handed(&mut fleet.begin(7), (LEAVING, 50), Slot(0), 0));
+        assert_eq!(half.count(), 6);
+    }
+
+    #[test]
+    fn a_strict_bound_is_strict_for_handed_keys_too_and_one_with_slack_has_the_fleets() {
+        for (slack, least, expected) in [(0.0, 3.0, 9), (2.0, 3.0, 17), (2.0, 0.0, 15)] {
+            let fleet = Fleet::new(bound(slack), u32::MAX);
+            fleet.total.set_slack_min(least);
+            // 8.75, and so many roots of 7.
+            assert_eq!(fleet.fill(LEAVING), expected, "{slack} {least}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_takes_new_keys_carries_handed_ones_below_its_cap() {
+        let fleet = Fleet::new(bound(0.0), u32::MAX);
+        let before = fleet.loads[1].in_flight();
+        while fleet.loads[1].in_flight() < fleet.set.cap(Slot(1)) {
+            assert!(fleet.reserve(1, Slot(1)));
+        }
+        assert!(!fleet.reserve(1, Slot(1)) && fleet.loads[1].in_flight() > before);
+        assert_eq!(fleet.total.sum(), 20 + u64::from(fleet.loads[1].in_flight() - before));
+    }
+
+    #[test]
+    fn without_a_bound_there_is_requests_max_and_a_limit_that_was_set() {
+        let fleet = Fleet::new(None, 30);
+        assert_eq!(fleet.fill(LEAVING), 30);
+        fleet.loads[2].set_limit(31);
+        assert_eq!(fleet.fill(LEAVING), 0);
+        fleet.set.release(LEAVING, 0);
+        fleet.loads[2].set_limit(29);
+        assert_eq!(fleet.fill(LEAVING), 0);
+    }
+
+    #[test]
+    fn one_request_has_no_two_places_on_a_member_and_belongs_to_the_owner_that_was_said() {
+        let fleet = Fleet::new(bound(0.0), u32::MAX);
+        let mut selection = fleet.begin(1);
+        assert!(fleet.set.reserve_handed(&mut selection, (LEAVING, 100), Slot(1), 0));
+        assert!(!fleet.set.reserve_handed(&mut selection, (LEAVING, 100), Slot(1), 0));
+        assert_eq!((selection.owner(), fleet.loads[2].in_flight()), (Some(Slot(1)), 1));
+        // A try that fails there goes on to others.
+        assert!(matches!(fleet.set.next(&mut selection, 0), Pick::Backend(slot) if slot != LEAVING));
+    }
+}

@@ -5,6 +5,7 @@ use super::concurrency::LatencyMeter;
 use super::connections::Connections;
 use super::fleet_bounds::FleetBounds;
 use super::handoff::Handoff;
+use super::hot_table::HotTable;
 use super::journal::Journal;
 use super::rate_limiter::RateLimiter;
 use crate::net::quic_ids;
@@ -14,7 +15,6 @@ use ringway_config::model;
 use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
 use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -282,27 +282,6 @@ pub struct ServiceLive {
     pub(super) departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
     /// The service of the last version that was put into force. Set under the lock of `health`.
     pub(super) newest: Mutex<Weak<Service>>,
-}
-
-/// Owners of each hot key.
-pub(crate) type HotTable = HashMap<u64, u16, BuildHasherDefault<AsItIs>>;
-
-/// Keys that are hashes already need no other: there are few of them, so that nobody gains anything by keys that collide.
-#[derive(Debug, Default)]
-pub(crate) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 impl ServiceLive {

@@ -283,7 +283,8 @@ impl Client {
         match message {
             Message::Loads(line) => {
                 let epoch = self.topology.known().map_or(0, |view| view.epoch);
-                self.loads.handle_line(line, epoch).map_err(|error| error.to_string())
+                self.loads.handle_line(line, epoch);
+                Ok(())
             }
             Message::LoadsConfirmed(confirmed) => {
                 self.loads.handle_confirmed(&confirmed, Instant::now());

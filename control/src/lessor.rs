@@ -8,6 +8,9 @@ mod clock;
 mod drift;
 mod expiry_limiter;
 mod leases;
+mod load_answer;
+mod load_rings;
+mod load_size;
 mod loads;
 mod noted;
 mod seen;
@@ -26,8 +29,8 @@ use clock::Clock;
 use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
+pub use load_answer::{LoadRefusal, LoadsAnswer};
 use loads::Loads;
-pub use loads::{LoadRefusal, LoadsAnswer};
 use noted::Noted;
 pub(crate) use seen::PROXY_TTL;
 use seen::Seen;
@@ -153,7 +156,7 @@ impl Lessor {
         if let Some(watched) = &mut self.rollout {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
-        if let Some((what, why)) = self.loads.handle_heartbeat(&name, heartbeat.requests) {
+        if let Some((what, why)) = self.loads.handle_heartbeat(&name, heartbeat.instance, heartbeat.requests) {
             self.noted.note(&name, what, why);
         }
         self.proxies.insert(name, Seen::new(heartbeat, at, now));
@@ -162,11 +165,12 @@ impl Lessor {
     /// What a proxy reports of the loads that it sees. `term`: this leader's.
     pub fn handle_loads(&mut self, state: &State, reports: Reports, term: u64, now: Instant) -> LoadsAnswer {
         let now = self.clock.lead(now);
-        if !self.proxies.contains_key(&reports.proxy) {
-            let why = "no heartbeat has told of this proxy yet".to_owned();
+        let spoken = self.proxies.get(&reports.proxy).map(|seen| seen.heartbeat.instance);
+        if spoken != Some(reports.instance) {
+            let why = "no heartbeat has told of this proxy's process yet".to_owned();
             return LoadsAnswer::refused(LoadRefusal::Unknown, why);
         }
-        self.loads.handle_report(reports, (state.epoch, term), now)
+        self.loads.handle_report(reports, (state.epoch, term), state.revision, now)
     }
 
     /// Works out the tables of loads; `true`: others are to be published. To be called every [`ringway_ring::STEP_MILLIS`].
@@ -243,6 +247,7 @@ impl Lessor {
         let mut commands = self.handle_wake(state, leader, at_ms, now);
         let now = self.clock.lead(now);
         self.proxies.retain(|_, seen| now - seen.at < self.forget);
+        self.loads.retain(|name| self.proxies.contains_key(name));
         self.noted.handle_tick(&self.proxies, state, at_ms, now);
         commands.extend(self.leases.follow(state, leader, now));
         commands.extend(self.expire(state, leader, at_ms, now));

@@ -12,4 +12,7 @@ pub(crate) use report::fuzz as fuzz_report;
 pub use report::{REPORT_BYTES_MAX, ReportAnswer, Reports, ReportsError, ServiceLoad};
 #[cfg(any(test, fuzzing))]
 pub(crate) use tables::fuzz as fuzz_tables;
-pub use tables::{Confirmed, ServiceTable, TableLine, Tables, TablesError, TablesLine};
+pub use tables::{
+    Confirmed, MEMBERS_MAX as TABLES_MEMBERS_MAX, SERVICES_MAX as TABLES_SERVICES_MAX, ServiceTable, TableLine, Tables,
+    TablesError, TablesLine,
+};

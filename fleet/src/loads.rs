@@ -29,7 +29,7 @@ pub(crate) fn reports(proxy: &Handle, revision: u64, wanted: &BTreeSet<String>) 
 pub(crate) fn offer(proxy: &Handle, known: &FleetTables) {
     let (Some(position), Some(confirmed)) = (known.tables.position, known.confirmed) else { return };
     let Position { epoch, term, seq } = position;
-    for (name, service) in &known.tables.services {
+    for (name, service) in known.tables.in_force() {
         let (digest, table) = (service.digest, Arc::clone(&service.table));
         let offered = OfferedTable { stamp: TableStamp { epoch, term, seq }, digest, table, confirmed };
         if let Err(error) = proxy.take_load_table(name, &offered) {

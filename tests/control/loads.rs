@@ -34,7 +34,7 @@ fn report(proxy: &str, seq: u64, digest: u64, tries: u64, loads: &[u64]) -> Vec<
     // Instance, number, services.
     [7, seq, 1].into_iter().for_each(|value| number(&mut out, value));
     text(&mut out, "s");
-    [digest, 1].into_iter().for_each(|value| number(&mut out, value));
+    [digest, 0].into_iter().for_each(|value| number(&mut out, value));
     out.extend(1.2_f64.to_le_bytes());
     out.extend(0.9_f64.to_le_bytes());
     // No hot keys; span, tries, members.
@@ -199,7 +199,7 @@ fn one_table_for_all_is_relayed_and_goes_on_where_it_was_when_the_leader_is_kill
     });
     let shown = curl(&cluster.urls[others[0]], "GET", "/v1/loads", &Value::Null).json();
     let table = &shown["services"]["s"];
-    assert_eq!((&table["ring_digest"], &table["members"]), (&json!(format!("{DIGEST:016x}")), &json!(3)), "{shown}");
+    assert_eq!((&table["digest"], &table["members"]), (&json!(format!("{DIGEST:016x}")), &json!(3)), "{shown}");
     assert_eq!((&shown["fresh"], &table["shed"]), (&json!(true), &json!([{ "member": 0, "percent": 90.0 }])));
     let term = watches[0].sheds().last().unwrap().0[1];
     cluster.kill(old);
@@ -271,17 +271,71 @@ fn proxies_of_a_fleet_obey_one_table_and_the_next_leaders_after_it() {
     let table = |proxy: &FleetProxy| {
         (0..20).for_each(|key| drop(get(proxy.listen, &format!("/{key}"))));
         let table = proxy.ringway.status()["services"][0]["fleet_table"].clone();
-        (table["state"] == "fresh").then(|| table["term"].as_u64().unwrap())
+        (table["state"] == "fresh").then(|| ["epoch", "term", "seq"].map(|of| table[of].as_u64().unwrap()))
     };
     let same = |least: u64| {
         wait_for("one fresh table at both", || {
-            let terms = [table(&proxies[0])?, table(&proxies[1])?];
-            (terms[0] == terms[1] && terms[0] >= least).then_some(terms[0])
+            let held = [table(&proxies[0])?, table(&proxies[1])?];
+            (held[0] == held[1] && held[0][1] >= least).then_some(held[0])
         })
     };
-    let term = same(0);
-    let shown = cluster.control(&["proxies"]).text();
-    assert!(shown.lines().filter(|line| line.contains(&format!(".{term}."))).count() >= 1, "{shown}");
+    let term = wait_for("both to be shown with the table that they have", || {
+        let [epoch, term, seq] = same(0);
+        let shown = cluster.control(&["proxies"]).text();
+        let (start, end) = (shown.find("LOADS")?, shown.find("STUCK")?);
+        let of = |line: &str| line.chars().skip(start).take(end - start).collect::<String>();
+        let told: Vec<String> = shown.lines().filter(|line| line.starts_with('p')).map(of).collect();
+        let position = format!("{epoch}.{term}.{seq},");
+        (told.len() == 2 && told.iter().all(|told| told.starts_with(&position))).then_some(term)
+    });
     cluster.kill(leader(&cluster));
-    assert!(same(term + 1) > term);
+    assert!(same(term + 1)[1] > term);
+}
+
+#[test]
+fn what_is_slow_sheds_as_much_at_every_proxy() {
+    let cluster = Cluster::of(1, "");
+    let slow = Backend::custom(|mut stream, _| {
+        while read_request(&mut stream).is_some() {
+            // It is slow: that is what the test is about.
+            pace(Duration::from_millis(200));
+            if std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+                return;
+            }
+        }
+    });
+    let fast = Backend::echo("fast");
+    let proxies = [FleetProxy::start(&cluster, "p1", ""), FleetProxy::start(&cluster, "p2", "")];
+    let document = format!(
+        "services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ], shed: {{ target: 1.2, scope: fleet }} }}, \
+         backends: [ {{ id: fast, address: \"{}\" }}, {{ id: slow, address: \"{}\" }} ] }} ]\n",
+        fast.address, slow.address
+    );
+    assert!(cluster.control(&["apply", &cluster.write("main.yaml", &document), "--yes"]).status.success());
+    let stop = Arc::new(AtomicBool::new(false));
+    // The second proxy sees a quarter of what the first one does.
+    let clients = [(0, 8), (1, 2)].into_iter().flat_map(|(proxy, count)| (0..count).map(move |client| (proxy, client)));
+    let clients: Vec<_> = clients
+        .map(|(proxy, client)| {
+            let (stop, listen) = (Arc::clone(&stop), proxies[proxy].listen);
+            std::thread::spawn(move || {
+                for key in (0..).take_while(|_| !stop.load(Relaxed)) {
+                    drop(get(listen, &format!("/{client}-{key}")));
+                }
+            })
+        })
+        .collect();
+    let share = |proxy: &FleetProxy| {
+        let service = proxy.ringway.status()["services"][0].clone();
+        let backends = service["backends"].as_array()?.clone();
+        let shed = |id: &str| backends.iter().find(|backend| backend["id"] == id)?["shed_share"].as_f64();
+        Some((service["fleet_table"]["seq"].as_u64()?, shed("slow")?, shed("fast")?))
+    };
+    wait_for("both to shed the same", || {
+        let shares = [share(&proxies[0])?, share(&proxies[1])?];
+        let (_, slow, fast) = shares[0];
+        (shares[0] == shares[1] && slow > 0.0 && fast == 0.0).then_some(())
+    });
+    stop.store(true, Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
 }

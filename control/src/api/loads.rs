@@ -44,7 +44,7 @@ pub(super) async fn tables(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, 
             let hot: Vec<Value> =
                 hot.map(|(hash, owners)| value!({ "hash": format!("{hash:016x}"), "owners": owners })).collect();
             let told = value!({
-                "ring_digest": format!("{:016x}", service.digest), "revision": service.revision,
+                "digest": format!("{:016x}", service.digest), "revision": service.revision,
                 "position": service.position, "members": service.table.shed.len(), "shed": shed, "hot_keys": hot,
             });
             (name.clone(), told)

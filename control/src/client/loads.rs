@@ -4,7 +4,7 @@ use super::members::Members;
 use super::random::Random;
 use crate::Code;
 use crate::http::{Api, ApiError, Link};
-use crate::loads::{Confirmed, Position, ReportAnswer, Reports, ServiceLoad, Tables, TablesError, TablesLine};
+use crate::loads::{Confirmed, Position, ReportAnswer, Reports, ReportsError, ServiceLoad, Tables, TablesLine};
 use bytes::Bytes;
 use hyper::Method;
 use ringway_config::model::MemberUrl;
@@ -31,7 +31,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 pub struct FleetTables {
     /// The tables.
     pub tables: Arc<Tables>,
-    /// When the leader is last known to have said that these hold; `None`: nobody ever has.
+    /// When the leader is last known to have said that these hold; `None`: nobody has yet.
     pub confirmed: Option<Instant>,
 }
 
@@ -40,8 +40,16 @@ pub struct FleetTables {
 pub(crate) struct Loads {
     now: watch::Sender<Arc<FleetTables>>,
     /// As the member has told that is followed now: it may be behind what was known before.
-    told: Mutex<Tables>,
+    told: Mutex<Told>,
     reports: AtomicU64,
+}
+
+/// What the member has told that is followed now.
+#[derive(Default)]
+struct Told {
+    tables: Tables,
+    /// A line was not taken: what follows is of no use until all is told again.
+    is_lost: bool,
 }
 
 impl Loads {
@@ -52,25 +60,34 @@ impl Loads {
 
     /// Another stream begins: it tells the whole first.
     pub(crate) fn begin(&self) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Tables::default();
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Told::default();
     }
 
-    /// Takes a line. `epoch`: of the topology that is known. An error ends the stream.
-    pub(crate) fn handle_line(&self, line: TablesLine, epoch: u64) -> Result<(), TablesError> {
+    /// Takes a line. `epoch`: of the topology that is known. One that cannot be taken leaves what is known as it is, which then ages; the
+    /// topology, which comes on the same stream, is not to suffer from it.
+    pub(crate) fn handle_line(&self, line: TablesLine, epoch: u64) {
         let told = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told.take(line)?;
-            told.clone()
+            if told.is_lost && line.from.is_some() {
+                return;
+            }
+            if let Err(error) = told.tables.take(line) {
+                if !std::mem::replace(&mut told.is_lost, true) {
+                    tracing::warn!(%error, "tables of loads are not taken until the whole is told again");
+                }
+                return;
+            }
+            told.is_lost = false;
+            told.tables.clone()
         };
         self.now.send_if_modified(|now| {
             let is_later = told.position > now.tables.position && told.position.is_some_and(|at| at.epoch >= epoch);
             if is_later {
-                // How old it is, is said next.
-                *now = Arc::new(FleetTables { tables: Arc::new(told), confirmed: now.confirmed });
+                // How old it is, is said next: until then, nobody knows.
+                *now = Arc::new(FleetTables { tables: Arc::new(told), confirmed: None });
             }
             is_later
         });
-        Ok(())
     }
 
     /// Takes it that tables hold still.
@@ -101,7 +118,7 @@ impl Loads {
         let mut random = Random::new(name);
         let list = members.api.load().members().to_vec();
         let mut from = random.below(list.len().max(1));
-        let (mut link, mut want, mut refused) = (None, BTreeSet::new(), None);
+        let (mut link, mut want, mut refused, mut unsent) = (None, BTreeSet::new(), None, BTreeSet::new());
         let mut backoff = BACKOFF.0;
         loop {
             tokio::time::sleep(SPAN.mul_f64(0.9 + 0.2 * random.unit())).await;
@@ -110,9 +127,13 @@ impl Loads {
             if services.is_empty() {
                 continue;
             }
-            let (proxy, seq) = (name.to_owned(), self.reports.fetch_add(1, Relaxed) + 1);
-            let report = Reports { proxy, instance, seq, services };
-            match self.send(members, member, &mut link, &report).await {
+            let (bodies, left_out) = self.bodies((name, instance), services);
+            for (service, error) in left_out {
+                if unsent.insert(service.clone()) {
+                    tracing::warn!(service, %error, "the loads of a service cannot be reported: it balances alone");
+                }
+            }
+            match self.send(members, member, &mut link, bodies).await {
                 Ok(answer) => {
                     backoff = BACKOFF.0;
                     want = answer.want.into_iter().collect();
@@ -134,12 +155,38 @@ impl Loads {
         }
     }
 
+    /// As many reports as it takes, and the services that none can tell of.
+    fn bodies(
+        &self,
+        (name, instance): (&str, u64),
+        services: Vec<ServiceLoad>,
+    ) -> (Vec<Bytes>, Vec<(String, ReportsError)>) {
+        let (mut bodies, mut left_out) = (Vec::new(), Vec::new());
+        let mut pending = vec![services];
+        while let Some(services) = pending.pop() {
+            let (proxy, seq) = (name.to_owned(), self.reports.fetch_add(1, Relaxed) + 1);
+            let mut report = Reports { proxy, instance, seq, services };
+            match report.encode_checked() {
+                Ok(bytes) => bodies.push(Bytes::from(bytes)),
+                Err(error) if report.services.len() < 2 => {
+                    left_out.extend(report.services.pop().map(|service| (service.name, error)));
+                }
+                Err(_) => {
+                    pending.push(report.services.split_off(report.services.len() / 2));
+                    pending.push(report.services);
+                }
+            }
+        }
+        (bodies, left_out)
+    }
+
+    /// Sends reports one after the other; the answer is to all of them.
     async fn send(
         &self,
         members: &Members,
         member: &MemberUrl,
         link: &mut Option<(Arc<Api>, Link)>,
-        report: &Reports,
+        bodies: Vec<Bytes>,
     ) -> Result<ReportAnswer, ApiError> {
         let lost = |reason: &str| ApiError::Unreachable { member: member.to_string(), reason: reason.to_owned() };
         let (api, mut open) = match link.take() {
@@ -151,16 +198,20 @@ impl Loads {
                 (api, connected)
             }
         };
-        let body = report.encode().map_err(|error| lost(&error.to_string()))?;
-        let sent = Instant::now();
-        let said = api.ask_bytes(&mut open, Method::POST, "/v1/loads", Bytes::from(body));
-        let said = tokio::time::timeout(ANSWER_MAX, said).await.map_err(|_| lost("no answer in time"))??;
-        *link = Some((api, open));
-        let answer: ReportAnswer = serde_json::from_slice(&said).map_err(|error| lost(&error.to_string()))?;
-        if let Some(position) = answer.position {
-            self.confirm(position, sent);
+        let mut all = ReportAnswer::default();
+        for body in bodies {
+            let sent = Instant::now();
+            let said = api.ask_bytes(&mut open, Method::POST, "/v1/loads", body);
+            let said = tokio::time::timeout(ANSWER_MAX, said).await.map_err(|_| lost("no answer in time"))??;
+            let answer: ReportAnswer = serde_json::from_slice(&said).map_err(|error| lost(&error.to_string()))?;
+            if let Some(position) = answer.position {
+                self.confirm(position, sent);
+            }
+            all.want.extend(answer.want);
+            all.refused.extend(answer.refused);
         }
-        Ok(answer)
+        *link = Some((api, open));
+        Ok(all)
     }
 }
 
@@ -168,7 +219,7 @@ impl Loads {
 mod tests {
     use super::*;
     use crate::loads::ServiceTable;
-    use ringway_ring::FleetTable;
+    use ringway_ring::{FleetParams, FleetTable, LoadReport, ShedParams};
 
     fn at(term: u64, seq: u64) -> Position {
         Position { epoch: 1, term, seq }
@@ -190,23 +241,24 @@ mod tests {
         let loads = Loads::default();
         let (first, second, third) = (tables(at(1, 5), 1), tables(at(1, 6), 2), tables(at(1, 7), 3));
         loads.begin();
-        loads.handle_line(second.line(None), 1).unwrap();
+        loads.handle_line(second.line(None), 1);
         assert_eq!(known(&loads).0, second.position);
         // Another member, which is behind: what it says first is the past, and its changes lead to the present.
         loads.begin();
-        loads.handle_line(first.line(None), 1).unwrap();
+        loads.handle_line(first.line(None), 1);
         assert_eq!(known(&loads).0, second.position);
-        loads.handle_line(third.line(Some(&first)), 1).unwrap();
+        loads.handle_line(third.line(Some(&first)), 1);
         assert_eq!(known(&loads).0, third.position);
         assert_eq!(*loads.now.borrow().tables, third);
         let gap = tables(at(1, 9), 1).line(Some(&tables(at(1, 8), 1)));
-        assert!(loads.handle_line(gap, 1).is_err());
+        loads.handle_line(gap, 1);
+        assert_eq!(*loads.now.borrow().tables, third);
         // Of a leader before, or of the time before a restore.
         loads.begin();
-        loads.handle_line(tables(at(0, 99), 9).line(None), 1).unwrap();
-        loads.handle_line(tables(at(2, 1), 9).line(None), 2).unwrap();
+        loads.handle_line(tables(at(0, 99), 9).line(None), 1);
+        loads.handle_line(tables(at(2, 1), 9).line(None), 2);
         assert_eq!(*loads.now.borrow().tables, third);
-        loads.handle_line(tables(at(2, 1), 9).line(None), 1).unwrap();
+        loads.handle_line(tables(at(2, 1), 9).line(None), 1);
         assert_eq!(known(&loads).0, Some(at(2, 1)));
     }
 
@@ -215,7 +267,7 @@ mod tests {
         let loads = Loads::default();
         let now = Instant::now() + Duration::from_secs(100);
         let said = |position, age_ms| loads.handle_confirmed(&Confirmed { position, age_ms }, now);
-        loads.handle_line(tables(at(1, 1), 1).line(None), 1).unwrap();
+        loads.handle_line(tables(at(1, 1), 1).line(None), 1);
         assert_eq!(known(&loads).1, None);
         said(at(1, 1), 4_000);
         assert_eq!(known(&loads).1, Some(now - Duration::from_secs(4)));
@@ -225,5 +277,49 @@ mod tests {
         assert_eq!(known(&loads).1, Some(now - Duration::from_secs(4)));
         said(at(1, 1), 0);
         assert_eq!(known(&loads).1, Some(now));
+        // Of what comes next, nobody knows how old it is before it is said.
+        loads.handle_line(tables(at(1, 2), 1).line(None), 1);
+        assert_eq!(known(&loads), (Some(at(1, 2)), None));
+    }
+
+    #[test]
+    fn after_a_line_that_is_not_taken_all_that_follows_waits_for_the_whole() {
+        let loads = Loads::default();
+        let (first, second, third) = (tables(at(1, 1), 1), tables(at(1, 2), 2), tables(at(1, 3), 3));
+        loads.begin();
+        loads.handle_line(first.line(None), 1);
+        let mut bad = second.line(Some(&first));
+        bad.services.get_mut("s").unwrap().as_mut().unwrap().digest = "x".into();
+        loads.handle_line(bad, 1);
+        loads.handle_line(second.line(Some(&first)), 1);
+        assert_eq!(*loads.now.borrow().tables, first, "it may have missed something");
+        loads.handle_line(third.line(None), 1);
+        assert_eq!(*loads.now.borrow().tables, third);
+        let fourth = tables(at(1, 4), 4);
+        loads.handle_line(fourth.line(Some(&third)), 1);
+        assert_eq!(*loads.now.borrow().tables, fourth);
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_report_goes_in_several_and_what_no_report_can_hold_is_left_out() {
+        let service = |name: String, members: usize| ServiceLoad {
+            name,
+            digest: 1,
+            revision: 0,
+            params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: None },
+            report: LoadReport { span_millis: 250, loads: vec![1; members], ..LoadReport::default() },
+            holds: None,
+            in_force: None,
+        };
+        let loads = Loads::default();
+        let mut services: Vec<ServiceLoad> = (0..5).map(|index| service(index.to_string(), 60_000)).collect();
+        services.insert(2, service("huge".into(), 200_000));
+        let (bodies, left_out) = loads.bodies(("p", 7), services);
+        let reports: Vec<Reports> = bodies.iter().map(|body| Reports::decode(body).unwrap()).collect();
+        let told: Vec<&str> = reports.iter().flat_map(|report| &report.services).map(|s| s.name.as_str()).collect();
+        assert_eq!(told, ["0", "1", "2", "3", "4"]);
+        assert!(reports.windows(2).all(|pair| pair[0].seq < pair[1].seq), "each counts");
+        assert_eq!(left_out.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["huge"]);
+        assert!(matches!(left_out[0].1, ReportsError::TooMuch { .. }), "{left_out:?}");
     }
 }

@@ -1,75 +1,40 @@
-//! Loads of the fleet, as a leader hears of them, and the tables that follow ([`FleetLoads`] works them out). A service has a table for
-//! the ring that most of its proxies have. Soft state: a new leader goes on from what it has relayed, or from what proxies tell it.
+//! Loads of the fleet, as a leader hears of them, and the tables that follow ([`FleetLoads`](ringway_ring::FleetLoads) works them out). A
+//! service has a table for the ring that most of its proxies have. Soft state: a new leader goes on from what it has relayed, or from what
+//! proxies tell it.
 
+use super::load_answer::{LoadRefusal, LoadsAnswer};
+use super::load_rings::{LoadRing, LoadRings, Votes};
+use super::load_size::LoadSize;
 use super::trust::Trust;
-use crate::loads::{Position, ReportAnswer, Reports, ServiceLoad, ServiceTable, Tables};
-use ringway_ring::{FleetLoads, FleetParams, FleetTable};
+use crate::loads::{Position, Reports, ServiceLoad, ServiceTable, TABLES_MEMBERS_MAX, TABLES_SERVICES_MAX, Tables};
+use ringway_ring::FleetParams;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A proxy that has reported within this time has a say in which ring has a table.
+/// A proxy that has reported of a service within this time has a say in which ring has a table: it may tell of its services in several reports.
 const LIVE: Duration = Duration::from_secs(2);
 /// A table of which nobody has reported for so long has gone; and so has what was told of a refusal.
 const GONE: Duration = Duration::from_secs(10);
-/// Loads of members, by all proxies, that are held at a time: about as many bytes, twice.
+/// Loads of members, by all proxies, that are held at a time, and what rings take: about as many bytes, twice.
 const HELD_MAX: usize = 32 << 20;
-
-/// Why a report, or a part of it, is not taken. Each has a name for the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoadRefusal {
-    /// It cannot be read.
-    Malformed,
-    /// No heartbeat has told of this proxy.
-    Unknown,
-    /// A later one was taken already.
-    Older,
-    /// It cannot be of this ring, or of any time.
-    Absurd,
-    /// It contradicts the proxy's heartbeats.
-    Contradiction,
-    /// The leader holds as many as it can.
-    Full,
-}
-
-impl LoadRefusal {
-    /// Every one.
-    pub const ALL: [Self; 6] =
-        [Self::Malformed, Self::Unknown, Self::Older, Self::Absurd, Self::Contradiction, Self::Full];
-
-    /// As in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Unknown => "unknown",
-            Self::Older => "older",
-            Self::Absurd => "absurd",
-            Self::Contradiction => "contradiction",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// What is said to a report, and what was refused of it.
-#[derive(Debug, Default)]
-pub struct LoadsAnswer {
-    /// For the proxy.
-    pub answer: ReportAnswer,
-    /// For the metrics.
-    pub refused: Vec<LoadRefusal>,
-}
+/// The part of it that one proxy's reports may take.
+const PROXY_PART: usize = 4;
 
 /// See the module.
 pub(super) struct Loads {
     began: Instant,
     reporters: BTreeMap<String, Reporter>,
     trust: BTreeMap<String, Trust>,
-    services: BTreeMap<String, Service>,
+    services: BTreeMap<String, LoadRings>,
     /// What is published, or what was when this leader began.
     tables: Arc<Tables>,
+    /// By reports.
     held: usize,
+    /// As of the last step, and what has come since.
+    size: LoadSize,
     pub(super) held_max: usize,
+    pub(super) tables_max: (usize, usize),
 }
 
 /// A proxy that reports.
@@ -77,35 +42,40 @@ struct Reporter {
     instance: u64,
     seq: u64,
     at: Instant,
-    /// Services that it has reported of last, and for which ring.
-    rings: BTreeMap<String, u64>,
-    /// What its report takes here.
+    /// Services that it reports of.
+    services: BTreeMap<String, Told>,
+    /// What its reports take here.
     held: usize,
     holds: Option<Position>,
     refused: Option<(Instant, String)>,
 }
 
-/// A service that reports tell of, by ring.
-#[derive(Default)]
-struct Service {
-    rings: BTreeMap<u64, OfRing>,
-    chosen: Option<u64>,
-}
-
-struct OfRing {
-    loads: FleetLoads,
-    params: FleetParams,
-    revision: u64,
-    /// Where what was adopted has come from.
-    adopted: Option<Position>,
-    heard: Instant,
+/// What a proxy has reported of a service last.
+struct Told {
+    at: Instant,
+    digest: u64,
+    params: Arc<FleetParams>,
+    held: usize,
 }
 
 impl Loads {
     /// `before`: what this member has relayed last.
     pub(super) fn new(before: Arc<Tables>, now: Instant) -> Self {
-        let (reporters, trust, services) = <_>::default();
-        Self { began: now, reporters, trust, services, tables: before, held: 0, held_max: HELD_MAX }
+        let (reporters, trust, services, size) = <_>::default();
+        let tables_max = (TABLES_SERVICES_MAX, TABLES_MEMBERS_MAX);
+        let mut loads = Self {
+            began: now,
+            reporters,
+            trust,
+            services,
+            tables: before,
+            held: 0,
+            size,
+            held_max: HELD_MAX,
+            tables_max,
+        };
+        loads.size = LoadSize::of(&loads.services, &loads.tables);
+        loads
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -117,6 +87,11 @@ impl Loads {
         self.services.is_empty() && self.tables.services.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     pub(super) fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
@@ -124,11 +99,19 @@ impl Loads {
     /// It reports no more.
     pub(super) fn forget(&mut self, proxy: &str) {
         self.trust.remove(proxy);
-        let Some(reporter) = self.reporters.remove(proxy) else { return };
-        self.held -= reporter.held;
-        for (name, digest) in &reporter.rings {
-            self.leave(name, *digest, proxy);
-        }
+        self.forget_reports(proxy);
+    }
+
+    /// Of proxies that are not known any more, nothing is.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.trust.retain(|proxy, _| is_known(proxy));
+        let gone: Vec<String> = self.reporters.keys().filter(|proxy| !is_known(proxy)).cloned().collect();
+        gone.iter().for_each(|proxy| self.forget_reports(proxy));
+    }
+
+    fn forget_reports(&mut self, proxy: &str) {
+        self.silence(proxy);
+        self.reporters.remove(proxy);
     }
 
     fn leave(&mut self, service: &str, digest: u64, proxy: &str) {
@@ -141,17 +124,33 @@ impl Loads {
         }
     }
 
-    /// Requests that have ended at a proxy since it started, by its heartbeat. What has become of it, and why, if that is something new.
-    pub(super) fn handle_heartbeat(&mut self, proxy: &str, requests: u64) -> Option<(&'static str, String)> {
+    /// Requests that have ended at a proxy's process since it started, by its heartbeat. What has become of it, and why, if that is
+    /// something new.
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        proxy: &str,
+        instance: u64,
+        requests: u64,
+    ) -> Option<(&'static str, String)> {
+        if self.reporters.get(proxy).is_some_and(|reporter| reporter.instance != instance) {
+            self.forget_reports(proxy);
+        }
         let trust = self.trust.get_mut(proxy)?;
-        trust.handle_heartbeat(requests).then(|| match trust.contradiction() {
+        trust.handle_heartbeat(instance, requests).then(|| match trust.contradiction() {
             Some(why) => ("loads_refused", why.to_owned()),
             None => ("loads_taken", "its reports agree with its heartbeats again".to_owned()),
         })
     }
 
-    /// Takes in what a proxy reports that heartbeats have told of. `at`: the cluster's epoch, and this leader's term.
-    pub(super) fn handle_report(&mut self, mut reports: Reports, at: (u64, u64), now: Instant) -> LoadsAnswer {
+    /// Takes in what a proxy's process reports that heartbeats have told of. `at`: the cluster's epoch, and this leader's term; `revision`:
+    /// the topology's.
+    pub(super) fn handle_report(
+        &mut self,
+        mut reports: Reports,
+        at: (u64, u64),
+        revision: u64,
+        now: Instant,
+    ) -> LoadsAnswer {
         let mut answer = LoadsAnswer::default();
         answer.answer.position = self.tables.position.filter(|known| (known.epoch, known.term) == at);
         if let Some(known) = self.reporters.get(&reports.proxy)
@@ -165,16 +164,25 @@ impl Loads {
         trust.handle_report(reports.services.iter().map(|service| u64::from(service.report.requests)).sum());
         let contradiction = trust.contradiction().map(str::to_owned);
         let services = std::mem::take(&mut reports.services);
-        let refused = self.begin(&reports, &services, now);
+        let is_full = !self.begin(&reports, &services, now);
         if let Some(why) = contradiction {
             answer.refuse("", LoadRefusal::Contradiction, why);
             self.silence(&reports.proxy);
-        } else if let Some((refusal, why)) = refused {
-            answer.refuse("", refusal, why);
+        } else if is_full {
+            answer.refuse("", LoadRefusal::Full, "the leader holds as many loads as it can".to_owned());
             self.silence(&reports.proxy);
         } else {
+            let holders = self.holders(&services, at, now);
             for service in services {
-                self.handle_service(&reports.proxy, service, at, now, &mut answer);
+                let name = service.name.clone();
+                match self.handle_service(&reports.proxy, service, (at, revision, &holders), now) {
+                    Ok(true) => answer.answer.want.push(name),
+                    Ok(false) => {}
+                    Err((refusal, why)) => {
+                        answer.refuse(&name, refusal, why);
+                        self.drop_told(&reports.proxy, &name);
+                    }
+                }
             }
         }
         let first = answer.answer.refused.iter().next();
@@ -188,78 +196,113 @@ impl Loads {
         answer
     }
 
-    /// Notes who reports of what; what it does not report of any more is left.
-    fn begin(&mut self, reports: &Reports, services: &[ServiceLoad], now: Instant) -> Option<(LoadRefusal, String)> {
-        let rings: BTreeMap<String, u64> =
-            services.iter().map(|service| (service.name.clone(), service.digest)).collect();
-        let held: usize = services.iter().map(held_by).sum();
+    /// Notes who reports of what. `false`: there is no room for it.
+    fn begin(&mut self, reports: &Reports, services: &[ServiceLoad], now: Instant) -> bool {
         let holds = services.iter().filter_map(|service| service.holds).max();
-        let (instance, seq) = (reports.instance, reports.seq);
         let before = self.reporters.remove(&reports.proxy);
-        let (had, refused) = before.map_or_else(Default::default, |before| {
-            self.held -= before.held;
-            (before.rings, before.refused.filter(|(at, _)| now.saturating_duration_since(*at) < GONE))
-        });
-        for (name, digest) in had.iter().filter(|(name, digest)| rings.get(*name) != Some(*digest)) {
-            self.leave(name, *digest, &reports.proxy);
+        let (mut told, held, refused) =
+            before.map_or_else(Default::default, |before| (before.services, before.held, before.refused));
+        let refused = refused.filter(|(at, _)| now.saturating_duration_since(*at) < GONE);
+        let (mut sum, mut left) = (held, Vec::new());
+        for service in services {
+            let next = Told { at: now, digest: service.digest, params: self.params(service), held: held_by(service) };
+            sum += next.held;
+            if let Some(known) = told.insert(service.name.clone(), next) {
+                sum -= known.held;
+                left.extend((known.digest != service.digest).then_some((&service.name, known.digest)));
+            }
         }
-        let is_full = self.held + held > self.held_max;
-        let (rings, held) = if is_full { (had, 0) } else { (rings, held) };
-        self.held += held;
-        let reporter = Reporter { instance, seq, at: now, rings, held, holds, refused };
+        left.into_iter().for_each(|(name, digest)| self.leave(name, digest, &reports.proxy));
+        self.held = self.held - held + sum;
+        let (instance, seq) = (reports.instance, reports.seq);
+        let reporter = Reporter { instance, seq, at: now, services: told, held: sum, holds, refused };
         self.reporters.insert(reports.proxy.clone(), reporter);
-        is_full.then(|| (LoadRefusal::Full, "the leader holds as many loads as it can".to_owned()))
+        self.held + self.size.held() <= self.held_max && sum <= self.held_max / PROXY_PART
+    }
+
+    /// The service's, where they are the same: most proxies say the same of all services.
+    fn params(&self, service: &ServiceLoad) -> Arc<FleetParams> {
+        let ring = self.services.get(&service.name).and_then(|known| known.rings.get(&service.digest));
+        let known = ring.map(LoadRing::params).filter(|params| ***params == service.params);
+        known.map_or_else(|| Arc::new(service.params), Arc::clone)
     }
 
     /// What it has said counts for nothing, and what it says next is compared anew.
     fn silence(&mut self, proxy: &str) {
-        let rings = self.reporters.get_mut(proxy).map(|reporter| std::mem::take(&mut reporter.rings));
-        for (name, digest) in rings.iter().flatten() {
-            self.leave(name, *digest, proxy);
+        let Some(reporter) = self.reporters.get_mut(proxy) else { return };
+        self.held -= std::mem::take(&mut reporter.held);
+        for (name, told) in std::mem::take(&mut reporter.services) {
+            self.leave(&name, told.digest, proxy);
         }
     }
 
+    /// Of a service that is not taken, and of one that it does not tell of any more.
+    fn drop_told(&mut self, proxy: &str, service: &str) {
+        let Some(reporter) = self.reporters.get_mut(proxy) else { return };
+        let Some(told) = reporter.services.remove(service) else { return };
+        reporter.held -= told.held;
+        self.held -= told.held;
+        self.leave(service, told.digest, proxy);
+    }
+
+    /// `true`: what is in force there is to be told.
     fn handle_service(
         &mut self,
         proxy: &str,
         service: ServiceLoad,
-        at: (u64, u64),
+        (at, revision, holders): ((u64, u64), u64, &BTreeMap<Position, usize>),
         now: Instant,
-        answer: &mut LoadsAnswer,
-    ) {
+    ) -> Result<bool, (LoadRefusal, String)> {
+        if service.revision > revision {
+            let why = format!("revision {} is to come: the fleet's is {revision}", service.revision);
+            return Err((LoadRefusal::Absurd, why));
+        }
+        if let Some(held) = service.holds.filter(|held| *held > self.latest(at)) {
+            return Err((LoadRefusal::Absurd, format!("table {held} has not been published yet")));
+        }
+        // Of an earlier leader's, what two say is believed, and what nobody says otherwise.
+        let is_told = |held: &Position| holders.len() == 1 || holders.get(held).is_some_and(|count| *count > 1);
+        let is_credible = service.holds.is_none_or(|held| held.epoch == at.0 && (held.term == at.1 || is_told(&held)));
         let millis = self.millis(now);
         let before = self.tables.services.get(&service.name).filter(|table| table.digest == service.digest);
         let before = self.tables.position.zip(before.map(|before| &before.table));
-        let members = service.report.loads.len();
-        let known = self.services.entry(service.name.clone()).or_default();
-        let ring = known.rings.entry(service.digest).or_insert_with(|| OfRing::new(&service, before, now));
-        if service.revision >= ring.revision {
-            (ring.revision, ring.params) = (service.revision, service.params);
-        }
-        if let Err(error) = ring.loads.handle_report(proxy, service.report, millis) {
-            answer.refuse(&service.name, LoadRefusal::Absurd, error.to_string());
-            return self.drop_empty(&service.name);
-        }
-        ring.heard = now;
-        // What was in force under an earlier leader, or for the members that were before: shares go on from there.
-        let later =
-            service.holds.filter(|held| (held.epoch == at.0 && held.term <= at.1) && Some(*held) > ring.adopted);
-        match (later, service.in_force) {
-            (Some(held), Some(table)) if ring.loads.wants_table() && table.shed.len() == members => {
-                ring.loads.adopt(table);
-                ring.adopted = Some(held);
+        let known = self.services.get(&service.name);
+        if known.is_none_or(|known| !known.rings.contains_key(&service.digest)) {
+            let ring = LoadRing::new(&service, before, now);
+            let is_new = known.is_none() && !self.tables.services.contains_key(&service.name);
+            let size = self.size.with(is_new, ring.members);
+            let (services_max, members_max) = self.tables_max;
+            let is_full = size.services > services_max || size.members > members_max;
+            if is_full || self.held + size.held() > self.held_max {
+                return Err((LoadRefusal::Full, "the leader has as many services and members as it can".to_owned()));
             }
-            (Some(_), _) if ring.loads.wants_table() => answer.answer.want.push(service.name),
-            _ => {}
+            self.size = size;
+            self.services.entry(service.name.clone()).or_default().rings.insert(service.digest, ring);
         }
+        let known = self.services.entry(service.name.clone()).or_default();
+        let Some(ring) = known.rings.get_mut(&service.digest) else { return Ok(false) };
+        if let Err(error) = ring.loads.handle_report(proxy, service.report, millis) {
+            return Err((LoadRefusal::Absurd, error.to_string()));
+        }
+        ring.handle_revision(service.revision);
+        ring.heard = now;
+        Ok(is_credible && ring.handle_in_force(service.holds, service.in_force))
     }
 
-    /// Of a service that nobody could be heard of.
-    fn drop_empty(&mut self, service: &str) {
-        if let Some(known) = self.services.get_mut(service) {
-            let chosen = known.chosen;
-            known.rings.retain(|digest, ring| ring.loads.proxies() > 0 || chosen == Some(*digest));
+    /// The last place of a table that this cluster can have published.
+    fn latest(&self, (epoch, term): (u64, u64)) -> Position {
+        let own = self.tables.position.filter(|known| (known.epoch, known.term) == (epoch, term));
+        own.unwrap_or(Position { epoch, term, seq: 0 })
+    }
+
+    /// By how many proxies each table is held, where one is held of an earlier leader: nobody here knows what that has published.
+    fn holders(&self, services: &[ServiceLoad], (epoch, term): (u64, u64), now: Instant) -> BTreeMap<Position, usize> {
+        let mut holders = BTreeMap::new();
+        if services.iter().filter_map(|service| service.holds).any(|held| (held.epoch, held.term) != (epoch, term)) {
+            let live = self.reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
+            live.filter_map(|reporter| reporter.holds).for_each(|held| *holders.entry(held).or_default() += 1);
         }
+        holders
     }
 
     /// A step; `true`: other tables are published. `at`: the cluster's epoch, and this leader's term.
@@ -274,8 +317,7 @@ impl Loads {
         let millis = self.millis(now);
         self.forget_silent(now);
         let votes = votes(&self.reporters, now);
-        let seq = self.tables.position.filter(|known| (known.epoch, known.term) == at).map_or(0, |known| known.seq);
-        let position = Position { epoch, term, seq: seq + 1 };
+        let position = Position { seq: self.latest(at).seq + 1, epoch, term };
         let mut next: Option<BTreeMap<String, ServiceTable>> = None;
         for (name, service) in &mut self.services {
             if let Some(table) = service.step(votes.get(name.as_str()), position, millis, now) {
@@ -288,18 +330,28 @@ impl Loads {
         if self.tables.services.keys().any(gone) {
             next.get_or_insert_with(|| self.tables.services.clone()).retain(|name, _| !gone(name));
         }
-        let Some(services) = next else { return false };
-        self.tables = Arc::new(Tables { position: Some(position), services });
-        true
+        let has_changed = next.is_some();
+        if let Some(services) = next {
+            self.tables = Arc::new(Tables { position: Some(position), services });
+        }
+        self.size = LoadSize::of(&self.services, &self.tables);
+        has_changed
     }
 
     fn forget_silent(&mut self, now: Instant) {
-        let is_gone = |at: Instant| now.saturating_duration_since(at) >= GONE;
+        let is_over = |at: Instant, after: Duration| now.saturating_duration_since(at) >= after;
         let gone: Vec<String> =
-            self.reporters.iter().filter(|(_, of)| is_gone(of.at)).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|name| self.forget(name));
+            self.reporters.iter().filter(|(_, of)| is_over(of.at, GONE)).map(|(name, _)| name.clone()).collect();
+        gone.iter().for_each(|name| self.forget_reports(name));
+        // Who reports, but not of this any more.
+        let told = self.reporters.iter().filter(|(_, of)| !is_over(of.at, LIVE)).flat_map(|(proxy, of)| {
+            let left = of.services.iter().filter(|(_, told)| is_over(told.at, LIVE));
+            left.map(|(service, _)| (proxy.clone(), service.clone()))
+        });
+        let left: Vec<(String, String)> = told.collect();
+        left.iter().for_each(|(proxy, service)| self.drop_told(proxy, service));
         self.services.retain(|_, service| {
-            service.rings.retain(|_, ring| ring.loads.proxies() > 0 || !is_gone(ring.heard));
+            service.rings.retain(|_, ring| ring.loads.proxies() > 0 || !is_over(ring.heard, GONE));
             !service.rings.is_empty()
         });
     }
@@ -310,7 +362,7 @@ impl Loads {
         let refused = reporter.refused.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < GONE);
         Some(crate::watch::wire::ProxyLoads {
             age_ms: u64::try_from(now.saturating_duration_since(reporter.at).as_millis()).unwrap_or(u64::MAX),
-            services: reporter.rings.len(),
+            services: reporter.services.len(),
             holds: reporter.holds,
             refused: refused.map(|(_, why)| why.clone()),
         })
@@ -323,65 +375,11 @@ fn held_by(service: &ServiceLoad) -> usize {
 }
 
 /// By service and ring, the proxies that have it.
-fn votes(reporters: &BTreeMap<String, Reporter>, now: Instant) -> BTreeMap<&str, BTreeMap<u64, usize>> {
-    let mut votes: BTreeMap<&str, BTreeMap<u64, usize>> = BTreeMap::new();
+fn votes(reporters: &BTreeMap<String, Reporter>, now: Instant) -> BTreeMap<&str, BTreeMap<u64, Votes<'_>>> {
+    let mut votes: BTreeMap<&str, BTreeMap<u64, Votes<'_>>> = BTreeMap::new();
     let live = reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
-    for (service, digest) in live.flat_map(|reporter| &reporter.rings) {
-        *votes.entry(service).or_default().entry(*digest).or_default() += 1;
+    for (service, told) in live.flat_map(|reporter| &reporter.services) {
+        votes.entry(service).or_default().entry(told.digest).or_default().add(&told.params);
     }
     votes
-}
-
-impl Service {
-    /// The table that is new, if one is.
-    fn step(
-        &mut self,
-        votes: Option<&BTreeMap<u64, usize>>,
-        position: Position,
-        millis: u64,
-        now: Instant,
-    ) -> Option<ServiceTable> {
-        let chosen = self.chosen;
-        // Of as many, the one that has the table already, and then the one of the latest revision.
-        let rank = |digest: &u64, count: usize| {
-            (count, chosen == Some(*digest), self.rings.get(digest).map(|ring| ring.revision))
-        };
-        let most = votes?.iter().max_by_key(|(digest, count)| rank(digest, **count)).map(|(digest, _)| *digest)?;
-        let ring = self.rings.get_mut(&most)?;
-        let changed = ring.loads.step(&ring.params, millis);
-        // Until its first step the table of before holds, of whichever ring that is.
-        if ring.loads.wants_table() || !changed && chosen == Some(most) {
-            return None;
-        }
-        ring.heard = now;
-        self.chosen = Some(most);
-        let table = Arc::new(FleetTable::clone(ring.loads.table()));
-        Some(ServiceTable { digest: most, revision: ring.revision, position, table })
-    }
-}
-
-impl OfRing {
-    /// Goes on from the table of this ring that is known here.
-    fn new(service: &ServiceLoad, before: Option<(Position, &Arc<FleetTable>)>, now: Instant) -> Self {
-        let mut loads = FleetLoads::new(service.report.loads.len());
-        if let Some((_, table)) = before {
-            loads.adopt(FleetTable::clone(table));
-        }
-        let adopted = before.map(|(position, _)| position);
-        Self { loads, params: service.params, revision: service.revision, adopted, heard: now }
-    }
-}
-
-impl LoadsAnswer {
-    /// What a report is told that is not taken at all.
-    pub(crate) fn refused(refusal: LoadRefusal, why: String) -> Self {
-        let mut answer = Self::default();
-        answer.refuse("", refusal, why);
-        answer
-    }
-
-    fn refuse(&mut self, service: &str, refusal: LoadRefusal, why: String) {
-        self.answer.refused.insert(service.to_owned(), why);
-        self.refused.push(refusal);
-    }
 }

@@ -15,6 +15,14 @@ pub struct Position {
     pub seq: u64,
 }
 
+impl Position {
+    /// Who has published it: the cluster's epoch, and the leader's term.
+    #[must_use]
+    pub fn leader(self) -> (u64, u64) {
+        (self.epoch, self.term)
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.epoch, self.term, self.seq)

@@ -18,6 +18,10 @@ const SERVICES_MAX: usize = 10_000;
 const MEMBERS_MAX: usize = 100_000;
 /// Keys that a report names for one service.
 const KEYS_MAX: usize = 64;
+/// What its sketches may have seen: more than any counts, and little enough to be added up for a thousand proxies.
+const SEEN_MAX: u64 = 1 << 48;
+/// Shares of a hot key below this are of no key.
+const HOT_SHARE_MIN: f64 = 1e-6;
 /// Longest name of a service.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -26,7 +30,7 @@ const NAME_BYTES_MAX: usize = 256;
 pub struct ServiceLoad {
     /// Its name.
     pub name: String,
-    /// Digest of its ring: loads and shares stand in the order of its members.
+    /// Of its ring and members: loads and shares stand in the order of their slots.
     pub digest: u64,
     /// The topology's revision that is in force there.
     pub revision: u64,
@@ -154,6 +158,19 @@ impl Reports {
         postcard::to_extend(&wire, vec![FORMAT])
     }
 
+    /// As it is sent, if it will be taken.
+    ///
+    /// # Errors
+    /// Why it will not.
+    pub(crate) fn encode_checked(&self) -> Result<Vec<u8>, ReportsError> {
+        self.check()?;
+        let bytes = self.encode().map_err(|_| ReportsError::Malformed)?;
+        match bytes.len() > REPORT_BYTES_MAX {
+            true => Err(ReportsError::TooMuch { what: "bytes", most: REPORT_BYTES_MAX }),
+            false => Ok(bytes),
+        }
+    }
+
     /// Reads what was sent; nothing is taken that could not have been meant.
     ///
     /// # Errors
@@ -209,12 +226,15 @@ impl Reports {
 /// What no service has.
 fn absurd(service: &ServiceLoad) -> Option<&'static str> {
     let ShedParams { target, share_max } = service.params.shed;
-    let is_positive = |value: f64| value.is_finite() && value > 0.0;
-    if !is_positive(target) || !(0.0..=1.0).contains(&share_max) {
+    if !(1.0..=1e6).contains(&target) || !(0.0..=1.0).contains(&share_max) {
         return Some("its target of shedding");
     }
-    if service.params.hot.is_some_and(|hot| !is_positive(hot.enter) || !is_positive(hot.leave)) {
+    let is_share = |value: f64| value.is_finite() && value >= HOT_SHARE_MIN;
+    if service.params.hot.is_some_and(|hot| !is_share(hot.enter) || !is_share(hot.leave)) {
         return Some("its share of a hot key");
+    }
+    if service.report.seen.requests > SEEN_MAX || service.report.seen.total > SEEN_MAX {
+        return Some("what it has seen of keys");
     }
     let table = service.in_force.as_ref()?;
     let is_sorted = table.hot.is_sorted_by(|(one, _), (other, _)| one < other);
@@ -339,15 +359,21 @@ mod tests {
         assert_eq!(written(|told| told.proxy = "a b".into()), Err(ReportsError::Name));
         assert_eq!(written(|told| told.services[1].name = "api".into()), Err(ReportsError::Twice("api".into())));
         let absurd = |what| Err(ReportsError::Absurd { service: "web".into(), what });
-        for target in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+        for target in [f64::NAN, f64::INFINITY, 0.0, -1.0, 0.99, 1e7] {
             let told = written(|told| told.services[1].params.shed.target = target);
             assert_eq!(told, absurd("its target of shedding"));
         }
         let told = written(|told| told.services[1].params.shed.share_max = f64::NAN);
         assert_eq!(told, absurd("its target of shedding"));
-        let hot = HotParams { enter: f64::NAN, ..HotParams::default() };
-        let told = written(|told| told.services[1].params.hot = Some(hot));
-        assert_eq!(told, absurd("its share of a hot key"));
+        for (enter, leave) in [(f64::NAN, 0.1), (1e-7, 0.1), (0.1, 1e-7), (0.1, f64::INFINITY)] {
+            let hot = HotParams { enter, leave, ..HotParams::default() };
+            let told = written(|told| told.services[1].params.hot = Some(hot));
+            assert_eq!(told, absurd("its share of a hot key"));
+        }
+        for (requests, total) in [(1 << 49, 9), (9, 1 << 49), (u64::MAX, u64::MAX)] {
+            let seen = Report { requests, total, keys: Vec::new() };
+            assert_eq!(written(|told| told.services[1].report.seen = seen), absurd("what it has seen of keys"));
+        }
         for table in [
             FleetTable { shed: vec![1; 3], hot: Vec::new() },
             FleetTable { shed: vec![1; 2], hot: vec![(2, 1), (2, 1)] },

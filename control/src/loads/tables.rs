@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Members of all services that tables are of.
-const MEMBERS_MAX: usize = 1 << 20;
+pub const MEMBERS_MAX: usize = 1 << 20;
 /// Services that have one.
-const SERVICES_MAX: usize = 10_000;
+pub const SERVICES_MAX: usize = 10_000;
 
 /// What holds for a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceTable {
-    /// Digest of the ring whose members it is of.
+    /// Of the ring and members that it is of, as proxies report it.
     pub digest: u64,
     /// The topology's revision of which proxies have reported that ring.
     pub revision: u64,
@@ -55,12 +55,15 @@ pub struct TableLine {
     /// It begins anew, with so many members that shed nothing, and without hot keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<u32>,
+    /// With which it came, where that is of an earlier leader than the line: nobody knows now whether it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Position>,
     /// Shares that have changed: how many members after the one before (the first after none), and its share, by turns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shed: Vec<u32>,
-    /// Hot keys that have changed, and the number of their owners; 0: it is hot no more.
+    /// Hot keys that have changed, by their hashes in hexadecimal digits, and the number of their owners; 0: it is hot no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hot: Vec<(u64, u16)>,
+    pub hot: Vec<(String, u16)>,
 }
 
 /// That tables hold still.
@@ -94,6 +97,12 @@ pub enum TablesError {
 }
 
 impl Tables {
+    /// Those that hold by the word of the leader whose tables these are.
+    pub fn in_force(&self) -> impl Iterator<Item = (&String, &ServiceTable)> {
+        let leader = self.position.map(Position::leader);
+        self.services.iter().filter(move |(_, service)| Some(service.position.leader()) == leader)
+    }
+
     /// What brings somebody who has `known` to these; `None`: all of it. What it has of another epoch is of no use.
     #[must_use]
     pub fn line(&self, known: Option<&Self>) -> TablesLine {
@@ -104,7 +113,7 @@ impl Tables {
         for (name, service) in &self.services {
             let before = before.and_then(|before| before.get(name));
             if before.is_none_or(|before| before.differs(service)) {
-                services.insert(name.clone(), Some(service.line(before)));
+                services.insert(name.clone(), Some(service.line(before, position)));
             }
         }
         let gone = before.into_iter().flatten().filter(|(name, _)| !self.services.contains_key(*name));
@@ -149,10 +158,11 @@ impl Tables {
 impl ServiceTable {
     fn differs(&self, other: &Self) -> bool {
         (self.digest, self.revision) != (other.digest, other.revision)
+            || self.position.leader() != other.position.leader()
             || !Arc::ptr_eq(&self.table, &other.table) && self.table != other.table
     }
 
-    fn line(&self, before: Option<&Self>) -> TableLine {
+    fn line(&self, before: Option<&Self>, position: Position) -> TableLine {
         let before =
             before.filter(|before| before.digest == self.digest && before.table.shed.len() == self.table.shed.len());
         let nothing = FleetTable::idle(self.table.shed.len());
@@ -172,8 +182,9 @@ impl ServiceTable {
             digest: format!("{:016x}", self.digest),
             revision: self.revision,
             members: before.is_none().then(|| u32::try_from(self.table.shed.len()).unwrap_or(u32::MAX)),
+            at: Some(self.position).filter(|at| at.leader() != position.leader()),
             shed,
-            hot: fresh.chain(gone).collect(),
+            hot: fresh.chain(gone).map(|(hash, owners)| (format!("{hash:016x}"), owners)).collect(),
         }
     }
 }
@@ -195,6 +206,7 @@ impl TableLine {
         }
         let mut hot: BTreeMap<u64, u16> = table.hot.iter().copied().collect();
         for (hash, owners) in self.hot {
+            let hash = u64::from_str_radix(&hash, 16).ok()?;
             match owners {
                 0 => drop(hot.remove(&hash)),
                 owners => drop(hot.insert(hash, owners)),
@@ -204,7 +216,7 @@ impl TableLine {
         (rest.is_empty() && table.hot.len() <= TABLE_KEYS_MAX).then(|| ServiceTable {
             digest,
             revision: self.revision,
-            position,
+            position: self.at.unwrap_or(position),
             table: Arc::new(table),
         })
     }
@@ -266,7 +278,8 @@ mod tests {
         let line = second.line(Some(&first));
         let change = line.services["a"].as_ref().unwrap();
         assert_eq!((change.shed.as_slice(), change.members), ([3, 0, 0, 500].as_slice(), None));
-        assert_eq!(change.hot, [(4, 3), (11, 2), (9, 0)]);
+        let hot = [(4, 3), (11, 2), (9, 0)].map(|(hash, owners)| (format!("{hash:016x}"), owners));
+        assert_eq!(change.hot, hot);
         assert!(!line.services.contains_key("b"), "what is the same is not told");
         known = told(&known, &line).unwrap();
         assert_eq!(known, second);
@@ -294,11 +307,28 @@ mod tests {
         }
         assert_eq!(line(&|told| told.digest = "x".into()), malformed);
         assert_eq!(line(&|told| told.digest = "2".into()), malformed, "a change of another ring's table");
-        assert_eq!(line(&|told| told.hot = (0..257).map(|hash| (hash, 2)).collect()), malformed);
+        assert_eq!(line(&|told| told.hot = (0..257).map(|hash| (format!("{hash:x}"), 2)).collect()), malformed);
+        assert_eq!(line(&|told| told.hot = vec![("g".into(), 2)]), malformed);
         assert_eq!(line(&|told| told.members = Some(u32::MAX)), Err(TablesError::TooLarge));
         // An epoch ends what was before: then all is told.
         let restored = Tables { position: Some(Position { epoch: 2, ..at(0) }), ..second.clone() };
         assert_eq!(restored.line(Some(&second)).from, None);
+    }
+
+    #[test]
+    fn what_the_leader_has_not_confirmed_keeps_its_place_however_it_is_told() {
+        let first = tables(9, &[("a", service(1, &[5], &[], 9)), ("b", service(2, &[6], &[], 8))]);
+        let mut second = first.clone();
+        let next = Position { term: 3, ..at(1) };
+        second.position = Some(next);
+        second.services.get_mut("b").unwrap().position = next;
+        assert_eq!(first.in_force().count(), 2);
+        for known in [Tables::default(), first] {
+            let reached = told(&known, &second.line(Some(&known).filter(|known| known.position.is_some()))).unwrap();
+            assert_eq!(reached.in_force().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"]);
+            assert_eq!(reached.services["a"].position.term, 2);
+            assert_eq!(reached.services["b"], second.services["b"]);
+        }
     }
 
     proptest! {

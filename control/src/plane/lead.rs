@@ -190,7 +190,8 @@ impl Plane {
         if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
             return false;
         }
-        let lessor = Lessor::new((self.clock)()).with_forget(self.forget).with_tables(self.loads.hub.now());
+        let now = (self.clock)();
+        let lessor = Lessor::new(now).with_forget(self.forget).with_tables(self.loads.hub.fresh(now));
         *self.lessor() = Some((term, lessor.with_parsed(Arc::clone(&self.parsed))));
         self.kept.send_replace((term, 0));
         true

@@ -6,7 +6,7 @@ use super::propose::ASK_TIMEOUT;
 use super::questions::{Question, Reply};
 use super::views::TablesTold;
 use crate::Code;
-use crate::consensus::{MemberInfo, Role};
+use crate::consensus::{MemberInfo, Role, Status};
 use crate::lessor::{LoadRefusal, LoadsAnswer};
 use crate::loads::{Position, ReportAnswer, Reports, Tables};
 use crate::state::Refusal;
@@ -14,7 +14,8 @@ use ringway_ring::STEP_MILLIS;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Between two steps.
 const STEP: Duration = Duration::from_millis(STEP_MILLIS);
@@ -26,6 +27,13 @@ const WAIT: Duration = Duration::from_secs(2);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Between two questions to a leader that has not answered, and to one of an earlier version.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// When the tables were known to hold, by an answer to what was `asked` then. The answer's way counts as age: what is kept from coming
+/// is not young.
+fn held_at(asked: Instant, now: Instant, told: &TablesTold) -> Option<Instant> {
+    let waited = Duration::from_millis(told.waited_ms.unwrap_or(0)).min(now.saturating_duration_since(asked));
+    (asked + waited).checked_sub(Duration::from_millis(told.age_ms?))
+}
 
 impl Plane {
     /// A proxy's report of its loads, as it came; it finds the leader, or is lost.
@@ -94,17 +102,20 @@ impl Plane {
 
     /// As leader: the tables, once they are later than those that are known.
     pub(super) async fn tables_after(&self, known: Option<Position>, wait: Duration) -> Reply {
+        let began = (self.clock)();
         let mut now = self.loads.hub.subscribe();
         let later = now.wait_for(|now| now.position > known);
         let _ = tokio::time::timeout(wait.min(WAIT), later).await;
         if self.node.status().role != Role::Leader {
             return Reply::NotLeader;
         }
-        let age = self.loads.hub.age((self.clock)());
+        let now = (self.clock)();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Reply::Tables(Box::new(TablesTold {
             position: self.loads.hub.now().position,
             line: self.loads.line(known),
-            age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            age_ms: self.loads.hub.age(now).map(millis),
+            waited_ms: Some(millis(now.saturating_duration_since(began))),
         }))
     }
 
@@ -136,7 +147,11 @@ impl Plane {
             let has_work = match &now.leader {
                 _ if now.role == Role::Leader => self.step_loads(now.term),
                 Some((leader, info)) if *leader != now.id && self.loads.hub.is_watched() => {
-                    self.relay(*leader, info).await;
+                    tokio::select! {
+                        biased;
+                        () = self.leadership_changed(&mut status, now.term, *leader) => {}
+                        () = self.relay(*leader, info) => {}
+                    }
                     continue;
                 }
                 _ => false,
@@ -153,6 +168,17 @@ impl Plane {
             }
             // Whatever it was, it may come often.
             tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// Returns once another member leads, or none does, or in another term.
+    async fn leadership_changed(&self, status: &mut watch::Receiver<Status>, term: u64, leader: u64) {
+        loop {
+            changed(status).await;
+            let now = self.node.status();
+            if now.term != term || now.leader.is_none_or(|(id, _)| id != leader) {
+                return;
+            }
         }
     }
 
@@ -180,13 +206,13 @@ impl Plane {
     async fn relay(&self, leader: u64, info: &MemberInfo) {
         let known = self.loads.hub.now();
         let ask = Question::Tables(known.position, u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX));
+        let asked = (self.clock)();
         let told = match self.ask_once(leader, info, &ask, ANSWER_MAX).await {
             Ok(Reply::Tables(told)) => told,
             Ok(Reply::Unknown) => return tokio::time::sleep(AGAIN.1).await,
             _ => return tokio::time::sleep(AGAIN.0).await,
         };
-        let now = (self.clock)();
-        let at = told.age_ms.and_then(|age| now.checked_sub(Duration::from_millis(age)));
+        let at = held_at(asked, (self.clock)(), &told);
         let taken = match (told.line, at) {
             (None, at) => {
                 at.into_iter().for_each(|at| self.loads.hub.confirm(told.position, at));
@@ -207,5 +233,30 @@ impl Plane {
         if !taken {
             tokio::time::sleep(AGAIN.0).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_long_on_its_way_is_as_old() {
+        let asked = Instant::now() + Duration::from_secs(100);
+        let at = |millis| asked + Duration::from_millis(millis);
+        let told = |age_ms, waited_ms| TablesTold { age_ms, waited_ms, ..TablesTold::default() };
+        assert_eq!(held_at(asked, at(4_000), &told(Some(0), Some(1_000))), Some(at(1_000)));
+        assert_eq!(held_at(asked, at(4_000), &told(Some(300), Some(1_000))), Some(at(700)));
+        assert_eq!(
+            held_at(asked, at(4_000), &told(Some(0), None)),
+            Some(asked),
+            "it does not say how long it has waited"
+        );
+        assert_eq!(
+            held_at(asked, at(500), &told(Some(0), Some(u64::MAX))),
+            Some(at(500)),
+            "it cannot be younger than now"
+        );
+        assert_eq!(held_at(asked, at(500), &told(None, Some(1))), None);
     }
 }

@@ -465,12 +465,13 @@ mod tests {
             digest: "000000000000000a".into(),
             revision: 4,
             members: Some(5),
+            at: Some(Position { epoch: 1, term: 1, seq: 9 }),
             shed: vec![1, 6],
-            hot: vec![(u64::MAX, 2)],
+            hot: vec![("ffffffffffffffff".into(), 2)],
         };
         let services = BTreeMap::from([("s".to_owned(), Some(line)), ("t".to_owned(), None)]);
         let line = TablesLine { position, from: Some(position), services };
-        TablesTold { position: Some(position), line: Some(line), age_ms: Some(7) }
+        TablesTold { position: Some(position), line: Some(line), age_ms: Some(7), waited_ms: Some(8) }
     }
 
     fn changes() -> Vec<MemberChange> {

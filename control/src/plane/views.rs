@@ -87,4 +87,6 @@ pub struct TablesTold {
     pub line: Option<TablesLine>,
     /// Milliseconds since they were known to hold.
     pub age_ms: Option<u64>,
+    /// Milliseconds that whoever asked has been kept waiting for it.
+    pub waited_ms: Option<u64>,
 }

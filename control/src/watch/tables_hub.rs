@@ -5,6 +5,7 @@ use super::hub::line;
 use super::wire::Message;
 use crate::loads::{Confirmed, Position, Tables};
 use bytes::Bytes;
+use ringway_ring::FRESH_MILLIS;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -47,6 +48,13 @@ impl TablesHub {
     #[must_use]
     pub fn now(&self) -> Arc<Tables> {
         Arc::clone(&self.now.borrow())
+    }
+
+    /// The tables now; none, if nobody knows whether they hold still.
+    #[must_use]
+    pub fn fresh(&self, now: Instant) -> Arc<Tables> {
+        let is_fresh = self.age(now).is_some_and(|age| age <= Duration::from_millis(FRESH_MILLIS));
+        if is_fresh { self.now() } else { Arc::default() }
     }
 
     fn confirmed(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -163,6 +171,7 @@ mod tests {
         assert_eq!(hub.age(later(2)), Some(Duration::from_secs(2)));
         hub.confirm(tables(2, 1).position, later(2));
         hub.confirm(tables(2, 1).position, later(1));
+        assert_eq!((hub.fresh(later(12)), hub.fresh(later(13))), (hub.now(), Arc::default()));
         let text = hub.confirmation(&tables(2, 1), later(5)).unwrap();
         let position = tables(2, 1).position.unwrap();
         let expected = Message::LoadsConfirmed(Confirmed { position, age_ms: 3_000 });

@@ -21,7 +21,7 @@ fn service(name: &str, digest: u64, loads: &[f64]) -> ServiceLoad {
     ServiceLoad {
         name: name.into(),
         digest,
-        revision: 1,
+        revision: 0,
         params: FleetParams { shed, hot: Some(HotParams::default()) },
         report: LoadReport { span_millis: 250, requests: 50, loads, seen: Report::default() },
         holds: None,
@@ -48,7 +48,7 @@ impl Fleet {
 
     fn report(&mut self, proxy: &str, services: Vec<ServiceLoad>) -> LoadsAnswer {
         self.seq += 1;
-        let reports = Reports { proxy: proxy.into(), instance: 1, seq: self.seq, services };
+        let reports = Reports { proxy: proxy.into(), instance: 7, seq: self.seq, services };
         self.lessor.handle_loads(&self.state, reports, TERM, self.now)
     }
 
@@ -165,12 +165,14 @@ fn a_new_leader_goes_on_from_what_it_has_relayed_or_from_what_a_proxy_has_had_la
     assert!(near(first(&mut Fleet::new(relayed(9)), 9, None), 20_000));
     assert!(near(first(&mut Fleet::new(relayed(9)), 10, Some(table(40_000))), 40_000));
     assert!(near(first(&mut Fleet::new(Arc::default()), 3, Some(table(30_000))), 30_000));
-    // Of another epoch, or of a time that has not come: nobody asks for it.
-    for held in [Position { epoch: 2, ..at(1) }, Position { term: TERM + 1, ..at(1) }] {
+    // Of a time that has not come: it is refused.
+    for held in [Position { epoch: 2, ..at(1) }, Position { term: TERM + 1, ..at(1) }, Position { term: TERM, ..at(1) }]
+    {
         let mut fleet = Fleet::new(Arc::default());
         fleet.beat("p", 0);
         let told = ServiceLoad { holds: Some(held), in_force: Some(table(9)), ..even(1) };
-        assert_eq!(fleet.report("p", vec![told]).answer.want, [""; 0]);
+        let answer = fleet.report("p", vec![told]);
+        assert_eq!((answer.refused, answer.answer.want), (vec![LoadRefusal::Absurd], vec![]));
         fleet.run(8, &[("p", even(0))]);
     }
 }
@@ -192,14 +194,19 @@ fn what_cannot_be_is_refused_and_named_and_the_rest_of_the_report_is_taken() {
     assert!(named.contains("service \"s\"") && fleet.refused("p").is_none(), "{named}");
     // Said twice, or late.
     let seq = fleet.seq;
-    let late = Reports { proxy: "q".into(), instance: 1, seq, services: vec![good.clone()] };
+    let late = Reports { proxy: "q".into(), instance: 7, seq, services: vec![good.clone()] };
     let answer = fleet.lessor.handle_loads(&fleet.state, late.clone(), TERM, fleet.now);
     assert_eq!(answer.refused, [LoadRefusal::Older]);
-    // Another process in its name begins anew.
+    // Another process in its name is not it, until heartbeats tell of that one; then it begins anew.
     let other = Reports { instance: 2, ..late };
+    let answer = fleet.lessor.handle_loads(&fleet.state, other.clone(), TERM, fleet.now);
+    assert_eq!(answer.refused, [LoadRefusal::Unknown]);
+    let heartbeat = Heartbeat { instance: 2, ..heartbeat(&fleet.state) };
+    fleet.lessor.handle_heartbeat(&fleet.state, "q".into(), heartbeat, fleet.now);
     assert_eq!(fleet.lessor.handle_loads(&fleet.state, other, TERM, fleet.now).refused, []);
     assert!(fleet.of("s").table.shed == [0, 0], "{:?}", fleet.tables());
     // What was refused once is not told for ever.
+    fleet.beat("q", 0);
     fleet.run(45, &[("q", good)]);
     assert_eq!(fleet.refused("q"), None);
 }
@@ -224,7 +231,7 @@ fn a_proxy_that_contradicts_its_heartbeats_counts_for_nothing_until_it_agrees_ag
     };
     ["liar", "p"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
     let refused: usize = (0..5).map(|_| round(&mut fleet, 4_000, 40)).sum();
-    assert!(refused > 0 && fleet.refused("liar").unwrap().contains("tries"), "{refused}");
+    assert!(refused > 0 && fleet.refused("liar").unwrap().contains("its heartbeats of"), "{refused}");
     assert_eq!((0..4).map(|_| round(&mut fleet, 4_000, 40)).sum::<usize>(), 32, "all of them");
     (0..20).for_each(|_| _ = round(&mut fleet, 4_000, 40));
     assert_eq!(fleet.of("s").table.shed, [0, 0, 0], "what it has caused is over");
@@ -259,15 +266,151 @@ fn a_restore_begins_anew() {
 }
 
 #[test]
-fn a_leader_holds_so_many_loads_and_no_more() {
+fn a_leader_holds_so_many_loads_and_no_more_and_of_one_proxy_a_quarter() {
     let mut fleet = Fleet::new(Arc::default());
-    ["p", "q"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
-    fleet.lessor.loads.held_max = 100;
+    ["p", "q", "r"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    // A ring of 40 takes 704, and a report of it 72.
+    fleet.lessor.loads.held_max = 704 + 72 + 71;
     let service = service("s", 7, &[10.0; 40]);
     fleet.run(8, &[("p", service.clone())]);
     assert_eq!(fleet.report("q", vec![service.clone()]).refused, [LoadRefusal::Full]);
     assert!(fleet.refused("q").unwrap().contains("as many loads as it can"));
     fleet.run(1, &[("p", service.clone())]);
+    let other = ServiceLoad { name: "t".into(), ..service.clone() };
+    fleet.lessor.loads.held_max = 1_000;
+    assert_eq!(fleet.report("q", vec![other]).refused, [LoadRefusal::Full], "there is no room for another ring");
+    fleet.lessor.loads.held_max = 704 + 72 + 71;
     assert!(fleet.lessor.handle_sign_off(&fleet.state, "p", None));
-    assert_eq!(fleet.report("q", vec![service]).refused, [], "there is room again");
+    assert_eq!(fleet.report("q", vec![service.clone()]).refused, [], "there is room again");
+    // Four such services are more than a quarter.
+    fleet.lessor.loads.held_max = 4 * 4 * 72 - 1;
+    let four = |name: &&str| ServiceLoad { name: (*name).to_owned(), ..service.clone() };
+    assert_eq!(fleet.report("r", ["a", "b", "c", "d"].iter().map(four).collect()).refused, [LoadRefusal::Full]);
+}
+
+#[test]
+fn no_more_services_and_members_are_published_than_those_who_read_tables_take() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "liar"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    fleet.lessor.loads.tables_max = (3, 10);
+    let good = service("s", 7, &[10.0; 3]);
+    fleet.run(8, &[("p", good.clone())]);
+    let invented = |name: &str, members| service(name, 1, &vec![1.0; members]);
+    let answer = fleet.report("liar", ["a", "b", "c", "d"].map(|name| invented(name, 1)).to_vec());
+    assert_eq!(answer.refused, [LoadRefusal::Full; 2]);
+    assert_eq!(answer.answer.refused.keys().collect::<Vec<_>>(), ["c", "d"]);
+    // Other rings of services that are there, with more members.
+    let answer = fleet.report("liar", vec![service("a", 2, &[1.0; 6])]);
+    assert_eq!(answer.refused, [LoadRefusal::Full]);
+    fleet.run(40, &[("p", good.clone()), ("liar", invented("b", 1))]);
+    assert_eq!(fleet.tables().services.len(), 2, "{:?}", fleet.tables());
+    let mut reader = Tables::default();
+    assert_eq!(reader.take(fleet.tables().line(None)), Ok(()));
+    assert!(fleet.report("p", vec![good, invented("e", 1)]).refused.is_empty(), "there is room again");
+}
+
+#[test]
+fn parameters_are_those_of_most_proxies_and_revisions_that_nobody_knows_are_refused() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "q", "canary"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    let uneven = service("s", 7, &[20.0, 10.0, 10.0]);
+    let mut other = uneven.clone();
+    other.params.shed.target = 900.0;
+    let ahead = ServiceLoad { revision: 1, ..other.clone() };
+    assert_eq!(fleet.report("canary", vec![ahead]).refused, [LoadRefusal::Absurd]);
+    // The canary is the last to speak each time.
+    let told = [("p", uneven.clone()), ("q", uneven.clone()), ("canary", other.clone())];
+    fleet.run(30, &told);
+    let shed = fleet.of("s").table.shed[0];
+    assert!(shed > 20_000, "{shed}");
+    fleet.run(60, &[("p", uneven), ("q", other.clone()), ("canary", other)]);
+    assert_eq!(fleet.of("s").table.shed[0], 0, "most want that now");
+}
+
+#[test]
+fn what_was_in_force_under_an_earlier_leader_is_believed_of_two_or_of_who_is_alone_with_it() {
+    let at = |seq| Position { epoch: 1, term: TERM - 1, seq };
+    let holds = |seq| ServiceLoad { holds: Some(at(seq)), ..service("s", 7, &[10.0, 10.0]) };
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "q", "liar"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    assert_eq!(fleet.report("p", vec![holds(7)]).answer.want, ["s"], "nobody says otherwise");
+    let lie = Some(FleetTable { shed: vec![0, 50_000], hot: Vec::new() });
+    let told = fleet.report("liar", vec![ServiceLoad { in_force: lie, ..holds(1 << 40) }]);
+    assert_eq!(told.answer.want, [""; 0]);
+    assert_eq!(fleet.report("p", vec![holds(7)]).answer.want, [""; 0], "one says this, and one that");
+    fleet.report("q", vec![holds(7)]);
+    assert_eq!(fleet.report("p", vec![holds(7)]).answer.want, ["s"]);
+    let truth = Some(FleetTable { shed: vec![30_000, 0], hot: Vec::new() });
+    fleet.report("p", vec![ServiceLoad { in_force: truth, ..holds(7) }]);
+    fleet.run(6, &[("p", holds(7)), ("q", holds(7)), ("liar", holds(1 << 40))]);
+    let shed = fleet.of("s").table.shed.clone();
+    assert!(shed[0] > 20_000 && shed[1] == 0, "{shed:?}");
+}
+
+#[test]
+fn a_fleet_that_had_no_table_goes_on_from_what_a_proxy_has_shed_alone() {
+    let mut fleet = Fleet::new(Arc::default());
+    fleet.beat("p", 0);
+    let even = service("s", 7, &[12.0, 10.0]);
+    assert_eq!(fleet.report("p", vec![even.clone()]).answer.want, ["s"]);
+    let alone = Some(FleetTable { shed: vec![30_000, 0], hot: Vec::new() });
+    let told = fleet.report("p", vec![ServiceLoad { in_force: alone, ..even.clone() }]);
+    assert_eq!((told.answer.want, told.refused), (vec![], vec![]));
+    fleet.run(5, &[("p", even)]);
+    let shed = fleet.of("s").table.shed[0];
+    assert!(shed > 28_000 && shed < 30_000, "no jump: {shed}");
+}
+
+#[test]
+fn a_new_leader_vouches_only_for_what_it_has_worked_out_itself() {
+    let at = Position { epoch: 1, term: TERM - 1, seq: 9 };
+    let before = |name: &str| {
+        let table = Arc::new(FleetTable { shed: vec![20_000, 0], hot: Vec::new() });
+        (name.to_owned(), ServiceTable { digest: 7, revision: 0, position: at, table })
+    };
+    let relayed = Tables { position: Some(at), services: [before("s"), before("t")].into() };
+    let mut fleet = Fleet::new(Arc::new(relayed));
+    fleet.beat("p", 0);
+    fleet.run(8, &[("p", service("s", 7, &[12.0, 10.0]))]);
+    let tables = fleet.tables();
+    assert_eq!(tables.position.map(|position| position.term), Some(TERM));
+    assert_eq!(tables.in_force().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["s"]);
+    assert_eq!(tables.services["t"].position, at);
+}
+
+#[test]
+fn a_liar_is_not_believed_again_for_having_been_silent_and_takes_no_room() {
+    let mut fleet = Fleet::new(Arc::default());
+    fleet.beat("liar", 0);
+    let mut lie = service("s", 7, &[100.0, 0.0]);
+    lie.report.requests = 10_000;
+    for _ in 0..4 {
+        fleet.report("liar", vec![lie.clone()]);
+        fleet.beat("liar", 1);
+    }
+    (0..3).for_each(|_| _ = fleet.report("liar", vec![lie.clone()]));
+    assert_eq!(fleet.report("liar", vec![lie.clone()]).refused, [LoadRefusal::Contradiction]);
+    let held = fleet.lessor.loads.held();
+    assert_eq!(held, 0);
+    (0..60).for_each(|_| _ = fleet.step());
+    assert_eq!(fleet.report("liar", vec![lie]).refused, [LoadRefusal::Contradiction]);
+}
+
+#[test]
+fn services_may_come_in_several_reports_and_one_that_comes_no_more_is_left() {
+    let mut fleet = Fleet::new(Arc::default());
+    fleet.beat("p", 0);
+    let (one, other) = (service("s", 7, &[10.0, 10.0]), service("t", 8, &[10.0, 10.0]));
+    let services = |fleet: &Fleet| {
+        let seen = fleet.lessor.fleet(&fleet.state, fleet.now).remove(0).loads.unwrap();
+        seen.services
+    };
+    for _ in 0..6 {
+        fleet.report("p", vec![one.clone()]);
+        fleet.report("p", vec![other.clone()]);
+        fleet.step();
+    }
+    assert_eq!((services(&fleet), fleet.tables().services.len()), (2, 2));
+    fleet.run(10, &[("p", one)]);
+    assert_eq!(services(&fleet), 1);
 }

@@ -308,10 +308,10 @@ pub(super) fn status() -> Schemas {
     ]
 }
 
-/// What proxies read.
 /// What a line of the watch stream may be.
 const LINES: [&str; 6] = ["SnapshotLine", "DeltaLine", "RolloutLine", "PingLine", "LoadsLine", "LoadsConfirmedLine"];
 
+/// What proxies read.
 pub(super) fn stream() -> Schemas {
     let line = |name: &'static str, of: Value, says: &str| object(says, vec![must(name, of, "")]);
     vec![
@@ -344,7 +344,7 @@ pub(super) fn stream() -> Schemas {
                     must("digest", text(), "Of all objects"),
                     must("objects", map(named("Object")), "By key"),
                     must("rollout", or_null(named("RolloutView")), "The change that is under way"),
-                    may("at_ms", number(), "When the revision was made, in Unix milliseconds; absent: not known"),
+                    may("at_ms", number(), "When it was made, in Unix milliseconds; absent: that is not known"),
                 ],
             ),
         ),
@@ -358,7 +358,7 @@ pub(super) fn stream() -> Schemas {
                     must("revision", number(), "It makes this one"),
                     must("digest", text(), "Of all objects after it"),
                     must("changes", list(named("Replaced")), "Objects as they are now"),
-                    may("at_ms", number(), "When the revision was made, in Unix milliseconds; absent: not known"),
+                    may("at_ms", number(), "When it was made, in Unix milliseconds; absent: that is not known"),
                 ],
             ),
         ),

@@ -13,8 +13,8 @@ pub(super) fn loads() -> Schemas {
     let table = object(
         "The table of a service.",
         vec![
-            must("ring_digest", text(), "Of the ring whose members it is of"),
-            must("revision", number(), "The topology's revision of which proxies have reported that ring"),
+            must("digest", text(), "Of the ring and members that it is of, as proxies report it"),
+            must("revision", number(), "The topology's revision of which proxies have reported it"),
             must("position", named("LoadsPosition"), ""),
             must("members", number(), "How many the ring has"),
             must("shed", list(shed), "Members that shed keys"),
@@ -74,15 +74,21 @@ fn reports() -> Schemas {
 }
 
 fn lines() -> Schemas {
-    let owners = json!({ "type": "array", "items": number(), "minItems": 2, "maxItems": 2 });
+    let owners =
+        json!({ "type": "array", "prefixItems": [text(), number()], "items": false, "minItems": 2, "maxItems": 2 });
     let table = object(
         "What has changed in a table.",
         vec![
-            must("digest", text(), "Of the ring, in hexadecimal digits"),
+            must("digest", text(), "Of the ring and members, in hexadecimal digits"),
             must("revision", number(), "The topology's"),
             may("members", number(), "It begins anew, with so many members that shed nothing"),
+            may("at", named("LoadsPosition"), "With which it came, of an earlier leader: it is not known to hold"),
             may("shed", list(number()), "By turns: how many members after the one before, and its share, of 65535"),
-            may("hot", list(owners), "Hashes of hot keys, and the number of their owners; 0: hot no more"),
+            may(
+                "hot",
+                list(owners),
+                "Hashes of hot keys, in hexadecimal digits, and the number of their owners; 0: hot no more",
+            ),
         ],
     );
     let tables = object(

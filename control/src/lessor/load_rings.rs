@@ -1,0 +1,150 @@
+//! A service that proxies report of, by the ring that they have: what they see of it, and the table that follows.
+
+use crate::loads::{Position, ServiceLoad, ServiceTable};
+use ringway_ring::{FleetLoads, FleetParams, FleetTable};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Different parameters that are counted for a ring: a canary makes two of them.
+const VARIANTS_MAX: usize = 8;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct LoadRings {
+    pub(super) rings: BTreeMap<u64, LoadRing>,
+    /// The one that has the table.
+    pub(super) chosen: Option<u64>,
+}
+
+/// What is known of a service whose proxies have this ring.
+pub(super) struct LoadRing {
+    pub(super) loads: FleetLoads,
+    pub(super) members: usize,
+    pub(super) heard: Instant,
+    params: Arc<FleetParams>,
+    revision: u64,
+    /// Where what was adopted has come from: a proxy without a table comes before all that have one.
+    adopted: Option<Option<Position>>,
+}
+
+/// How many proxies have a ring, and what each wants a table to be made for.
+#[derive(Default)]
+pub(super) struct Votes<'r> {
+    count: usize,
+    params: Vec<(&'r Arc<FleetParams>, usize)>,
+}
+
+impl<'r> Votes<'r> {
+    pub(super) fn add(&mut self, params: &'r Arc<FleetParams>) {
+        self.count += 1;
+        match self.params.iter().position(|(known, _)| Arc::ptr_eq(known, params) || *known == params) {
+            Some(index) => self.params[index].1 += 1,
+            None if self.params.len() < VARIANTS_MAX => self.params.push((params, 1)),
+            None => {}
+        }
+    }
+
+    /// Those that most want; of as many, the ones in force.
+    fn params(&self, in_force: &Arc<FleetParams>) -> Option<&'r Arc<FleetParams>> {
+        let rank = |params: &Arc<FleetParams>, count: usize| (count, params == in_force);
+        self.params.iter().max_by_key(|(params, count)| rank(params, *count)).map(|(params, _)| *params)
+    }
+}
+
+impl LoadRings {
+    /// The table that is new, if one is.
+    pub(super) fn step(
+        &mut self,
+        votes: Option<&BTreeMap<u64, Votes<'_>>>,
+        position: Position,
+        millis: u64,
+        now: Instant,
+    ) -> Option<ServiceTable> {
+        let chosen = self.chosen;
+        // Of as many, the one that has the table already, and then the one of the latest revision.
+        let rank = |digest: &u64, votes: &Votes<'_>| {
+            (votes.count, chosen == Some(*digest), self.rings.get(digest).map(|ring| ring.revision))
+        };
+        let (most, votes) = votes?.iter().max_by_key(|(digest, votes)| rank(digest, votes))?;
+        let ring = self.rings.get_mut(most)?;
+        if let Some(params) = votes.params(&ring.params) {
+            ring.params = Arc::clone(params);
+        }
+        let changed = ring.loads.step(&ring.params, millis);
+        // Until its first step the table of before holds, of whichever ring that is.
+        if ring.loads.wants_table() || !changed && chosen == Some(*most) {
+            return None;
+        }
+        ring.heard = now;
+        self.chosen = Some(*most);
+        let table = Arc::new(FleetTable::clone(ring.loads.table()));
+        Some(ServiceTable { digest: *most, revision: ring.revision, position, table })
+    }
+}
+
+impl LoadRing {
+    /// Goes on from the table of this ring that is known here.
+    pub(super) fn new(service: &ServiceLoad, before: Option<(Position, &Arc<FleetTable>)>, now: Instant) -> Self {
+        let members = service.report.loads.len();
+        let mut loads = FleetLoads::new(members);
+        if let Some((_, table)) = before {
+            loads.adopt(FleetTable::clone(table));
+        }
+        let adopted = before.map(|(position, _)| Some(position));
+        Self { loads, members, heard: now, params: Arc::new(service.params), revision: service.revision, adopted }
+    }
+
+    /// What a table of it is made for now.
+    pub(super) fn params(&self) -> &Arc<FleetParams> {
+        &self.params
+    }
+
+    /// A proxy has it at this revision.
+    pub(super) fn handle_revision(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Takes what was in force at a proxy, under an earlier leader or for the members that were before, or by what it has seen alone: shares
+    /// go on from there. `true`: it is of use, and is to be told.
+    pub(super) fn handle_in_force(&mut self, holds: Option<Position>, table: Option<FleetTable>) -> bool {
+        if !self.loads.wants_table() || Some(holds) <= self.adopted {
+            return false;
+        }
+        match table.filter(|table| table.shed.len() == self.members) {
+            Some(table) => {
+                self.loads.adopt(table);
+                self.adopted = Some(holds);
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_ring::ShedParams;
+
+    #[test]
+    fn parameters_are_those_of_most_and_of_as_many_those_in_force() {
+        let made = |target| Arc::new(FleetParams { shed: ShedParams { target, share_max: 0.9 }, hot: None });
+        let (old, new, odd) = (made(1.2), made(1.5), made(9.0));
+        let chosen = |told: &[&Arc<FleetParams>], in_force: &Arc<FleetParams>| {
+            let mut votes = Votes::default();
+            told.iter().for_each(|params| votes.add(params));
+            votes.params(in_force).map(|params| params.shed.target)
+        };
+        assert_eq!(chosen(&[&old, &new, &old], &new), Some(1.2));
+        assert_eq!(chosen(&[&old, &new], &old), Some(1.2));
+        assert_eq!(chosen(&[&old, &new], &new), Some(1.5));
+        assert_eq!(chosen(&[&made(1.2), &new, &made(1.2)], &new), Some(1.2), "by what they say");
+        assert_eq!(chosen(&[&odd, &odd], &old), Some(9.0));
+        assert_eq!(chosen(&[], &old), None);
+        let many: Vec<_> = (0..100).map(|target| made(f64::from(target))).collect();
+        let mut votes = Votes::default();
+        many.iter().for_each(|params| votes.add(params));
+        assert_eq!((votes.count, votes.params.len()), (100, VARIANTS_MAX));
+    }
+}

@@ -221,6 +221,7 @@ fn one_table_for_all_is_relayed_and_goes_on_where_it_was_when_the_leader_is_kill
 fn who_contradicts_itself_or_sends_nonsense_is_named_and_the_others_balance_without_it() {
     let cluster = Cluster::of(1, "");
     let url = &cluster.urls[0];
+    leader(&cluster);
     assert_eq!(post(url, &report("of-nobody", 1, DIGEST, 0, &[1])).unwrap().status, 200);
     assert_eq!(post(url, b"nonsense").unwrap().status, 400);
     assert_eq!(post(url, &[1; (1 << 20) + 1]).unwrap().status, 413);

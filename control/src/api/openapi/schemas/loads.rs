@@ -74,8 +74,7 @@ fn reports() -> Schemas {
 }
 
 fn lines() -> Schemas {
-    let owners =
-        json!({ "type": "array", "prefixItems": [text(), number()], "items": false, "minItems": 2, "maxItems": 2 });
+    let owners = json!({ "type": "array", "prefixItems": [text(), number()], "minItems": 2, "maxItems": 2 });
     let table = object(
         "What has changed in a table.",
         vec![

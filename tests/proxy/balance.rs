@@ -111,6 +111,9 @@ fn two_requests_of_one_key_at_once_stay_together_in_an_idle_service_however_many
         wait_for("both to be there", || (all.most.load(Ordering::SeqCst) == 2).then_some(()));
         *all.open.lock().unwrap() = true;
         both.into_iter().for_each(|mut stream| assert_eq!(read_answer(&mut stream, true).unwrap().status, 200));
+        // A request is counted after its response has gone.
+        let ended = || ringway.metric("ringway_requests_total{service=\"s\",class=\"2xx\"}") == 2.0;
+        wait_for("both to be counted", || ended().then_some(()));
         assert_eq!(ringway.metric("ringway_spills_total{service=\"s\"}"), spilled, "{count} backends, {preset}");
     }
 }

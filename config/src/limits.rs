@@ -89,12 +89,15 @@ pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static st
 /// # Errors
 /// It cannot be read, or is too large ([`ErrorKind::FileTooLarge`]).
 pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes")));
+    let too_large = || std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes"));
+    let file = std::fs::File::open(path)?;
+    // A file that says how long it is costs nothing; pipes and devices say 0.
+    if file.metadata()?.len() > BYTES_MAX {
+        return Err(too_large());
     }
-    Ok(bytes)
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// Reads a configuration's file.

@@ -2,7 +2,7 @@
 
 use crate::framing::Encoding;
 use crate::walk::Walk;
-use ringway_message::{FIELDS_CEILING, Field, ParseError};
+use ringway_message::{FIELDS_CEILING, Field, ParseError, may_trail};
 
 /// Appends the field lines for which `keep` holds, as they were received, run by run.
 ///
@@ -64,9 +64,9 @@ pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -
     }
     let (mut walk, start) = (Walk::new(section), out.len());
     let mut count = 0;
-    let walked = walk.fields(FIELDS_CEILING / 4, |name, _, kind, value| {
+    let walked = walk.fields(FIELDS_CEILING / 4, |name, _, _, value| {
         let name = name.of(section);
-        if kind.may_trail() && keep(name) {
+        if may_trail(name) && keep(name) {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
             out.extend_from_slice(value);

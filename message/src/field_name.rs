@@ -213,20 +213,44 @@ impl FieldName {
             Self::XForwardedFor | Self::XForwardedProto | Self::XForwardedHost | Self::XForwardedPort | Self::Forwarded
         )
     }
-
-    /// Whether the field may stand in a trailer section: never what frames or routes a message, or says who sent it
-    /// (RFC 9110, 6.5.1).
-    #[must_use]
-    pub fn may_trail(self) -> bool {
-        matches!(self, Self::Other)
-    }
 }
 
-/// Whether a field of that name may stand in a trailer section: never one that frames or routes a message, or says who sent it
-/// (RFC 9110, 6.5.1).
+/// Names that mean something to whoever handles a message before its body, beside those that [`FieldName`] knows: what asks for it to be
+/// handled otherwise, who asks, how long a response is good for, and how its content is to be read.
+const NOT_BEHIND_BODIES: [&str; 26] = [
+    "age",
+    "authentication-info",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "date",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "vary",
+    "warning",
+    "www-authenticate",
+    "x-http-method-override",
+];
+
+/// Whether a field of that name may stand in a trailer section: never one that frames, routes or modifies a message, says who sent it, or how
+/// its content is to be read (RFC 9110, 6.5.1; RFC 7230, 4.1.2 names them).
 #[must_use]
 pub fn may_trail(name: &[u8]) -> bool {
-    FieldName::classify(name).may_trail()
+    FieldName::classify(name) == FieldName::Other && !NOT_BEHIND_BODIES.iter().any(|known| reads_as(name, known))
 }
 
 /// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
@@ -334,12 +358,27 @@ mod tests {
 
     #[test]
     fn only_what_means_nothing_to_a_proxy_may_stand_behind_a_body() {
-        for name in ["x-checksum", "grpc-status", "server-timing", "x"] {
+        for name in
+            ["x-checksum", "grpc-status", "grpc-status-details-bin", "server-timing", "etag", "content-digest", "x"]
+        {
             assert!(may_trail(name.as_bytes()), "{name}");
         }
-        for name in
-            ["Content-Length", "transfer-encoding", "host", "trailer", "cookie", "x-forwarded-for", "connection"]
-        {
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "host",
+            "trailer",
+            "cookie",
+            "x-forwarded-for",
+            "connection",
+            "Authorization",
+            "content_type",
+            "Content-Encoding",
+            "set-cookie",
+            "If-None-Match",
+            "range",
+            "location",
+        ] {
             assert!(!may_trail(name.as_bytes()), "{name}");
         }
     }

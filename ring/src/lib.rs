@@ -58,7 +58,7 @@ pub use line::Line;
 pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{
-    Method, Move, Movement, independent_movement, movement, set_movement, taken_movement, taken_shares,
+    Method, Move, Movement, SAMPLE_BUDGET, independent_movement, movement, set_movement, taken_movement, taken_shares,
 };
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 pub use pick_context::PickContext;

@@ -8,14 +8,14 @@ use crate::ring::Ring;
 use crate::slot::Slot;
 use std::collections::BTreeMap;
 
-/// Comparisons of members that a sample may cost.
-const SAMPLE_BUDGET: usize = 200_000_000;
+/// Comparisons of members that a sample may cost where nobody waits for more than the answer: weighted rendezvous takes some 30 ns for each.
+pub const SAMPLE_BUDGET: u64 = 20_000_000;
 
-/// The same, where it is asked who takes the keys: where nearly all members drain, fewer keys are asked about.
-const TAKEN_BUDGET: u64 = SAMPLE_BUDGET as u64;
+/// Keys that are asked about at most: at so many the standard error is below 0.2 %.
+const SAMPLES_MAX: u32 = 100_000;
 
-/// Keys of which it is asked who takes them: at so many the standard error is below 0.2 %.
-const TAKEN_SAMPLES: u32 = 100_000;
+/// And at least, whatever the budget is: a share is then known to a few percent.
+const SAMPLES_MIN: u32 = 200;
 
 /// The whole circle, in places.
 const CIRCLE: f64 = (1_u64 << 48) as f64;
@@ -92,9 +92,10 @@ fn same_slots(old_ids: &[&str], new_ids: &[&str]) -> Vec<Option<u16>> {
     old_ids.iter().map(|id| known.get(id).copied()).collect()
 }
 
-/// Compares two sets as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing.
+/// Compares two sets as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing. Where the policy allows
+/// no arithmetic, a sample is taken that costs about `budget` comparisons of members: see [`SAMPLE_BUDGET`].
 #[must_use]
-pub fn set_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_ids: &[&str]) -> Movement {
+pub fn set_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_ids: &[&str], budget: u64) -> Movement {
     if !old.policy().hashes() || !new.policy().hashes() {
         return Movement::default();
     }
@@ -109,22 +110,27 @@ pub fn set_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_id
     if let (Some((Policy::Maglev(one), one_slots)), Some((Policy::Maglev(other), other_slots))) = (one, other) {
         return maglev(one, &named(one_slots, old_ids), other, &named(other_slots, new_ids));
     }
-    sampled((old, old_ids), (new, new_ids), 1_000_000)
+    let samples = samples_within(budget, old.look_cost() + new.look_cost());
+    flows(hashes(samples).map(|hash| (old.owner(hash), new.owner(hash))), old_ids, new_ids)
 }
 
 /// As [`set_movement`], between those that take the keys in place of those that own them: a member that drains takes none.
 #[must_use]
-pub fn taken_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_ids: &[&str]) -> Movement {
+pub fn taken_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_ids: &[&str], budget: u64) -> Movement {
     if old.takes_all() && new.takes_all() || !old.policy().hashes() || !new.policy().hashes() {
-        return set_movement(old, old_ids, new, new_ids);
+        return set_movement(old, old_ids, new, new_ids, budget);
     }
     if old.policy().seed() != new.policy().seed() {
         return independent_movement(&taken_shares(old), old_ids, &taken_shares(new), new_ids);
     }
-    let mut cost = 0;
-    let takers =
-        |hash| (cost < TAKEN_BUDGET).then(|| (old.taker_at_cost(hash, &mut cost), new.taker_at_cost(hash, &mut cost)));
-    flows(hashes(TAKEN_SAMPLES).map_while(takers), old_ids, new_ids)
+    let (mut cost, mut asked) = (0, 0);
+    // Where nearly all members drain, a key costs more, and fewer are asked about.
+    let takers = |hash| {
+        asked += 1;
+        (cost < budget || asked <= SAMPLES_MIN)
+            .then(|| (old.taker_at_cost(hash, &mut cost), new.taker_at_cost(hash, &mut cost)))
+    };
+    flows(hashes(SAMPLES_MAX).map_while(takers), old_ids, new_ids)
 }
 
 /// As [`BackendSet::shares`], of those that take the keys in place of those that own them.
@@ -135,7 +141,7 @@ pub fn taken_shares(set: &BackendSet) -> Vec<f64> {
     }
     let (mut taken, mut samples, mut cost) = (vec![0_u32; set.len()], 0_u32, 0);
     let takers =
-        hashes(TAKEN_SAMPLES).map_while(|hash| (cost < TAKEN_BUDGET).then(|| set.taker_at_cost(hash, &mut cost)));
+        hashes(SAMPLES_MAX).map_while(|hash| (cost < SAMPLE_BUDGET).then(|| set.taker_at_cost(hash, &mut cost)));
     for taker in takers {
         samples += 1;
         let of_taker = taker.and_then(|slot| taken.get_mut(usize::from(slot.0)));
@@ -149,9 +155,10 @@ fn hashes(count: u32) -> impl Iterator<Item = u64> {
     (0..u64::from(count)).map(|number| mix(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
-fn sampled((old, old_ids): (&BackendSet, &[&str]), (new, new_ids): (&BackendSet, &[&str]), most: usize) -> Movement {
-    let samples = (SAMPLE_BUDGET / (old.len() + new.len()).max(1)).clamp(10_000, most) as u32;
-    flows(hashes(samples).map(|hash| (old.owner(hash), new.owner(hash))), old_ids, new_ids)
+/// How many keys may be asked about, each of which costs so many comparisons.
+fn samples_within(budget: u64, cost: u64) -> u32 {
+    let most = u32::try_from(budget / cost.max(1)).unwrap_or(u32::MAX);
+    most.clamp(SAMPLES_MIN, SAMPLES_MAX)
 }
 
 /// What moves, from where each key of a sample was and is.
@@ -285,13 +292,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_sample_may_cost_ends_it_where_every_key_looks_at_all_members() {
+        let ((before, ids), (after, more)) = (set(KEYED[2], 600, |_| false), set(KEYED[2], 800, |_| false));
+        let (ids, more) =
+            (ids.iter().map(String::as_str).collect::<Vec<_>>(), more.iter().map(String::as_str).collect::<Vec<_>>());
+        for (budget, samples) in [(7_000_000, 10_000), (1, SAMPLES_MIN), (u64::MAX, SAMPLES_MAX)] {
+            let movement = set_movement(&before, &ids, &after, &more, budget);
+            assert_eq!(movement.method, Method::Sampled(samples), "{budget}");
+            // A quarter of the members is new.
+            let error = 4.0 * (0.25 * 0.75 / f64::from(samples)).sqrt();
+            assert!((movement.moved - 0.25).abs() < error, "{budget}: {}", movement.moved);
+        }
+    }
+
+    #[test]
     fn where_nearly_all_drain_what_it_may_cost_ends_the_sample() {
         let drains = |index: usize| index != 9_999;
         let ((before, ids), (after, _)) = (set(KEYED[1], 10_000, |_| false), set(KEYED[1], 10_000, drains));
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let movement = taken_movement(&before, &ids, &after, &ids);
+        let movement = taken_movement(&before, &ids, &after, &ids, SAMPLE_BUDGET);
         let Method::Sampled(samples) = movement.method else { panic!("{:?}", movement.method) };
-        assert!((100..TAKEN_SAMPLES).contains(&samples), "{samples}");
+        assert!((100..SAMPLES_MAX).contains(&samples), "{samples}");
         assert!(movement.moved > 0.99 && movement.moves.iter().all(|flow| flow.to == "b09999"));
         let shares = taken_shares(&after);
         assert!((shares[9_999] - 1.0).abs() < 1e-9 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use ringway_ring::{
     BackendSet, BoundParams, FULL_SHARE, Load, MaglevParams, MemberSpec, Method, PeakEwmaParams, Pick, PickContext,
-    PolicyParams, RendezvousParams, RingParams, Slot, Total, hash_key, set_movement,
+    PolicyParams, RendezvousParams, RingParams, SAMPLE_BUDGET, Slot, Total, hash_key, set_movement,
 };
 use std::sync::Arc;
 
@@ -621,7 +621,7 @@ fn movement_of(old: &Fleet, new: &Fleet) -> ringway_ring::Movement {
     let (old_ids, new_ids) = (ids(old), ids(new));
     let old_ids: Vec<&str> = old_ids.iter().map(String::as_str).collect();
     let new_ids: Vec<&str> = new_ids.iter().map(String::as_str).collect();
-    set_movement(&old.group, &old_ids, &new.group, &new_ids)
+    set_movement(&old.group, &old_ids, &new.group, &new_ids, SAMPLE_BUDGET)
 }
 
 proptest! {

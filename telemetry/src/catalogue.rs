@@ -67,6 +67,8 @@ catalogue! {
     HANDOFF_COPIES_REFUSED = "ringway_handoff_copies_refused_total", Counter, ["service"], "Copies that were not made because the next owner or `handoff.copy.in_flight_max` left no place for them: the key stayed where it was.";
     HANDOFF_MOVED = "ringway_handoff_moved_total", Counter, ["service"], "Requests whose key has been handed over, that went to its next owner and named the previous one.";
     HANDOFF_PROGRESS = "ringway_handoff_progress", Gauge, ["service"], "Share of the keys that the last change has moved which may be handed over by now; 1 where no change is under way.";
+    MIRRORED = "ringway_mirrored_total", Counter, ["service"], "Requests of which a copy was made for a mirror.";
+    MIRROR_LEFT_OUT = "ringway_mirror_left_out_total", Counter, ["service"], "Requests of which a mirror was to have a copy, and got none: the body is longer than 8 KiB, or came while the response did, or 256 copies of the worker's are under way.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests, sessions and flows whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
     FLEET_TABLE_AGE = "ringway_fleet_table_age_seconds", Gauge, ["service"], "Since the fleet's table of shed shares and hot keys was made or confirmed; +Inf without one, there only with `shed.scope: fleet`.";

@@ -114,6 +114,10 @@ pub struct ServiceCounters {
     pub handoff_copies_refused: Cell,
     /// Sent to the next owner, which was told of the previous one.
     pub handoff_moved: Cell,
+    /// Copied for a mirror.
+    pub mirrored: Cell,
+    /// Were to be copied for a mirror, and were not.
+    pub mirror_left_out: Cell,
     /// Placements compared with the shadow's.
     pub shadowed: Cell,
     /// Of these, those that the shadow would move.

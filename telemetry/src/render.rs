@@ -118,6 +118,8 @@ impl Metrics {
             (catalogue::HANDOFF_COPIES, |counters| &counters.handoff_copies),
             (catalogue::HANDOFF_COPIES_REFUSED, |counters| &counters.handoff_copies_refused),
             (catalogue::HANDOFF_MOVED, |counters| &counters.handoff_moved),
+            (catalogue::MIRRORED, |counters| &counters.mirrored),
+            (catalogue::MIRROR_LEFT_OUT, |counters| &counters.mirror_left_out),
             (catalogue::SHADOWED, |counters| &counters.shadowed),
             (catalogue::SHADOW_MOVED, |counters| &counters.shadow_moved),
             (catalogue::QUEUED, |counters| &counters.queued),

@@ -96,6 +96,74 @@ fn a_client_that_leaves_before_its_answer_frees_its_place_at_once() {
 }
 
 #[test]
+fn a_client_that_breaks_its_request_off_once_its_answer_has_begun_frees_its_place_and_is_no_fault_of_the_backends() {
+    // Begins to answer at once, and ends its answer with the request.
+    let backend = Backend::custom(|mut stream, seen| {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\nbeginning.");
+        let _ = stream.read_to_end(&mut Vec::new());
+        seen.lock().unwrap().push("gone".into());
+    });
+    let listen = free_address();
+    let service = format!("outlier: {{ consecutive_failures: 3 }}\n{LONG}");
+    let config = simple(listen, &service, &[("a", backend.address)]);
+    let proxy = Logged::start(&config.replace("service: s", "body_bytes_max: 1KiB, service: s"));
+    let sized = "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc";
+    let chunked = "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    let long = format!("800\r\n{}\r\n", "x".repeat(0x800));
+    type Breaks<'a> = &'a dyn Fn(TcpStream) -> Option<TcpStream>;
+    let says = |text: &str| {
+        let text = text.to_owned();
+        move |mut stream: TcpStream| {
+            stream.write_all(text.as_bytes()).unwrap();
+            Some(stream)
+        }
+    };
+    let closes = |_: TcpStream| None;
+    let resets = |stream: TcpStream| {
+        reset(stream);
+        None
+    };
+    let half_closes = |stream: TcpStream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        Some(stream)
+    };
+    let (spoils, passes) = (says("ZZ\r\n"), says(&long));
+    let cases: [(&str, &str, Breaks<'_>, &str); 8] = [
+        ("closes", sized, &closes, "client_closed"),
+        ("resets", sized, &resets, "client_closed"),
+        ("half-closes", sized, &half_closes, "client_closed"),
+        ("closes, chunked", chunked, &closes, "client_closed"),
+        ("resets, chunked", chunked, &resets, "client_closed"),
+        ("half-closes, chunked", chunked, &half_closes, "client_closed"),
+        ("spoils its chunks", chunked, &spoils, "chunk"),
+        ("passes the limit", chunked, &passes, "body_too_large"),
+    ];
+    for (number, (name, request, breaks, reason)) in cases.into_iter().enumerate() {
+        let mut client = send(listen, request.as_bytes());
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"beginning.") {
+            client.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        let client = breaks(client);
+        wait_for(&format!("the log: {name}"), || (proxy.lines().len() == number + 1).then_some(()));
+        let (status, said) = proxy.statuses().pop().unwrap();
+        assert!(status == 200 && said.contains(reason), "{name}: {status} {said}");
+        // Half an answer looks like half of one.
+        let rest = client.map(|mut client| client.read_to_end(&mut Vec::new()));
+        assert!(rest.is_none_or(|rest| rest.is_err()), "{name}");
+        wait_for(name, || (proxy.in_flight() == 0 && backend.requests().len() == number + 1).then_some(()));
+    }
+    let failures = proxy.ringway.metric("ringway_backend_failures_total{service=\"s\",backend=\"a\"}");
+    assert_eq!((failures, &backend_status(&proxy.ringway, "a")["state"]), (0.0, &"up".into()));
+}
+
+#[test]
 fn a_client_that_leaves_the_queue_frees_its_place_there() {
     let backend = silent();
     let listen = free_address();

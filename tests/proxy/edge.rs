@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use crate::common::*;
+use crate::hostile::python_h2;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -194,6 +196,84 @@ fn copies_go_to_another_service_and_change_nothing() {
         status["services"].as_array()?.iter().all(|service| service["in_flight"] == 0).then_some(())
     };
     wait_for("all to be over", idle);
+    // Bodies that come after their heads.
+    let counted = |what: &str| ringway.metric(&format!("ringway_{what}_total{{service=\"live\"}}"));
+    let long = "x".repeat(9000);
+    for (head, rest, copied) in [
+        ("content-length: 4", "abcd".to_owned(), true),
+        ("transfer-encoding: chunked", "4\r\nabcd\r\n0\r\n\r\n".to_owned(), true),
+        ("content-length: 9000", long, false),
+    ] {
+        let (before, left_out) = (counted("mirrored"), counted("mirror_left_out"));
+        let seen = copy.requests().len();
+        let mut stream = send(listen, format!("POST /d HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n").as_bytes());
+        wait_for("the head", || (ringway.status()["services"][0]["in_flight"] == 1).then_some(()));
+        let (first, second) = rest.split_at(2);
+        stream.write_all(first.as_bytes()).unwrap();
+        stream.write_all(second.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut stream, true).unwrap().text(), "live");
+        let counts = || (counted("mirrored") - before, counted("mirror_left_out") - left_out);
+        assert_eq!(counts(), if copied { (1.0, 0.0) } else { (0.0, 1.0) }, "{head}");
+        if copied {
+            wait_for("the copy", || (copy.requests().len() == seen + 1).then_some(()));
+            assert!(copy.requests().last().unwrap().ends_with("abcd"), "{:?}", copy.requests().last());
+        }
+    }
+    wait_for("all to be over", idle);
+}
+
+#[test]
+fn what_ringway_or_the_route_says_in_heads_nobody_says_behind_bodies() {
+    // Notes all that comes, trailers too, and answers with trailers of its own.
+    let backend = Backend::custom(|mut stream, seen| {
+        let (mut text, mut byte) = (String::new(), [0]);
+        while let Ok(1) = stream.read(&mut byte) {
+            text.push(char::from(byte[0]));
+            if text.ends_with("\r\n\r\n") && text.contains("\r\n0\r\n") {
+                seen.lock().unwrap().push(std::mem::take(&mut text));
+                let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 2\r\nX-Request-Id: forged\r\n\
+                              x-inner: forged\r\nset-cookie: forged\r\ncontent_encoding: forged\r\n\r\n";
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let (ringway, listen) = edge(
+        "    request_id: { respond: true }\n\
+         \x20   routes:\n\
+         \x20     - service: s\n\
+         \x20       request_headers: { set: [ { name: x-route, value: own } ], remove: [ authorization, x-internal ] }\n\
+         \x20       response_headers: { remove: [ x-inner ] }\n",
+        &[("s", backend.address)],
+    );
+    let names =
+        ["x-request-id", "X_Request_Id", "x-route", "x-internal", "Authorization", "content-encoding", "cookie"];
+    let trailers: String = names.iter().map(|name| format!("{name}: forged\r\n")).collect();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nok\r\n0\r\n{trailers}x-sum: 2\r\n\r\n"
+    );
+    // At once, and piece by piece.
+    let answer = raw(listen, request.as_bytes());
+    assert!(answer.ends_with("0\r\nx-sum: 2\r\n\r\n") && !answer.contains("forged"), "{answer}");
+    let (head, rest) = request.split_at(request.find("2\r\nok").unwrap());
+    let mut stream = send(listen, head.as_bytes());
+    wait_for("the head", || (ringway.status()["services"][0]["in_flight"] == 1).then_some(()));
+    stream.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("0\r\nx-sum: 2\r\n\r\n") && !answer.contains("forged"), "{answer}");
+    if require_python("h2").is_some() {
+        let script = "import sys\nclient = Client(sys.argv[1])\nstream = client.request(method='POST', end=False)\n\
+            client.h.send_data(stream, b'ok')\n\
+            client.h.send_headers(stream, [(name.lower(), 'forged') for name in sys.argv[2:]] + [('x-sum', '2')], end_stream=True)\nclient.flush()\n\
+            assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200\n\
+            assert client.streams[stream]['trailers'] == {'x-sum': '2'}, client.streams[stream]\n";
+        python_h2(script, &[&[listen.to_string().as_str()], &names[..]].concat());
+    }
+    for text in backend.requests() {
+        assert!(!text.contains("forged") && text.contains("x-sum: 2") && text.contains("x-route: own"), "{text}");
+    }
 }
 
 #[test]

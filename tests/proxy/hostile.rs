@@ -63,7 +63,7 @@ fn what_follows_a_tunnel_that_was_not_opened_is_no_request() {
     wait_for("all to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
     let seen = backend.requests();
     assert!(seen.iter().all(|head| !head.contains("smuggled") && !head.contains("injected")), "{seen:?}");
-    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(seen.len(), 5, "{seen:?}");
 }
 
 #[test]

@@ -20,5 +20,13 @@ for protocol in ("websocket\r\nx-injected: 1", "web socket", "", "irc/\u00e9"):
     stream = client.request([(":protocol", protocol)], "CONNECT", "/injected", end=False)
     assert client.pump(lambda: client.over(stream)), protocol
     assert client.streams[stream]["reset"] == 1 and client.goaway is None, (protocol, client.streams[stream], client.goaway)
+# One that is a word opens no tunnel either: nothing of it reaches the backend.
+for protocol in ("connect-udp", "webtransport", "h2c"):
+    stream = client.request([(":protocol", protocol)], "CONNECT", "/injected", end=False)
+    assert client.pump(lambda: client.over(stream)), protocol
+    assert client.status(stream) == 501, (protocol, client.streams[stream])
+# However it is spelled.
+stream = client.request([(":protocol", "WebSocket"), ("sec-websocket-version", "13")], "CONNECT", "/denied", end=False)
+assert client.pump(lambda: client.over(stream)) and client.status(stream) == 403
 stream = client.request(path="/ok")
 assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200

@@ -1,6 +1,6 @@
 //! What placement itself costs and moves: no traffic, only keys.
 
-use ringway_ring::{BackendSet, Load, MemberSpec, Pick, PickContext, PolicyParams, Total, set_movement};
+use ringway_ring::{BackendSet, Load, MemberSpec, Pick, PickContext, PolicyParams, SAMPLE_BUDGET, Total, set_movement};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,9 +41,10 @@ pub fn movement(policy: PolicyParams, count: usize) -> [f64; 3] {
     // The least is what the one who changes gains or loses.
     let share = |group: &BackendSet, index: usize| group.shares()[index];
     [
-        set_movement(&old, &few, &new, &many).moved / share(&new, count),
-        set_movement(&new, &many, &old, &few).moved / share(&new, count),
-        set_movement(&old, &few, &grown, &few).moved / (share(&grown, count / 2) - share(&old, count / 2)),
+        set_movement(&old, &few, &new, &many, SAMPLE_BUDGET).moved / share(&new, count),
+        set_movement(&new, &many, &old, &few, SAMPLE_BUDGET).moved / share(&new, count),
+        set_movement(&old, &few, &grown, &few, SAMPLE_BUDGET).moved
+            / (share(&grown, count / 2) - share(&old, count / 2)),
     ]
 }
 

@@ -135,7 +135,7 @@ section! {
     MirrorSection, "mirror" {
         /// The service that gets it.
         required service: String,
-        /// Of so many percent of the requests. Those with a body of more than 8 KiB are not copied.
+        /// Of so many percent of the requests. Those with a body of more than 8 KiB are not copied: `ringway_mirror_left_out_total` counts them.
         default("100") percent: Percent,
     }
 }

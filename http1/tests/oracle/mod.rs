@@ -6,7 +6,7 @@ use ringway_http1::{
     Authority, BodyLength, Field, FieldName, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm,
     Version, default_port,
 };
-use ringway_message::{FIELDS_CEILING, is_authority, is_host_and_port, tokens};
+use ringway_message::{FIELDS_CEILING, is_authority, is_host_and_port, may_trail, tokens};
 use std::mem::MaybeUninit;
 
 /// Parses a request's head out of the first bytes of `buffer` into `head`.
@@ -459,7 +459,7 @@ pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -
         Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
             for header in fields {
                 let name = header.name.as_bytes();
-                if classify(name).may_trail() && keep(name) {
+                if may_trail(name) && keep(name) {
                     out.extend_from_slice(name);
                     out.extend_from_slice(b": ");
                     out.extend_from_slice(header.value);

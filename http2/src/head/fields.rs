@@ -6,7 +6,7 @@
 use super::fault::Fault;
 use crate::hpack::{DecodedField, Sink};
 use ringway_message::{
-    Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,
+    Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port, may_trail,
 };
 
 /// What a field counts besides its name and value (RFC 9113, 6.5.2).
@@ -189,7 +189,9 @@ impl<'a> Section<'a> {
         let kind = field.kind;
         if kind == FieldName::Other {
             self.count()?;
-            self.push(field, kind);
+            if !matches!(self.shape, Shape::Trailers) || may_trail(field.name) {
+                self.push(field, kind);
+            }
             return Ok(());
         }
         if kind.is_connection_specific() {
@@ -203,7 +205,7 @@ impl<'a> Section<'a> {
         self.count()?;
         self.note(kind, field.value)?;
         match (self.shape, kind) {
-            (Shape::Trailers, kind) if !kind.may_trail() => {}
+            (Shape::Trailers, _) => {}
             (Shape::Request { .. }, FieldName::Host) => self.take_host(field)?,
             (Shape::Request { .. }, FieldName::Cookie) => {
                 self.cookie = Some(self.fields.len());

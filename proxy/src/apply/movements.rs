@@ -8,6 +8,10 @@ use std::sync::Arc;
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
 
+/// Comparisons of members that a change may cost before it is in force, over all services: a tenth of a second where all are placed by
+/// weighted rendezvous. Rings cost none: what they move is reckoned.
+const COMPARISONS_MAX: u64 = 3_000_000;
+
 /// What a change moves, of the services that it changes. A backend that drains keeps its position in the ring, so that its keys
 /// find it again; while it drains they belong to others: they have moved, as `ringway plan` says too.
 pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement)> {
@@ -15,23 +19,22 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
         let drained = service.backends.iter().filter(|backend| backend.config.drain);
         drained.map(|backend| backend.config.id.clone()).collect()
     };
+    let both = new.services.iter().filter_map(|service| Some((old.service(&service.config.name)?, service)));
+    let changed: Vec<_> = both.filter(|(before, service)| !Arc::ptr_eq(before, service)).collect();
+    let budget = COMPARISONS_MAX / changed.len().max(1) as u64;
     let mut moved = Vec::new();
-    for service in &new.services {
-        let Some(before) = old.service(&service.config.name) else { continue };
-        if Arc::ptr_eq(before, service) {
-            continue;
-        }
+    for (before, service) in changed {
         let (drained_before, drained_now) = (drained(before), drained(service));
         if drained_before == drained_now && before.backend_set.places_alike(&service.backend_set) {
             continue;
         }
         let movement = if drained_before.is_empty() && drained_now.is_empty() {
-            set_movement(&before.backend_set, &before.ids(), &service.backend_set, &service.ids())
+            set_movement(&before.backend_set, &before.ids(), &service.backend_set, &service.ids(), budget)
         } else {
             // Both were built a moment ago, and are there for the most part.
             let Ok(from) = group_of_after(Some(&before.backend_set), &before.config) else { continue };
             let Ok(to) = group_of_after(Some(&from), &service.config) else { continue };
-            taken_movement(&from, &before.ids(), &to, &service.ids())
+            taken_movement(&from, &before.ids(), &to, &service.ids(), budget)
         };
         moved.push((service.config.name.clone(), movement));
     }

@@ -48,6 +48,7 @@ macro_rules! each_backend {
 
 impl ClientEnd {
     /// The connection, where it is this client's alone.
+    #[inline]
     pub(crate) fn http1(&mut self) -> &mut Http1 {
         match self {
             Self::Http1(http1) => http1,

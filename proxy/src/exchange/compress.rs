@@ -165,7 +165,12 @@ impl Compressor {
     }
 
     /// As [`Source::transfer`], at most one step's bytes.
-    pub(crate) fn transfer(&mut self, end: &mut BackendEnd, out: &mut Vec<u8>) -> Result<Progress, ProxyError> {
+    pub(crate) fn transfer(
+        &mut self,
+        end: &mut BackendEnd,
+        out: &mut Vec<u8>,
+        keep: impl Fn(&[u8]) -> bool,
+    ) -> Result<Progress, ProxyError> {
         let mut progress = match end {
             BackendEnd::Http1(Http1 { input, body, .. }) => self.take_in(body, input)?,
             BackendEnd::Http2(upstream) => {
@@ -185,7 +190,12 @@ impl Compressor {
         progress.done = end.is_over();
         if progress.done {
             let mut lines = HeadWriter::default();
-            end.write_trailers(&mut lines, |_| true);
+            for line in std::mem::take(&mut self.trailers).split_inclusive(|byte| *byte == b'\n') {
+                if keep(line.split(|byte| *byte == b':').next().unwrap_or_default()) {
+                    lines.append(line);
+                }
+            }
+            end.write_trailers(&mut lines, keep);
             self.trailers.extend_from_slice(lines.text());
             self.finish(out)?;
         } else {

@@ -33,20 +33,42 @@ impl Drop for Copying {
     }
 }
 
-/// Sends a copy, if this request is one of those that are mirrored.
-pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
+/// Makes a copy, if this request is one of those that are mirrored: at once where all of it is here, or else once the rest of its body has
+/// come, as long as that is short.
+pub(crate) fn begin(client: &Client, request: &mut Request, mirror: Mirror) {
     let worker = &client.open.worker;
     let chosen = mirror.percent >= 100 || worker.random() % 100 < u64::from(mirror.percent);
-    // Only a body that is here whole can be sent twice.
-    if !chosen || !request.replayable || !client.end.is_finished() || request.upgrade {
+    if !chosen || request.upgrade {
         return;
     }
-    if worker.mirroring.get() >= COPIES_MAX {
+    if client.end.is_finished() {
+        copy(client, request, mirror);
+    } else {
+        request.mirror = Some(mirror);
+    }
+}
+
+/// The last byte of the body has come: makes the copy that has waited for it.
+#[inline]
+pub(super) fn copy_rest(client: &Client, request: &mut Request) {
+    if let Some(mirror) = request.mirror.take() {
+        copy(client, request, mirror);
+    }
+}
+
+/// Sends a copy, or counts that it cannot be made: its body is too long, or too many are under way.
+fn copy(client: &Client, request: &Request, mirror: Mirror) {
+    let worker = &client.open.worker;
+    let counters = &request.view.services[request.service].counters;
+    if !request.is_copyable() || worker.mirroring.get() >= COPIES_MAX {
+        counters.mirror_left_out.increment();
         return;
     }
+    counters.mirrored.increment();
     worker.mirroring.set(worker.mirroring.get() + 1);
     let copying = Copying(Rc::clone(worker));
-    let view = Rc::clone(&request.view);
+    // The mirror is one of the version that the request was routed by.
+    let view = Rc::clone(&request.routed_by);
     let hash = request.hash.unwrap_or_else(|| worker.random());
     let copied = request.copied(view.services[mirror.service].service.config.protocol);
     let copy = async move { run(&copying.0, &view, mirror.service, hash, &copied).await };

@@ -19,7 +19,7 @@ use crate::upstream::in_flight::Try;
 use crate::upstream::retry::Retries;
 use crate::upstream::search::BackendSearch;
 use crate::worker::{SessionEntry, View, Worker};
-use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, Mirror};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{FieldName, HeadWriter, Line, Method, ResponseHead, Span, Version};
 use ringway_ring::{Hash, Selection, Slot};
@@ -35,15 +35,20 @@ mod kept;
 mod log;
 mod prepare;
 mod route;
+mod trailers;
 
 pub(crate) use copied::Copied;
 pub(crate) use handed::{Handed, Outcome as HandedOutcome};
 use kept::Kept;
 pub(crate) use prepare::prepare;
 pub(crate) use route::{Matched, match_route};
+use trailers::TrailerRules;
 
 /// Small bodies that came with their head are sent with it.
 const JOINED_BYTES_MAX: usize = 8 * 1024;
+
+/// No longer body is copied for a mirror.
+const COPIED_BYTES_MAX: usize = 8 * 1024;
 
 /// A request on its way to a backend.
 pub(crate) struct Request {
@@ -94,6 +99,8 @@ pub(crate) struct Request {
     joined: usize,
     /// The part of `out` that is body which was sent after its head.
     kept: Option<Kept>,
+    /// A copy of it is made once all of its body has come.
+    pub(super) mirror: Option<Mirror>,
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
@@ -167,7 +174,8 @@ impl Request {
         if !is_small {
             return Ok(());
         }
-        let keep = |name: &[u8]| self.routed_by.snapshot.keeps_trailer(name);
+        let rules = TrailerRules::of(&self.routed_by, self.listener, self.route);
+        let keep = |name: &[u8]| rules.keeps_of_request(name);
         let progress = end.transfer(&mut self.out, self.encoding, keep).map_err(ProxyError::BadRequest)?;
         self.is_terminated = progress.done;
         self.count_body(progress.data)?;
@@ -188,8 +196,8 @@ impl Request {
     /// Takes what has come behind the body: it is sent with each attempt.
     pub(crate) fn take_trailers(&mut self, end: &mut ClientEnd) {
         if self.trailers.lines().is_empty() {
-            let snapshot = &self.routed_by.snapshot;
-            end.write_trailers(&mut self.trailers, |name| snapshot.keeps_trailer(name));
+            let rules = TrailerRules::of(&self.routed_by, self.listener, self.route);
+            end.write_trailers(&mut self.trailers, |name| rules.keeps_of_request(name));
         }
     }
 
@@ -255,9 +263,16 @@ impl Request {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent
     }
 
-    /// How much of its body may be kept to be sent again.
+    /// How much of its body may be kept to be sent again, or copied.
     fn body_bytes_max(&self) -> usize {
-        self.view.services[self.service].service.config.retry.body_bytes_max
+        let for_retries = self.view.services[self.service].service.config.retry.body_bytes_max;
+        if self.mirror.is_some() { for_retries.max(COPIED_BYTES_MAX) } else { for_retries }
+    }
+
+    /// Whether all of it is at hand, with no more of a body than what is copied.
+    pub(super) fn is_copyable(&self) -> bool {
+        let body = self.joined + self.kept.as_ref().map_or(0, Kept::data);
+        self.replayable && !self.upgrade && body <= COPIED_BYTES_MAX
     }
 
     /// Whether it can be sent again once `out` has been sent.
@@ -311,6 +326,11 @@ impl Request {
     pub(crate) fn responded_id(&self) -> Option<&str> {
         let rule = self.routed_by.http(self.listener).request_id.as_ref();
         rule.filter(|rule| rule.respond).map(|rule| rule.header.as_str())
+    }
+
+    /// What may stand behind its body, and behind its response's.
+    pub(super) fn trailer_rules(&self) -> TrailerRules<'_> {
+        TrailerRules::of(&self.routed_by, self.listener, self.route)
     }
 
     /// What its route does besides forwarding it.

@@ -28,7 +28,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
         if client.end.is_over() {
             request.take_trailers(&mut client.end);
         }
-        mirror::copy(client, request, mirror);
+        mirror::begin(client, request, mirror);
     }
     let (status, error, next) = match carry(client, request).await {
         Ok((status, error, next)) => (status, error, next),

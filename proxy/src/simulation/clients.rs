@@ -6,6 +6,7 @@ use super::message::{Cut, Framing, Reader};
 use super::random::Random;
 use super::world::{WEB, World};
 use crate::net::transport::memory::{Socket, Wire};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ struct Ask {
     body: usize,
     chunked: bool,
     stride: usize,
+    /// How much of its body it has begun to send.
+    begun: Cell<usize>,
     pause: Duration,
     expects: bool,
     half_closes: bool,
@@ -100,6 +103,7 @@ impl Ask {
             body,
             chunked: body > 0 && random.chance(40),
             stride: if slow { body / (random.size(6) + 2) + 1 } else { 64 * 1024 },
+            begun: Cell::new(0),
             pause: if slow { random.millis(400) } else { Duration::ZERO },
             expects: body > 0 && random.chance(10),
             half_closes,
@@ -133,6 +137,7 @@ impl Ask {
         let mut sent = 0;
         while sent < self.body {
             let count = self.stride.min(self.body - sent);
+            self.begun.set(sent + count);
             let bytes = ledger::stretch(self.id, sent, count);
             if self.chunked {
                 output.write_all(format!("{count:x}\r\n").as_bytes()).await?;
@@ -326,7 +331,10 @@ impl Connection<'_> {
                 // to it.
                 let answered = record.tries.iter().any(|made| made.status != 0);
                 let seen = seen && !ask.half_closes && (how == Leave::Reset || !answered);
-                (record.left, record.gone) = (true, seen && record.body < 1_000);
+                // One whose request is not whole has left, however it may half-close: the rest never comes.
+                let begun = ask.begun.get();
+                let seen = seen || how != Leave::Silent && begun < record.body;
+                (record.left, record.gone) = (true, seen && begun < 1_000);
             }
             ledger.end(id, &format!("its client leaves: {how:?}"));
         }

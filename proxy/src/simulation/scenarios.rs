@@ -173,3 +173,49 @@ services: [ {{ name: api, protocol: h2, backends: [ {{ id: a, address: \"{}\" }}
 
 /// Streams that are under way at a time.
 const STREAMS: usize = 60;
+
+/// A client that breaks its request off, once a response has begun that its backend ends only with the request.
+async fn breaks_off(version: &str, framing: &str, rest: Option<&[u8]>) {
+    let world = World::alone(&format!(
+        "listeners: [ {{ name: web, address: \"{WEB}\", service: api }} ]
+services: [ {{ name: api, backends: [ {{ id: a, address: \"{}\" }} ] }} ]
+",
+        BACKENDS[0],
+    ));
+    let listener = world.network.listen(address(BACKENDS[0]));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut client = world.network.connect(address(WEB)).await.unwrap();
+    let head = format!("POST / HTTP/{version}\r\nhost: sim\r\n{framing}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut backend = accept(&listener).await;
+    let mut space = [0; 4096];
+    assert!(backend.read(&mut space).await.unwrap() > 0);
+    backend.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 50000\r\n\r\nhalf").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"half") {
+        let count = client.read(&mut space).await.unwrap();
+        seen.extend_from_slice(&space[..count]);
+    }
+    assert_eq!(in_flight(&world), [1]);
+    match rest {
+        Some(bytes) => {
+            client.write_all(bytes).await.unwrap();
+            world.settle().await;
+        }
+        None => drop(client),
+    }
+    world.settle().await;
+    assert_eq!(in_flight(&world), [0], "{framing}: the rest never comes");
+    let (_, end) = until_end(backend).await;
+    assert!(end.is_none_or(|kind| kind == ErrorKind::ConnectionReset), "{end:?}");
+}
+
+#[test]
+fn a_request_that_its_client_breaks_off_holds_no_place_once_its_response_has_begun() {
+    begin();
+    runtime().block_on(async {
+        breaks_off("1.1", "content-length: 100", None).await;
+        breaks_off("1.1", "transfer-encoding: chunked", None).await;
+        breaks_off("1.1", "transfer-encoding: chunked", Some(b"3\r\nabc\r\nZZ\r\n")).await;
+    });
+}

@@ -84,6 +84,11 @@ impl BackendSet {
         self.taker_at_cost(hash, &mut 0)
     }
 
+    /// What it costs at most to find a key's owner, in comparisons of members.
+    pub(crate) fn look_cost(&self) -> u64 {
+        self.levels.iter().map(Level::look_cost).max().unwrap_or(0)
+    }
+
     /// As [`Self::taker`]; adds what it has cost, in comparisons of members.
     pub(crate) fn taker_at_cost(&self, hash: Hash, cost: &mut u64) -> Option<Slot> {
         let of_owner = self.levels[self.home(hash)].look_cost();

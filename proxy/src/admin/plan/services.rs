@@ -3,7 +3,7 @@
 use super::outcome::{PlanError, ServicePlan};
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{Backend, Config, Service};
-use ringway_ring::{BackendSet, Move, Movement, independent_movement, taken_movement, taken_shares};
+use ringway_ring::{BackendSet, Move, Movement, SAMPLE_BUDGET, independent_movement, taken_movement, taken_shares};
 use std::collections::HashSet;
 
 /// A service's ring, with every backend up.
@@ -62,7 +62,7 @@ pub(super) fn compare(old: Option<&Service>, new: &Service) -> Result<ServicePla
     } else if has_other_key(old, new) {
         independent_movement(&before.shares, &before.ids(), &after.shares, &after.ids())
     } else {
-        taken_movement(&before.backend_set, &before.ids(), &after.backend_set, &after.ids())
+        taken_movement(&before.backend_set, &before.ids(), &after.backend_set, &after.ids(), SAMPLE_BUDGET)
     };
     if has_other_key(old, new) {
         plan.kind = "other_key";

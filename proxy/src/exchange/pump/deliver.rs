@@ -9,6 +9,7 @@ use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
 use crate::dispatcher::{BULK_BYTES, wake_after_sockets};
 use crate::error::ProxyError;
+use crate::exchange::outcome::TryError;
 use ringway_http1::{Body, Encoding};
 use ringway_message::HeadWriter;
 use std::pin::Pin;
@@ -20,6 +21,8 @@ pub(super) enum Delivered {
     Whole,
     /// The backend's part was cut off: the client must see that.
     CutOff(ProxyError),
+    /// So was it, because the rest of the request cannot be sent: the client's fault, not the backend's.
+    Spoilt(ProxyError),
     /// The client has left.
     ClientGone,
     /// The client does not read, or too slowly.
@@ -108,9 +111,8 @@ impl Exchange<'_> {
     pub(super) fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
         let sent_before = self.request.report.sent_bytes;
         let mut turn = Turn::default();
-        if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
-            // The response may still be complete; the connection cannot be reused after it.
-            self.upload = Upload::Broken;
+        if let Some(broken) = self.poll_rest_of_request(context) {
+            return Poll::Ready(broken);
         }
         let party = loop {
             match self.step(&mut turn, context) {
@@ -151,6 +153,21 @@ impl Exchange<'_> {
         // What follows is the client's time, not the backend's.
         self.request.count_try();
         Poll::Pending
+    }
+
+    /// Sends what is left of the request while its response comes. Gives how the response ends, where the client has broken its request
+    /// off, or spoilt it: the backend waits for a rest that never comes, and is not to blame.
+    fn poll_rest_of_request(&mut self, context: &mut Context<'_>) -> Option<Delivered> {
+        if self.upload != Upload::Sending {
+            return None;
+        }
+        let Err(TryError::Downstream(error) | TryError::Upstream(error)) = self.poll_upload(context) else {
+            return None;
+        };
+        // The connection cannot be reused; a response that is here already is still forwarded.
+        self.upload = Upload::Broken;
+        // One that has half-closed may still read: half a response must not look whole to it.
+        (!self.is_response_read()).then_some(Delivered::Spoilt(error))
     }
 
     fn step(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
@@ -223,8 +240,8 @@ impl Exchange<'_> {
         match &mut self.client.end {
             ClientEnd::Http1(http1) => {
                 // Bytes that TLS has taken and the kernel has not are not written: nothing would flush them once the
-                // exchange is over.
-                turn.flushed = http1.stream.poll_write_ready(context).is_ready();
+                // exchange is over. Without TLS there are none.
+                turn.flushed = http1.stream.needs_close_notify() && http1.stream.poll_write_ready(context).is_ready();
                 match Pin::new(&mut http1.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => Step::Over(Delivered::Whole),
                     Poll::Ready(Err(_)) => Step::Over(Delivered::ClientGone),
@@ -239,7 +256,8 @@ impl Exchange<'_> {
                     Poll::Pending => return Step::Waits(Party::Backend),
                 }
                 let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
-                self.attempt.end.write_trailers(&mut trailers, |_| true);
+                let rules = self.request.trailer_rules();
+                self.attempt.end.write_trailers(&mut trailers, |name| rules.keeps_of_response(name));
                 self.request.note_grpc(|| {
                     let text = trailers.text();
                     let mut lines = trailers.lines().iter();
@@ -353,11 +371,12 @@ mod tests {
     use super::super::testing::{GET, Stage, respond, said, say};
     use crate::error::ProxyError;
     use crate::exchange::outcome::Next;
-    use crate::net::transport::memory::Shape;
+    use crate::net::transport::memory::{Shape, Socket};
     use std::future::Future;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
+    use tokio::io::AsyncWrite;
 
     #[test]
     fn a_body_that_ends_with_its_connection_is_chunked_for_the_client_and_ends_there() {
@@ -421,5 +440,82 @@ mod tests {
         let mut finishing = pin!(exchange.finish());
         let done = finishing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(done, Poll::Ready((200, Some(ProxyError::ClientClosed), Next::Abort)));
+    }
+
+    fn half_close(client: &mut Socket) {
+        let ended = Pin::new(client).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(ended, Poll::Ready(Ok(()))));
+    }
+
+    /// A request whose rest comes otherwise than it should once the response has begun: how the exchange ends.
+    fn after_broken(
+        request: &str,
+        breaks: impl FnOnce(Socket) -> Option<Socket>,
+    ) -> Poll<(u16, Option<ProxyError>, Next)> {
+        let (mut stage, client) = Stage::new(request);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        said(&backend);
+        say(&backend, "HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\nab");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        let mut finishing = pin!(exchange.finish());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(finishing.as_mut().poll(&mut context).is_pending());
+        let _client = breaks(client);
+        finishing.as_mut().poll(&mut context)
+    }
+
+    #[test]
+    fn a_request_that_breaks_off_ends_its_response_at_once_and_is_the_clients_fault() {
+        let sized = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab";
+        let chunked = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n";
+        for request in [sized, chunked] {
+            let gone = Poll::Ready((200, Some(ProxyError::ClientClosed), Next::Abort));
+            let resets = |client: Socket| {
+                client.end_by_reset();
+                None
+            };
+            let half_closes = |mut client: Socket| {
+                half_close(&mut client);
+                Some(client)
+            };
+            assert_eq!(after_broken(request, resets), gone, "{request}");
+            assert_eq!(after_broken(request, |_| None), gone, "{request}");
+            assert_eq!(after_broken(request, half_closes), gone, "{request}");
+        }
+        let spoilt = after_broken(chunked, |client| {
+            say(&client, "zz\r\n");
+            Some(client)
+        });
+        assert!(matches!(spoilt, Poll::Ready((200, Some(ProxyError::BadRequest(_)), Next::Abort))), "{spoilt:?}");
+    }
+
+    #[test]
+    fn a_response_that_is_here_whole_is_forwarded_although_its_request_breaks_off() {
+        let (mut stage, mut client) = Stage::with(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab",
+            Shape { room: 64, ..Shape::default() },
+        );
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        say(&backend, "HTTP/1.1 413 Too Large\r\nContent-Length: 100\r\n\r\n");
+        say(&backend, &"x".repeat(100));
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        let mut finishing = pin!(exchange.finish());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(finishing.as_mut().poll(&mut context).is_pending(), "the client has not read");
+        half_close(&mut client);
+        let mut got = String::new();
+        let done = loop {
+            got.push_str(&said(&client));
+            if let Poll::Ready(done) = finishing.as_mut().poll(&mut context) {
+                break done;
+            }
+        };
+        got.push_str(&said(&client));
+        assert_eq!((done.0, done.1), (413, None));
+        assert!(got.ends_with(&"x".repeat(100)), "{got}");
     }
 }

@@ -68,6 +68,10 @@ impl Exchange<'_> {
                 self.client.end.abort();
                 (Some(error), Next::Abort)
             }
+            Delivered::Spoilt(error) => {
+                self.client.end.abort();
+                (Some(error), Next::Abort)
+            }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
             Delivered::ClientStalled => {
                 // Data that the kernel still holds for it are dropped at once.
@@ -89,15 +93,19 @@ impl Exchange<'_> {
 
     /// Whether all of the response has been read, so that the backend has nothing left to do, however much the client has received.
     pub(super) fn is_read_to_its_end(&self) -> bool {
-        let is_read = match &self.attempt.end {
+        self.upload == Upload::Done && self.status != 101 && self.is_response_read()
+    }
+
+    /// Whether all of the response has been read, be the request sent or not.
+    pub(super) fn is_response_read(&self) -> bool {
+        match &self.attempt.end {
             BackendEnd::Http1(Http1 { input, body, .. }) => match *body {
                 Body::Sized(left) => left <= input.len() as u64,
                 _ => body.is_end(),
             },
             BackendEnd::Http2(upstream) => upstream.is_received(),
             BackendEnd::Returned => true,
-        };
-        is_read && self.upload == Upload::Done && self.status != 101
+        }
     }
 
     /// The backend's part is over: its connection is free for others, and so is its reservation, in this order. A client that has

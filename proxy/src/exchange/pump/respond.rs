@@ -134,9 +134,11 @@ impl Exchange<'_> {
             return Ok(());
         }
         let (end, out) = (&mut self.attempt.end, self.answer.text_mut());
+        let rules = self.request.trailer_rules();
+        let keep = |name: &[u8]| rules.keeps_of_response(name);
         let progress = match &mut self.compressor {
-            None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitResponse)?,
-            Some(compressor) => compressor.transfer(end, out)?,
+            None => end.transfer(out, self.encoding, keep).map_err(ProxyError::UnfitResponse)?,
+            Some(compressor) => compressor.transfer(end, out, keep)?,
         };
         self.delivered += progress.data as u64;
         self.terminated |= progress.done;

@@ -7,6 +7,7 @@ use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::dispatcher::BULK_BYTES;
 use crate::error::ProxyError;
+use crate::exchange::mirror;
 use crate::exchange::outcome::TryError;
 use ringway_http1::{Encoding, Progress};
 use std::pin::Pin;
@@ -83,6 +84,7 @@ impl Exchange<'_> {
                     self.starved = true;
                     return Ok(());
                 }
+                mirror::copy_rest(self.client, self.request);
                 self.end_upload(Upload::Done);
             } else {
                 match self.take_from_client(context)? {
@@ -148,7 +150,8 @@ impl Exchange<'_> {
         }
         self.chunks.clear();
         self.chunks_sent = 0;
-        let keep = |name: &[u8]| self.request.routed_by.snapshot.keeps_trailer(name);
+        let rules = self.request.trailer_rules();
+        let keep = |name: &[u8]| rules.keeps_of_request(name);
         let moved = self.client.end.transfer(&mut self.chunks, self.request.encoding, keep);
         let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
         self.request.is_terminated |= progress.done;
@@ -161,7 +164,7 @@ impl Exchange<'_> {
     /// Whether so much of the body, with so many bytes of framing, is kept behind the head and sent from there: because the request
     /// may be sent again, or its backend may report that it has not processed it. If not, it cannot be replayed from its start.
     fn keeps(&mut self, data: usize, bytes: usize) -> bool {
-        let may = self.attempt.end.is_http2() || {
+        let may = self.attempt.end.is_http2() || self.request.mirror.is_some() || {
             let config = &self.request.view.services[self.request.service].service.config;
             self.request.is_repeatable() && config.retry.body_bytes_max > 0
         };

@@ -132,6 +132,7 @@ pub(crate) fn prepare(
         chunked,
         joined: 0,
         kept: None,
+        mirror: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,

@@ -55,6 +55,10 @@ pub(crate) fn match_route(
     if head.method == Method::Connect {
         return Err(refuse(ProxyError::ConnectRefused));
     }
+    // RFC 8441: WebSocket is the only tunnel that is opened over HTTP/2.
+    if head.protocol.is_some_and(|protocol| !protocol.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL)) {
+        return Err(refuse(ProxyError::UpgradeUnsupported));
+    }
     if head.expect_unknown {
         return Err(refuse(ProxyError::Expectation));
     }

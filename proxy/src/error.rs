@@ -96,6 +96,9 @@ pub enum ProxyError {
     /// The TLS handshake with the backend failed.
     #[error("TLS with the backend failed")]
     TlsFailed,
+    /// The backend takes connections, and does not speak HTTP/2 on them.
+    #[error("backend does not speak HTTP/2")]
+    Http2Failed,
     /// The connection was not made in time.
     #[error("connect timed out")]
     ConnectTimeout,
@@ -156,6 +159,7 @@ impl ProxyError {
             Self::ConnectFailed
             | Self::StreamRefused
             | Self::TlsFailed
+            | Self::Http2Failed
             | Self::UpstreamClosed
             | Self::BadResponse(_)
             | Self::UnfitResponse(_)
@@ -209,6 +213,7 @@ impl ProxyError {
             Self::ConnectFailed => "connect_failed",
             Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
+            Self::Http2Failed => "upstream_http2_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
             Self::BadResponse(_) | Self::UnfitResponse(_) | Self::UnfitStream => "bad_upstream_answer",

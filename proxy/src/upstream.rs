@@ -173,7 +173,7 @@ async fn open_shared(
         counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         let (keepalive, flood) = (service.config.keepalive, service.config.flood);
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
-        let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
+        let connection = within(&timer, ProxyError::Http2Failed, beginning).await?;
         // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };

@@ -48,13 +48,17 @@ fn what_follows_a_tunnel_that_was_not_opened_is_no_request() {
     if require_python("h2").is_none() {
         return;
     }
-    let backend = scripted(|head| match head.split(' ').nth(1) {
+    let backend = scripted(|head| {
+        match head.split(' ').nth(1) {
         Some("/denied") => response("403 Forbidden", "", "no"),
+        // It has not understood the key.
+        Some("/forged") => "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n".into(),
         Some("/made") => response("201 Created", "", "made"),
         _ => response("200 OK", "", "yes"),
+    }
     });
     let listen = free_address();
-    let routes = ["ok", "denied", "made", "smuggled", "injected"]
+    let routes = ["ok", "denied", "forged", "made", "smuggled", "injected"]
         .map(|path| format!("{{ match: {{ path: /{path} }}, service: s }}"))
         .join(", ");
     let listeners = format!("  - {{ name: web, address: \"{listen}\", routes: [ {routes} ] }}\n");
@@ -63,7 +67,7 @@ fn what_follows_a_tunnel_that_was_not_opened_is_no_request() {
     wait_for("all to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
     let seen = backend.requests();
     assert!(seen.iter().all(|head| !head.contains("smuggled") && !head.contains("injected")), "{seen:?}");
-    assert_eq!(seen.len(), 5, "{seen:?}");
+    assert_eq!(seen.len(), 6, "{seen:?}");
 }
 
 #[test]

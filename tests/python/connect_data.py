@@ -2,13 +2,13 @@ address = sys.argv[1]
 client = Client(address)
 assert client.h.remote_settings.enable_connect_protocol
 smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n"
-for path in ("/ok", "/denied", "/made", "/none"):
+for path in ("/ok", "/denied", "/forged", "/made", "/none"):
     stream = client.request([(":protocol", "websocket"), ("sec-websocket-version", "13")], "CONNECT", path, end=False, flush=False)
     client.h.send_data(stream, smuggled * 3)
     client.flush()
     assert client.pump(lambda: client.over(stream)), path
     status = client.status(stream)
-    assert status == {"/ok": 502, "/denied": 403, "/made": 502, "/none": 404}[path], (path, status)
+    assert status == {"/ok": 502, "/denied": 403, "/forged": 502, "/made": 502, "/none": 404}[path], (path, status)
     # More of it, once the answer is there.
     try:
         client.h.send_data(stream, smuggled)

@@ -83,6 +83,7 @@ impl ProxyError {
             | Self::ConnectFailed
             | Self::StreamRefused
             | Self::TlsFailed
+            | Self::Http2Failed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
             | Self::BadResponse(_)
@@ -100,7 +101,9 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::Http2Failed | Self::ConnectTimeout => {
+                RetryWhen::Connect
+            }
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadResponse(_) | Self::ShortResponse => RetryWhen::BadResponse,
@@ -158,6 +161,7 @@ impl ProxyError {
             Self::ConnectFailed
             | Self::StreamRefused
             | Self::TlsFailed
+            | Self::Http2Failed
             | Self::UpstreamClosed
             | Self::BadResponse(_)
             | Self::ShortResponse => Some(Outcome::ConnectionFailure),
@@ -206,6 +210,6 @@ impl ProxyError {
     /// descriptor, no port) are excluded: it would be the same with the next backend.
     #[must_use]
     pub(crate) fn was_not_taken(self) -> bool {
-        matches!(self, Self::ConnectFailed | Self::TlsFailed)
+        matches!(self, Self::ConnectFailed | Self::TlsFailed | Self::Http2Failed)
     }
 }

@@ -6,6 +6,7 @@ use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Source;
+use crate::codec::websocket;
 use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
@@ -19,6 +20,7 @@ use crate::upstream::in_flight::Try;
 use crate::upstream::retry::Retries;
 use crate::upstream::search::BackendSearch;
 use crate::worker::{SessionEntry, View, Worker};
+use memchr::memmem;
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, Mirror};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{FieldName, HeadWriter, Line, Method, ResponseHead, Span, Version};
@@ -342,6 +344,17 @@ impl Request {
     /// tunnel.
     pub(crate) fn is_granted(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
         let asked = self.out.get(self.protocols.0..self.protocols.1).unwrap_or_default();
+        // The key of this handshake is Ringway's own: nobody else looks whether the backend has understood it (RFC 6455, 4.1).
+        let is_ours =
+            self.version == Version::Http2 && memmem::find(&self.out[..self.head_len], websocket::KEY).is_some();
+        let mut fields = head.fields.iter();
+        let mut accepts = || {
+            let accept = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept"));
+            accept.is_some_and(|field| field.value.of(bytes) == websocket::accept(websocket::KEY))
+        };
+        if is_ours && !accepts() {
+            return false;
+        }
         let names = |list: &'_ [u8]| {
             list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).map(<[u8]>::to_vec).collect::<Vec<_>>()
         };

@@ -90,6 +90,32 @@ fn a_backend_that_speaks_no_tls_is_passed_over_and_then_said_to_have_failed() {
 }
 
 #[test]
+fn a_backend_that_speaks_no_http2_is_passed_over_and_then_said_to_have_failed() {
+    let backend = Backend::echo("a");
+    // As a server of HTTP/1.1 answers what it does not understand.
+    let old = Backend::custom(|mut stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let (inner, listen) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n  - {{ name: web, address: \"{listen}\", service: s }}\n"
+    );
+    let services = |drain: &str| {
+        let outer = service("s", "balance: { policy: first }, protocol: h2,", &[("a", old.address), ("b", inner)]);
+        service("plain", "", &[("a", backend.address)]) + &outer.replace("id: b,", &format!("id: b, {drain}"))
+    };
+    let ringway = Ringway::start(&config(&listeners, &services("")));
+    let post = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+    let answer = read_answer(&mut send(listen, post.as_bytes()), true).unwrap();
+    assert_eq!((answer.status, answer.text()), (200, "a".to_owned()));
+    ringway.reconfigure(&config(&listeners, &services("drain: true,")));
+    let answer = get(listen, "/").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("upstream_http2_failed")));
+    assert!(ringway.metric("ringway_backend_failures_total{service=\"s\",backend=\"a\"}") >= 2.0);
+}
+
+#[test]
 fn a_backend_that_does_not_take_a_request_is_given_up() {
     // It accepts, and reads nothing.
     let backend = Backend::custom(|stream, _| {

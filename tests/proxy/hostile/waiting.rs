@@ -168,7 +168,7 @@ fn a_tunnel_whose_client_has_gone_ends_although_its_backend_reads_nothing() {
         let mut head = [0; 4096];
         let count = stream.read(&mut head).unwrap_or(0);
         if String::from_utf8_lossy(&head[..count]).to_ascii_lowercase().contains("upgrade: websocket") {
-            let _ = stream.write_all(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+            let _ = stream.write_all(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: T71DLFqyO64kn9TBWmhc0Prvu0w=\r\n\r\n");
         }
         takes(patience());
     });

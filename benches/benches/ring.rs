@@ -149,7 +149,9 @@ fn handed(criterion: &mut Criterion) {
         };
         let (stays, waits) = (of(&|turn| turn.is_none()), of(&|turn| turn == Some(HandoffTurn::Previous)));
         let gone = of(&|turn| turn == Some(HandoffTurn::First));
-        gone.iter().for_each(|hash| drop(handed.insert(*hash)));
+        for hash in &gone {
+            handed.insert(*hash);
+        }
         for (case, keys) in [("has not moved", &stays), ("moved, not due", &waits), ("gone over", &gone)] {
             let mut at = 0;
             group.bench_function(BenchmarkId::new(name, case), |bencher| {

@@ -246,6 +246,18 @@ impl Handoff {
         opens
     }
 
+    /// As [`Handoff::succeed`], of a process that has just started: what its service was before a change of this age is known, but not which
+    /// keys have gone over since.
+    pub(super) fn recall(&self, old: &model::Service, new: &model::Service, (age, now): (Duration, Instant)) -> bool {
+        if new.handoff.as_ref().is_none_or(|handoff| age >= handoff.window) {
+            return false;
+        }
+        let Ok(placement) = Placement::build(None, old) else { return false };
+        let placement = Arc::new(placement);
+        let before = Self { placement: Some(Arc::clone(&placement)), ..Self::default() };
+        self.succeed(&before, (&placement.set, old), new, (age, now))
+    }
+
     fn put(&self, windows: Vec<Open>) {
         let is_open = !windows.is_empty();
         self.windows.store(Arc::new(windows));
@@ -549,6 +561,34 @@ mod tests {
         assert_eq!(late.service().handoff.poll(late.at(81)), (1, None));
         // It is over elsewhere.
         assert!(!late.put(300, 80, &AB));
+    }
+
+    #[test]
+    fn a_process_that_starts_within_a_window_hands_over_what_those_do_that_were_there() {
+        let (mut there, mut anew) = (Versions::new(), Versions::new());
+        anew.start = there.start;
+        there.put(0, 0, &AB);
+        assert!(there.put(1, 0, &ABC));
+        // What it has stored of before, and of services that there are no more.
+        let old = there_before();
+        anew.registry.remember(old, Duration::from_secs(20));
+        assert!(anew.put(21, 0, &ABC));
+        for seconds in [21, 50, 80] {
+            assert_eq!(there.moving(seconds), anew.moving(seconds));
+        }
+        assert_eq!(anew.service().handoff.poll(anew.at(81)), (1, None));
+        // It is asked once.
+        assert!(!anew.put(90, 0, &ABC));
+        let mut late = Versions::new();
+        late.registry.remember(there_before(), WINDOW);
+        assert!(!late.put(0, 0, &ABC), "it is over elsewhere");
+    }
+
+    /// The configuration that `a` and `b` are of.
+    fn there_before() -> model::Config {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        model::Config::clone(&versions.in_force.as_ref().unwrap().config)
     }
 
     #[test]

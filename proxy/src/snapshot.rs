@@ -19,6 +19,7 @@ pub(crate) mod health_events;
 mod hot_table;
 pub(crate) mod journal;
 mod members;
+mod previous_owner;
 pub(crate) mod rate_limiter;
 mod registry;
 mod service;

@@ -13,7 +13,7 @@ use crate::net::tls::ClientTls;
 use crate::probe::Prober;
 use ringway_config::model;
 use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
-use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, PreviousOwner, Published, SharedLimit, Slot, Total};
+use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -142,30 +142,6 @@ impl Service {
         }
         let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
         self.backend_set.kept_owner(hash, keeps)
-    }
-
-    /// What a backend says to a key that it has had, before a change.
-    pub(crate) fn previous_owner(&self, slot: Slot, hash: Hash) -> PreviousOwner {
-        if !self.may_ask_again(slot) {
-            PreviousOwner::Lost
-        } else if self.leaves(slot) || self.backend_set.accepts(slot, hash) {
-            PreviousOwner::Serves
-        } else {
-            PreviousOwner::Declines
-        }
-    }
-
-    /// Whether a backend may be asked for keys that it has had: it is well, and if it takes no new ones, that is because it leaves.
-    pub(super) fn may_ask_again(&self, slot: Slot) -> bool {
-        let backend = &self.backends[usize::from(slot.0)];
-        let load = &backend.state.load;
-        !load.is_doubted() && !backend.config.maintenance && (self.leaves(slot) || load.active_fraction() > 0)
-    }
-
-    /// Whether a backend takes no new keys because its operator wants it to leave.
-    fn leaves(&self, slot: Slot) -> bool {
-        let backend = &self.backends[usize::from(slot.0)];
-        backend.config.drain || backend.config.weight == 0
     }
 
     /// The slot of a backend for which something is due: where the health machine has it, as long as both have the same backends.

@@ -53,6 +53,16 @@ pub(super) struct RequestExplanation {
     steps: Vec<String>,
 }
 
+/// What hand-off asks of a request.
+fn asked(described: &Described, head: &RequestHead, buffer: &[u8]) -> Asked {
+    Asked {
+        method: head.method,
+        has_body: described.body_bytes > 0,
+        upgrades: head.upgrade.is_some(),
+        has_credentials: head.fields.iter().any(|field| is_credential(field.name.of(buffer))),
+    }
+}
+
 /// The listener's table, made for this once where no snapshot has one.
 enum Table<'t> {
     Known(&'t ListenerTable),
@@ -153,12 +163,7 @@ impl RequestExplanation {
                     server_name: peer.server_name.as_deref(),
                     connection_id: None,
                 };
-                self.asked = Some(Asked {
-                    method: head.method,
-                    has_body: described.body_bytes > 0,
-                    upgrades: head.upgrade.is_some(),
-                    has_credentials: head.fields.iter().any(|field| is_credential(field.name.of(&buffer))),
-                });
+                self.asked = Some(asked(described, &head, &buffer));
                 self.target(config, &http.routes[route], &input, &head);
             }
             Err((cause, route)) => {

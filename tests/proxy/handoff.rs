@@ -767,6 +767,7 @@ fn whatever_versions_clients_and_backends_speak_a_key_goes_over_once_and_for_all
     let counted = |service: &str, name: &str| {
         ringway.metric(&format!("ringway_handoff_{name}_total{{service=\"{service}\"}}")) as usize
     };
+    type Version<'a> = &'a dyn Fn(SocketAddr, &str) -> String;
     // All keys over one connection, each backend's name a letter.
     let http1 = |listen: SocketAddr, service: &str| -> String {
         peers::curl_body(&["--http1.1", &format!("http://{listen}/{service}/[1-{KEYS}]")])
@@ -778,7 +779,7 @@ fn whatever_versions_clients_and_backends_speak_a_key_goes_over_once_and_for_all
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     };
-    let all = |version: &dyn Fn(SocketAddr, &str) -> String, listen: SocketAddr, service: &str| -> Vec<char> {
+    let all = |version: Version<'_>, listen: SocketAddr, service: &str| -> Vec<char> {
         let owners = version(listen, service);
         assert_eq!(owners.len(), KEYS, "{owners}");
         owners.chars().collect()
@@ -786,7 +787,7 @@ fn whatever_versions_clients_and_backends_speak_a_key_goes_over_once_and_for_all
     let before = [all(&http1, s, "s"), all(&http2, t, "t")];
     ringway.reconfigure(&of(3));
     let joined = &fleet[2].1;
-    let versions: [[&dyn Fn(SocketAddr, &str) -> String; 3]; 2] = [[&http2, &http1, &http2], [&http2, &http2, &http1]];
+    let versions: [[Version<'_>; 3]; 2] = [[&http2, &http1, &http2], [&http2, &http2, &http1]];
     for ((service, listen, before), versions) in [("s", s, &before[0]), ("t", t, &before[1])].into_iter().zip(versions)
     {
         assert_eq!(&all(versions[0], listen, service), before, "{service}: each is served once more by who has it");

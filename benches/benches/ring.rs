@@ -3,8 +3,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringway_ring::{
-    BackendSet, BoundParams, Load, Member, MemberSpec, Pick, PickContext, PolicyParams, Ring, RingParams, Total,
-    hash_key,
+    BackendSet, BoundParams, HandedKeys, HandoffRamp, HandoffTurn, Hash, Load, Member, MemberSpec, Pick, PickContext,
+    PolicyParams, RendezvousParams, Ring, RingParams, Slot, Total, hash_key,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -111,5 +111,59 @@ fn change(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, pick, build, change);
+/// A set that places keys alone.
+fn placement(policy: PolicyParams, count: usize) -> BackendSet {
+    let ids = ids(count);
+    let members = ids.iter().map(|id| MemberSpec {
+        id,
+        weight: 100,
+        requests_max: u32::MAX,
+        level: 0,
+        load: Arc::new(Load::new(id)),
+    });
+    let set = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
+    set.install();
+    set
+}
+
+/// What a request looks up while keys are handed over: who has its key, who had it, and whose turn it is; as `snapshot/handoff.rs` of the
+/// proxy does it for one window. Under `hrw` each look is one at every member.
+fn handed(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("handed");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
+    let window = Duration::from_secs(60);
+    for (name, policy) in [
+        ("ring", PolicyParams::Ring(RingParams::default())),
+        ("hrw", PolicyParams::Rendezvous(RendezvousParams::default())),
+    ] {
+        let (before, after) = (placement(policy, 99), placement(policy, 100));
+        let (handed, half) = (HandedKeys::default(), HandoffRamp::at(window / 2, window));
+        let look = |hash: Hash| -> Option<(HandoffTurn, Slot)> {
+            let (next, previous) = (after.taker(hash)?, before.taker(hash)?);
+            (previous != next).then(|| (HandoffTurn::of(hash, half, handed.contains(hash)), previous))
+        };
+        let mut state = 1;
+        let keys: Vec<Hash> = (0..200_000).map(|_| next(&mut state)).collect();
+        let of = |is: &dyn Fn(Option<HandoffTurn>) -> bool| -> Vec<Hash> {
+            keys.iter().copied().filter(|hash| is(look(*hash).map(|(turn, _)| turn))).take(1 << 10).collect()
+        };
+        let (stays, waits) = (of(&|turn| turn.is_none()), of(&|turn| turn == Some(HandoffTurn::Previous)));
+        let gone = of(&|turn| turn == Some(HandoffTurn::First));
+        for hash in &gone {
+            handed.insert(*hash);
+        }
+        for (case, keys) in [("has not moved", &stays), ("moved, not due", &waits), ("gone over", &gone)] {
+            let mut at = 0;
+            group.bench_function(BenchmarkId::new(name, case), |bencher| {
+                bencher.iter(|| {
+                    at = (at + 1) % keys.len();
+                    look(black_box(keys[at]))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookup, pick, handed, build, change);
 criterion_main!(benches);

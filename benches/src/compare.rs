@@ -9,6 +9,7 @@ pub mod load;
 pub mod peer;
 pub mod poisson;
 pub mod report;
+pub mod rig;
 pub mod scenario;
 pub mod slow_readers;
 

@@ -1,5 +1,6 @@
 //! Simulation of balancing policies over the real `ringway-ring`: traffic, caches, loads, in virtual time.
 
+pub(crate) mod cache;
 pub mod fleet;
 pub mod placement;
 pub mod proxies;

@@ -18,6 +18,7 @@ use ringway_proxy::{Handle, Published, ReloadError, Report, Source, TopologyStat
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// What proxy, file and control plane have in common.
 pub struct Fleet {
@@ -147,11 +148,21 @@ impl Fleet {
     /// Where the proxy reads its configuration from.
     pub fn source(self: &Arc<Self>) -> Source {
         let (loads, hears, knows) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+        let remembers = Arc::clone(self);
         Source::Joined {
             load: Box::new(move || loads.load()),
             report: Box::new(move |result| hears.handle_loaded(result)),
             agreed_at: Box::new(move || knows.standing().agreed_at()),
+            before: Box::new(move || remembers.before()),
         }
+    }
+
+    /// What had been agreed on before what is in force, where that is recent and stored, and when it gave way.
+    fn before(&self) -> Option<(Config, SystemTime)> {
+        let (view, at) = self.standing().recent(SystemTime::now())?;
+        let before = self.client.cache().load_before(&view)?.in_force(self.client.name());
+        let loaded = Joiner::default().load_file(&self.file, &Arc::new(self.fleet_config(&before)));
+        Some((loaded.ok()?.config, at))
     }
 
     /// For the status and the metrics.

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// No hand-off of keys lasts longer.
+const HANDOFF_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// A topology as this proxy takes it.
 #[derive(Default)]
 pub(crate) struct Target {
@@ -53,6 +56,14 @@ impl Standing {
         let (joined, applied) = (self.joined.view.as_ref()?, self.applied.view.as_ref());
         let is_new = applied.is_none_or(|applied| (applied.epoch, applied.revision) != (joined.epoch, joined.revision));
         joined.at_ms.filter(|_| is_new).map(|at_ms| UNIX_EPOCH + Duration::from_millis(at_ms))
+    }
+
+    /// What is in force, and since when it is agreed on, if that is no longer ago than any hand-off of keys lasts.
+    pub(crate) fn recent(&self, now: SystemTime) -> Option<(Arc<View>, SystemTime)> {
+        let view = self.applied.view.as_ref().filter(|_| self.applied.canary.is_none())?;
+        let at = UNIX_EPOCH + Duration::from_millis(view.at_ms?);
+        let is_recent = now.duration_since(at).is_ok_and(|age| age < HANDOFF_MAX);
+        is_recent.then(|| (Arc::clone(view), at))
     }
 
     /// What was joined is in force before the proxy has begun to serve.
@@ -173,6 +184,10 @@ mod tests {
         // The same revision, joined with another file.
         standing.join();
         assert_eq!(standing.agreed_at(), None);
+        // It may still be under way, for an hour.
+        let recent =
+            |seconds| standing.recent(UNIX_EPOCH + Duration::from_secs(seconds)).map(|(view, _)| view.revision);
+        assert_eq!([4, 5, 3_604, 3_605].map(recent), [None, Some(1), Some(1), None]);
         standing.set_target(at(2, None));
         standing.join();
         assert_eq!(standing.agreed_at(), None, "the member does not say");

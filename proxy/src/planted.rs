@@ -30,6 +30,16 @@ pub(crate) enum Fault {
     ClientCloseMissed,
     /// Idle connections of removed backends stay counted.
     RemovedIdleCounted,
+    /// Keys that have been handed over are the previous owner's again late in their window.
+    HandedKeyForgotten,
+    /// What a client says of a previous owner goes to backends.
+    HandoffFieldPassed,
+    /// A window that is over stays open.
+    HandoffKept,
+    /// More copies of handed keys than allowed are made.
+    HandoffCopiesUnbounded,
+    /// One that has ended stays counted.
+    HandoffCopyLeaked,
 }
 
 #[cfg(test)]

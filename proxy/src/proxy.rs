@@ -81,6 +81,7 @@ impl Proxy {
             Some(section) => Some(bind_socket(section)?),
             None => None,
         };
+        control.recall();
         control.apply(config)?;
         reload::declare_metrics();
         tokio::spawn(files::watch_ends(Arc::clone(control.current())));

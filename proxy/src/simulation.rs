@@ -13,6 +13,7 @@
 mod backends;
 mod checks;
 mod clients;
+mod handing;
 mod happenings;
 mod ledger;
 mod message;
@@ -184,8 +185,13 @@ fn planted_faults_are_found() {
         (Fault::ReplayBytesLeaked, &["bytes kept"]),
         (Fault::BusyLoop, &["while time stands still"]),
         (Fault::StaleConnectionUsed, &["without a cause", "is an answer", "nobody's", "tried"]),
-        (Fault::ClientCloseMissed, &["its client has left"]),
+        (Fault::ClientCloseMissed, &["its client has left", "places are taken"]),
         (Fault::RemovedIdleCounted, &["idle connections are counted"]),
+        (Fault::HandedKeyForgotten, &["goes back"]),
+        (Fault::HandoffFieldPassed, &["of a previous owner", "has got a copy"]),
+        (Fault::HandoffKept, &["windows are open", "are kept"]),
+        (Fault::HandoffCopiesUnbounded, &["copies are under way"]),
+        (Fault::HandoffCopyLeaked, &["copies of handed keys", "copies are under way"]),
     ];
     let seeds = number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS_PLANTED);
     let passed = Mutex::new(Vec::new());

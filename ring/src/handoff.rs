@@ -2,23 +2,26 @@
 //!
 //! A share of them that grows with time may be handed over ([`HandoffRamp`]): which keys that are is a matter of their hashes, so that all
 //! proxies that know when it began agree. Of these, each one's first request is the previous owner's once more, while the next owner gets a
-//! copy; from then on it is the next owner's ([`HandedKeys`]). No key ever goes back.
+//! copy ([`KeysUnderWay`]); once that has been answered, it is the next owner's ([`HandedKeys`]). No key ever goes back.
 
 use crate::hash::{Hash, mix};
 use crate::sync::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 /// Keeps apart when a key is handed over, where it stands in the filter, and whether it is copied, from each other and from places on the ring.
 const RAMP_SALT: u64 = 0x7269_6e67_7761_7902;
 const FILTER_SALT: u64 = 0x7269_6e67_7761_7903;
 const COPY_SALT: u64 = 0x7269_6e67_7761_7904;
+const UNDER_WAY_SALT: u64 = 0x7269_6e67_7761_7905;
 /// Share of the keys that may be handed over at once.
 const INITIAL: f64 = 0.05;
 /// Blocks of a cache line each: 2^23 bits in all.
 const BLOCKS: usize = 1 << 14;
 /// Bits of a key.
 const BITS: u32 = 6;
+/// Words of a bit for each copy under way.
+const WORDS_UNDER_WAY: usize = 1 << 10;
 /// Bits by which one of a block's is chosen.
 const BIT_WIDTH: u32 = 9;
 
@@ -56,7 +59,7 @@ impl HandoffRamp {
 pub enum HandoffTurn {
     /// The previous owner's: the key's time has not come.
     Previous,
-    /// The previous owner's for the last time, while the next one gets a copy.
+    /// The previous owner's, while the next one gets a copy.
     First,
     /// The next owner's.
     Next,
@@ -129,6 +132,52 @@ impl HandedKeys {
         let words = self.blocks.iter().flat_map(|Block(words)| words);
         let set: u64 = words.map(|word| u64::from(word.load(Relaxed).count_ones())).sum();
         set as f64 / (BLOCKS * 8 * 64) as f64
+    }
+}
+
+/// The keys of which a copy is under way, told by all threads: one at a time of each. A bit has many keys: of two that share one, the
+/// second's copy waits for the first's.
+#[derive(Debug)]
+pub struct KeysUnderWay {
+    words: Box<[AtomicU64]>,
+}
+
+impl Default for KeysUnderWay {
+    /// None; eight kibibytes.
+    fn default() -> Self {
+        Self { words: (0..WORDS_UNDER_WAY).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl KeysUnderWay {
+    fn place(&self, hash: Hash) -> (&AtomicU64, u64) {
+        let place = mix(hash ^ UNDER_WAY_SALT);
+        (&self.words[(place >> 6) as usize % WORDS_UNDER_WAY], 1 << (place & 63))
+    }
+
+    /// Whether one of the key is, or of a key that shares its bit.
+    #[must_use]
+    pub fn contains(&self, hash: Hash) -> bool {
+        let (word, bit) = self.place(hash);
+        word.load(Relaxed) & bit != 0
+    }
+
+    /// How many bits are set: as many as there are copies.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.load(Relaxed).count_ones()).sum()
+    }
+
+    /// One begins. `false`: [`KeysUnderWay::contains`] it. Whoever begins one after another sees what was told before that ended.
+    pub fn begin(&self, hash: Hash) -> bool {
+        let (word, bit) = self.place(hash);
+        word.fetch_or(bit, Acquire) & bit == 0
+    }
+
+    /// One that has begun is over.
+    pub fn end(&self, hash: Hash) {
+        let (word, bit) = self.place(hash);
+        word.fetch_and(!bit, Release);
     }
 }
 
@@ -205,6 +254,30 @@ mod tests {
         let unclaimed = (0..20_000).filter(|&key| firsts.iter().all(|first| !first[key])).count();
         assert!(unclaimed < 20, "{unclaimed} were taken for told by others");
         assert!(keys(20_000).all(|hash| handed.contains(hash)));
+    }
+
+    #[test]
+    fn of_threads_that_begin_copies_of_the_same_keys_one_does_at_a_time_and_it_can_be_begun_again() {
+        let (under_way, handed, copies) = (KeysUnderWay::default(), HandedKeys::default(), std::sync::Mutex::new(0));
+        let copy = |hash: Hash| {
+            if under_way.begin(hash) {
+                // What the one before has told is seen.
+                if !handed.contains(hash) {
+                    *copies.lock().unwrap() += 1;
+                    handed.insert(hash);
+                }
+                under_way.end(hash);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| keys(2_000).for_each(copy)))));
+        assert!((1_990..=2_000).contains(&*copies.lock().unwrap()), "{copies:?}");
+        assert!(keys(2_000).all(|hash| !under_way.contains(hash)));
+        assert!(under_way.begin(1) && !under_way.begin(1) && under_way.contains(1) && !under_way.contains(2));
+        assert_eq!(under_way.count(), 1);
+        under_way.end(1);
+        assert!(under_way.begin(1));
+        let shared = keys(4_000).filter(|&hash| !under_way.begin(hash)).count();
+        assert!((80..160).contains(&shared), "{shared} of 4,000 wait for others");
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //!   keys are others.
 //! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
 //!   value that is replaced whole.
-//! * [`HandoffRamp`] and [`HandedKeys`] say which of the keys that a change moves have been handed over.
+//! * [`HandoffRamp`] and [`HandedKeys`] say which of the keys that a change moves have been handed over, [`HandoffDecision`] what becomes of a
+//!   request for one of them.
 //! * [`ConcurrencyController`] finds out how many requests a member is worth giving at once.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
@@ -21,6 +22,7 @@ mod candidates;
 mod concurrency;
 mod fleet_load;
 mod handoff;
+mod handoff_decision;
 mod hash;
 mod hot;
 mod limit;
@@ -50,7 +52,8 @@ pub use fleet_load::{
     FRESH_MILLIS, FleetLoads, FleetParams, FleetTable, LOAD_UNIT, LoadReport, NOT_ELIGIBLE, REPORTED_LOAD_MAX,
     ReportError, STEP_MILLIS, TABLE_KEYS_MAX,
 };
-pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, is_copied};
+pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, KeysUnderWay, is_copied};
+pub use handoff_decision::{CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, PreviousOwner};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};

@@ -63,7 +63,8 @@ catalogue! {
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose response was taken.";
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
     HANDOFF_PREVIOUS = "ringway_handoff_previous_total", Counter, ["service"], "Requests whose key a change has moved, that went to the backend that had the key before, without a copy to the next one.";
-    HANDOFF_COPIES = "ringway_handoff_copies_total", Counter, ["service"], "Requests of this kind of which a copy has gone to the next owner of the key, which has it from then on.";
+    HANDOFF_COPIES = "ringway_handoff_copies_total", Counter, ["service"], "Requests of this kind of which a copy has gone to the next owner of the key, which has it once it has answered that.";
+    HANDOFF_COPIES_FAILED = "ringway_handoff_copies_failed_total", Counter, ["service"], "Copies of these that brought the next owner nothing, as far as its response says (none, one that broke off, or 5xx): the key stayed where it was, to be copied again.";
     HANDOFF_COPIES_REFUSED = "ringway_handoff_copies_refused_total", Counter, ["service"], "Copies that were not made because the next owner or `handoff.copy.in_flight_max` left no place for them: the key stayed where it was.";
     HANDOFF_MOVED = "ringway_handoff_moved_total", Counter, ["service"], "Requests whose key has been handed over, that went to its next owner and named the previous one.";
     HANDOFF_PROGRESS = "ringway_handoff_progress", Gauge, ["service"], "Share of the keys that the last change has moved which may be handed over by now; 1 where no change is under way.";

@@ -110,6 +110,8 @@ pub struct ServiceCounters {
     pub handoff_previous: Cell,
     /// The same, and the next owner got a copy.
     pub handoff_copies: Cell,
+    /// Copies of these that brought it nothing.
+    pub handoff_copies_failed: Cell,
     /// Copies for which there was no place.
     pub handoff_copies_refused: Cell,
     /// Sent to the next owner, which was told of the previous one.

@@ -116,6 +116,7 @@ impl Metrics {
             (catalogue::HEDGE_BUDGET_EXHAUSTED, |counters| &counters.hedges_refused),
             (catalogue::HANDOFF_PREVIOUS, |counters| &counters.handoff_previous),
             (catalogue::HANDOFF_COPIES, |counters| &counters.handoff_copies),
+            (catalogue::HANDOFF_COPIES_FAILED, |counters| &counters.handoff_copies_failed),
             (catalogue::HANDOFF_COPIES_REFUSED, |counters| &counters.handoff_copies_refused),
             (catalogue::HANDOFF_MOVED, |counters| &counters.handoff_moved),
             (catalogue::MIRRORED, |counters| &counters.mirrored),

@@ -32,7 +32,8 @@ fn await_backends(proxy: &FleetProxy, count: usize) {
 }
 
 #[test]
-fn proxies_hand_the_same_keys_over_however_late_they_hear_of_a_change_and_one_that_starts_anew_hands_none() {
+fn proxies_hand_the_same_keys_over_however_late_they_hear_of_a_change_or_start_and_one_that_has_stored_nothing_hands_none()
+ {
     let cluster = Cluster::of(1, "");
     let backends = echoes(4);
     let all = targets(&backends);
@@ -62,13 +63,24 @@ fn proxies_hand_the_same_keys_over_however_late_they_hear_of_a_change_and_one_th
         turns.push(decision[1]["turn"].clone());
     }
     assert!(turns.contains(&json!("previous")) && turns.contains(&Value::Null), "{turns:?}");
-    // One that starts with the new topology knows of no previous owners: it places by the new order, and hands nothing over.
+    // One that starts within the window knows who had the keys before, if it has stored that.
     proxies[0].restart();
     await_backends(&proxies[0], 4);
-    assert_eq!((windows(&proxies[0]).len(), windows(&proxies[1]).len()), (0, 1));
+    let again = windows(&proxies[0])[0]["since"].as_f64().unwrap();
+    assert!((since - again).abs() < away / 2.0, "{since} {again}");
+    for key in 0..KEYS {
+        wait_for("two proxies to be asked within one moment", || {
+            let [first, second, third] = [1, 0, 1].map(|index| decision(&proxies[index], key));
+            (first == third).then(|| assert_eq!(first, second, "{key}"))
+        });
+    }
+    // One that has stored nothing knows of no previous owners: it places by the new order, and hands nothing over.
+    let fresh = FleetProxy::start(&cluster, "p3", "");
+    await_backends(&fresh, 4);
+    assert_eq!((windows(&fresh).len(), windows(&proxies[1]).len()), (0, 1));
     let mut at_once = 0;
     for key in 0..KEYS {
-        let [anew, other] = [0, 1].map(|index| decision(&proxies[index], key));
+        let [anew, other] = [&fresh, &proxies[1]].map(|proxy| decision(proxy, key));
         assert_eq!(anew[1], Value::Null);
         match other[1]["next"].as_str() {
             Some(next) => {
@@ -77,7 +89,7 @@ fn proxies_hand_the_same_keys_over_however_late_they_hear_of_a_change_and_one_th
             }
             None => assert_eq!(anew[0], other[0]),
         }
-        let answer = get(proxies[0].listen, &format!("/{key}")).unwrap();
+        let answer = get(fresh.listen, &format!("/{key}")).unwrap();
         assert_eq!(answer.text(), anew[0].as_str().unwrap());
     }
     assert!(at_once > 0);

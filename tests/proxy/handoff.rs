@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use crate::common::{peers, *};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const KEYS: usize = 300;
 const COPY: &str = "x-ringway-handoff: copy";
@@ -40,6 +41,15 @@ fn handoffs(ringway: &Ringway) -> usize {
     ringway.status()["services"][0]["handoffs"].as_array().map_or(0, Vec::len)
 }
 
+/// All copies have been answered: their keys are the next owners', or stay where they are.
+fn wait_for_copies(ringway: &Ringway) {
+    wait_for("the responses to copies", || {
+        let status = ringway.status();
+        let windows = status["services"][0]["handoffs"].as_array()?.clone();
+        windows.iter().all(|window| window["copies_in_flight"] == 0).then_some(())
+    });
+}
+
 /// The requests that a backend has got with this in their heads; names are written in lower case.
 fn with(backend: &Backend, text: &str) -> Vec<String> {
     backend.requests().into_iter().filter(|head| head.contains(text)).collect()
@@ -67,7 +77,9 @@ fn a_backend_that_joins_gets_each_key_with_a_copy_while_its_previous_owner_serve
     assert!((1..KEYS / 8).contains(&copies), "{copies}");
     let joined = &fleet[4].1;
     wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+    wait_for_copies(&ringway);
     let second = owners(listen);
+    wait_for_copies(&ringway);
     let handed: BTreeMap<usize, &String> =
         before.iter().enumerate().filter(|(key, owner)| second[*key] != **owner).collect();
     assert!(handed.keys().all(|key| second[*key] == "e"));
@@ -91,9 +103,9 @@ fn a_backend_that_joins_gets_each_key_with_a_copy_while_its_previous_owner_serve
             (lines.lines().filter(|line| line.contains(&text)).count() >= count).then_some(())
         });
     }
-    explained(&ringway, *handed.keys().next().unwrap(), "moved", "e");
-    let stays = (0..KEYS).find(|key| explanation(&ringway, *key)["handoff"]["turn"] == "previous");
-    explained(&ringway, stays.unwrap(), "previous", &before[stays.unwrap()]);
+    explained(&ringway, *handed.keys().next().unwrap(), "moved", "e", "e");
+    let stays = (0..KEYS).find(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "previous");
+    explained(&ringway, stays.unwrap(), "previous", &before[stays.unwrap()], "e");
     let status = ringway.status()["services"][0]["handoffs"][0].clone();
     assert!(status["until"].as_f64().unwrap() - status["since"].as_f64().unwrap() == 3600.0, "{status}");
     assert!(status["filter_fill"].as_f64().unwrap() > 0.0, "{status}");
@@ -106,9 +118,193 @@ fn explanation(ringway: &Ringway, key: usize) -> serde_json::Value {
     serde_json::from_slice(&crate::common::ringway(&arguments).stdout).unwrap()
 }
 
-fn explained(ringway: &Ringway, key: usize, turn: &str, backend: &str) {
+#[test]
+fn a_key_whose_copy_fails_stays_and_is_copied_again_by_its_next_request() {
+    let listen = free_address();
+    let (a, b) = (Backend::echo("a"), Backend::echo("b"));
+    let how = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&how);
+    let c = Backend::custom(move |mut stream, seen| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head.clone());
+            let text = match now.load(Ordering::SeqCst) {
+                0 => response("503 Service Unavailable", "", "c"),
+                // The connection breaks off in the midst of it.
+                1 => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha".to_owned(),
+                _ => response("200 OK", "", "c"),
+            };
+            if stream.write_all(text.as_bytes()).is_err() || !text.ends_with('c') {
+                return;
+            }
+        }
+    });
+    let all = [("a", a.address), ("b", b.address), ("c", c.address)];
+    let of = |count: usize| config(listen, "window: 1h", &all[..count]);
+    let ringway = Ringway::start(&of(2));
+    let before = owners(listen);
+    ringway.reconfigure(&of(3));
+    let due: Vec<usize> =
+        (0..KEYS).filter(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "copied").collect();
+    assert!(due.len() > 1, "{due:?}");
+    for (round, mode) in [(1, 0), (2, 1)] {
+        how.store(mode, Ordering::SeqCst);
+        assert!(due.iter().all(|key| ask(listen, *key, "") == before[*key]));
+        wait_for_copies(&ringway);
+        let copies = (round * due.len()) as f64;
+        assert_eq!((counter(&ringway, "copies_total"), counter(&ringway, "copies_failed_total")), (copies, copies));
+        explained(&ringway, due[0], "copied", &before[due[0]], "c");
+    }
+    how.store(2, Ordering::SeqCst);
+    assert!(due.iter().all(|key| ask(listen, *key, "") == before[*key]), "it has never answered");
+    wait_for_copies(&ringway);
+    assert!(due.iter().all(|key| ask(listen, *key, "") == "c"), "it has answered once");
+    assert_eq!(counter(&ringway, "copies_failed_total") as usize, 2 * due.len());
+    assert_eq!(with(&c, COPY).len(), 3 * due.len());
+}
+
+#[test]
+fn while_a_copy_is_on_its_way_its_key_stays_and_no_other_copy_is_made() {
+    let listen = free_address();
+    let a = Backend::echo("a");
+    let holds = Arc::new(AtomicBool::new(true));
+    let waits = Arc::clone(&holds);
+    let b = scripted(move |_| {
+        // Held until the test says so.
+        while waits.load(Ordering::SeqCst) {
+            pace(std::time::Duration::from_millis(5));
+        }
+        response("200 OK", "", "b")
+    });
+    let all = [("a", a.address), ("b", b.address)];
+    let ringway = Ringway::start(&config(listen, "window: 1h", &all[..1]));
+    ringway.reconfigure(&config(listen, "window: 1h", &all));
+    let key = (0..KEYS).find(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "copied").unwrap();
+    assert!((0..3).all(|_| ask(listen, key, "") == "a"));
+    wait_for("the copy", || (b.requests().len() == 1).then_some(()));
+    explained(&ringway, key, "previous", "a", "b");
+    assert_eq!(ringway.status()["services"][0]["handoffs"][0]["copies_in_flight"], 1);
+    holds.store(false, Ordering::SeqCst);
+    wait_for_copies(&ringway);
+    assert_eq!((ask(listen, key, ""), counter(&ringway, "copies_total")), ("b".to_owned(), 1.0));
+}
+
+/// A backend that fails its checks while one of these is set, and holds what asks for `/hold` while the other is.
+fn moody(name: &'static str, down: &Arc<AtomicBool>, holds: &Arc<AtomicBool>) -> Backend {
+    let (down, holds) = (Arc::clone(down), Arc::clone(holds));
+    scripted(move |head| match head.split(' ').nth(1) {
+        Some("/check") if down.load(Ordering::SeqCst) => response("503 Service Unavailable", "", ""),
+        Some("/hold") => {
+            while holds.load(Ordering::SeqCst) {
+                pace(std::time::Duration::from_millis(5));
+            }
+            response("200 OK", "", name)
+        }
+        _ => response("200 OK", "", name),
+    })
+}
+
+#[test]
+fn what_explain_says_of_a_moved_key_is_what_its_client_gets_whatever_its_owners_are() {
+    let listen = free_address();
+    let flags: Vec<Arc<AtomicBool>> = (0..3).map(|_| Arc::default()).collect();
+    let holds = Arc::<AtomicBool>::default();
+    let fleet: Vec<Backend> =
+        ["a", "b", "c"].into_iter().zip(&flags).map(|(name, down)| moody(name, down, &holds)).collect();
+    let all: Vec<(&str, SocketAddr)> = ["a", "b", "c"].into_iter().zip(fleet.iter().map(|one| one.address)).collect();
+    let checks = "health: { http: { path: /check }, interval: 50ms, fall: 1, rise: 1 }\n    handoff:";
+    let of = |drain: &str| {
+        let text = config(listen, "window: 1h", &all).replace("handoff:", checks);
+        let text = text.replace("id: a,", &format!("id: a, {drain}requests_max: 1,"));
+        text.replace("id: b,", "id: b, requests_max: 1,")
+    };
+    let ringway = Ringway::start(&of(""));
+    for id in ["a", "b", "c"] {
+        wait_for_health(&ringway, id, true);
+    }
+    ringway.reconfigure(&of("drain: true, "));
+    let find = |turn: &str| {
+        let said = (0..10 * KEYS).map(|key| (key, explanation_of(&ringway, key)));
+        let mut found = said.filter(|(_, live)| live["handoff"]["turn"] == turn && live["handoff"]["next"] == "b");
+        found.next().unwrap().0
+    };
+    let (stays, due) = (find("previous"), find("copied"));
+    let agrees = |key: usize, turn: Option<&str>, backend: &str| {
+        let live = explanation_of(&ringway, key);
+        assert_eq!((live["handoff"]["turn"].as_str(), live["backend"].as_str()), (turn, Some(backend)), "{live}");
+        assert_eq!(ask(listen, key, ""), backend, "{live}");
+    };
+    let put = |index: usize, down: bool| {
+        flags[index].store(down, Ordering::SeqCst);
+        wait_for_health(&ringway, ["a", "b", "c"][index], !down);
+    };
+    // The next owner is down: whoever has the key serves it, due or not, and a change too.
+    put(1, true);
+    agrees(stays, Some("previous"), "a");
+    agrees(due, Some("previous"), "a");
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nX-Key: {due}\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(read_answer(&mut send(listen, post.as_bytes()), true).unwrap().text(), "a");
+    put(1, false);
+    // The next owner is full, then the previous one, then both.
+    let hold = |key: usize, index: usize| {
+        holds.store(true, Ordering::SeqCst);
+        let seen = with(&fleet[index], "GET /hold").len();
+        let held = send(listen, format!("GET /hold HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n").as_bytes());
+        wait_for("a request that is held", || (with(&fleet[index], "GET /hold").len() > seen).then_some(()));
+        held
+    };
+    let release = |held: std::net::TcpStream| {
+        holds.store(false, Ordering::SeqCst);
+        let mut held = held;
+        read_answer(&mut held, true).unwrap();
+    };
+    let of_b = (0..).find(|key| {
+        let live = explanation_of(&ringway, *key);
+        live["handoff"].is_null() && live["backend"] == "b"
+    });
+    let held = hold(of_b.unwrap(), 1);
+    agrees(stays, Some("previous"), "a");
+    agrees(due, Some("previous"), "a");
+    let other = hold(stays, 0);
+    agrees(stays, Some("moved"), "c");
+    agrees(due, Some("moved"), "c");
+    release(held);
+    drop(read_answer(&mut { other }, true));
+    wait_for("places", || (ringway.status()["services"][0]["in_flight"] == 0).then_some(()));
+    let held = hold(stays, 0);
+    agrees(stays, Some("moved"), "b");
+    release(held);
+    wait_for("places", || (ringway.status()["services"][0]["in_flight"] == 0).then_some(()));
+    agrees(stays, Some("previous"), "a");
+    // All well: the key goes over, and does not come back, whatever its next owner is.
+    agrees(due, Some("copied"), "a");
+    wait_for_copies(&ringway);
+    agrees(due, Some("moved"), "b");
+    put(1, true);
+    agrees(due, None, "c");
+    put(1, false);
+    agrees(due, Some("moved"), "b");
+    // The previous owner is down: nobody waits for it, and its keys do not come back to it within the window.
+    put(0, true);
+    agrees(stays, None, "b");
+    put(0, false);
+    let live = explanation_of(&ringway, stays);
+    assert!(live["handoff"].is_null() && live["backend"] == "b", "{live}");
+    assert_eq!(ask(listen, stays, ""), "b");
+}
+
+/// The same, of the admin listener itself.
+fn explanation_of(ringway: &Ringway, key: usize) -> serde_json::Value {
+    let answer = get(ringway.admin, &format!("/explain?service=s&key={key}")).unwrap();
+    serde_json::from_str(&answer.text()).unwrap()
+}
+
+fn wait_for_health(ringway: &Ringway, id: &str, healthy: bool) {
+    wait_for("a check's result", || (backend_status(ringway, id)["check_failure"].is_null() == healthy).then_some(()));
+}
+
+fn explained(ringway: &Ringway, key: usize, turn: &str, backend: &str, next: &str) {
     let live = explanation(ringway, key);
-    assert_eq!((&live["handoff"]["turn"], &live["handoff"]["next"]), (&turn.into(), &"e".into()), "{live}");
+    assert_eq!((&live["handoff"]["turn"], &live["handoff"]["next"]), (&turn.into(), &next.into()), "{live}");
     assert_eq!(live["backend"], backend, "{live}");
 }
 
@@ -146,6 +342,7 @@ fn a_backend_that_drains_gives_its_keys_up_within_the_window_and_is_left_alone_t
     let before = owners(listen);
     ringway.reconfigure(&config("1h", true));
     assert_eq!(moved(&before, &owners(listen)), 0, "it is asked once more");
+    wait_for_copies(&ringway);
     let second = owners(listen);
     assert!(before.iter().zip(&second).all(|(before, after)| before == after || before == "a"));
     let copied: usize = fleet[1..].iter().map(|(_, backend)| with(backend, COPY).len()).sum();
@@ -177,7 +374,9 @@ fn four_more_backends_one_by_one_are_as_one_change_and_a_reload_changes_nothing(
     }
     assert_eq!(handoffs(&ringway), 1);
     assert_eq!(moved(&before, &owners(listen)), 0);
+    wait_for_copies(&ringway);
     let second = owners(listen);
+    wait_for_copies(&ringway);
     assert!(moved(&before, &second) > 5);
     // Another field of the service: what has been handed over stays so.
     ringway
@@ -469,7 +668,7 @@ fn where_the_previous_owner_fails_or_is_full_the_next_one_serves() {
     };
     let ringway = Ringway::start(&of(1));
     ringway.reconfigure(&of(2));
-    let key = (0..KEYS).find(|key| explanation(&ringway, *key)["handoff"]["turn"] == "previous").unwrap();
+    let key = (0..KEYS).find(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "previous").unwrap();
     assert_eq!(ask(listen, key, ""), "a");
     // Full: one request holds its only place.
     holds.store(true, Ordering::SeqCst);
@@ -516,6 +715,7 @@ fn over_http2_the_next_owner_is_told_and_copies_are_marked_too() {
     let copies = counter(&ringway, "copies_total") as usize;
     let joined = &fleet[2].1;
     wait_for("the copies", || (with(joined, COPY).len() == copies).then_some(()));
+    wait_for_copies(&ringway);
     let second: Vec<String> = (0..KEYS).map(|key| ask(listen, key, fields)).collect();
     let count = moved(&first, &second);
     assert!(copies > 0 && count + 2 >= copies, "{count} of {copies}");
@@ -523,6 +723,133 @@ fn over_http2_the_next_owner_is_told_and_copies_are_marked_too() {
         assert!(head.contains(PREVIOUS), "{head}");
         assert_eq!(head.contains(COPY), !head.to_ascii_lowercase().contains("if-none-match: "), "{head}");
     }
+}
+
+/// Asks for all keys over one connection of HTTP/2, fifty at a time, and prints whoever answers.
+const ALL_KEYS: &str = r#"
+client, count = Client(sys.argv[1]), int(sys.argv[3])
+for first in range(1, count + 1, 50):
+    asked = [client.request(path=f"/{sys.argv[2]}/{key}") for key in range(first, min(first + 50, count + 1))]
+    client.pump(lambda: all(client.streams[stream]["ended"] for stream in asked))
+    print(b"".join(client.streams[stream]["text"] for stream in asked).decode(), end="")
+"#;
+
+#[test]
+fn whatever_versions_clients_and_backends_speak_a_key_goes_over_once_and_for_all_of_them() {
+    if require("curl").is_none() || require_python("h2").is_none() {
+        return;
+    }
+    let fleet = echoes(3);
+    let inner = [free_address(), free_address(), free_address()];
+    // The backends of `t` are listeners of Ringway's that speak HTTP/2, with the echoes behind them that those of `s` are themselves.
+    let listener = |index: usize| {
+        let (address, trusts) = (inner[index], "forwarded: { trusted: [ 127.0.0.0/8 ] }");
+        format!("  - {{ name: i{index}, address: \"{address}\", service: e{index}, {trusts} }}\n")
+    };
+    let echo = |index: usize| peers::service(&format!("e{index}"), "", &[("x", fleet[index].1.address)]);
+    let listeners: String = (0..3).map(listener).collect();
+    let _behind = Ringway::start(&peers::config(&listeners, &(0..3).map(echo).collect::<String>()));
+    let (s, t) = (free_address(), free_address());
+    let of = |count: usize| {
+        // Many at once: none is to go elsewhere because an owner is full.
+        let handoff =
+            "balance: { hash_key: [ { path: {} } ], bounded_load: { preset: off } }, handoff: { window: 1h },";
+        let http1: Vec<(&str, SocketAddr)> = targets(&fleet)[..count].to_vec();
+        let http2: Vec<(&str, SocketAddr)> = ["a", "b", "c"].into_iter().zip(inner).take(count).collect();
+        peers::config(
+            &format!(
+                "  - {{ name: s, address: \"{s}\", service: s }}\n  - {{ name: t, address: \"{t}\", service: t }}\n"
+            ),
+            &(peers::service("s", handoff, &http1) + &peers::service("t", &format!("protocol: h2, {handoff}"), &http2)),
+        )
+    };
+    let ringway = Ringway::start(&of(2));
+    let counted = |service: &str, name: &str| {
+        ringway.metric(&format!("ringway_handoff_{name}_total{{service=\"{service}\"}}")) as usize
+    };
+    type Version<'a> = &'a dyn Fn(SocketAddr, &str) -> String;
+    // All keys over one connection, each backend's name a letter.
+    let http1 = |listen: SocketAddr, service: &str| -> String {
+        peers::curl_body(&["--http1.1", &format!("http://{listen}/{service}/[1-{KEYS}]")])
+    };
+    let http2 = |listen: SocketAddr, service: &str| -> String {
+        let script = format!("{}{ALL_KEYS}", include_str!("../python/h2client.py"));
+        let arguments = [listen.to_string(), service.to_owned(), KEYS.to_string()];
+        let done = Command::new("python3").args(["-c", &script]).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let all = |version: Version<'_>, listen: SocketAddr, service: &str| -> Vec<char> {
+        let owners = version(listen, service);
+        assert_eq!(owners.len(), KEYS, "{owners}");
+        owners.chars().collect()
+    };
+    let before = [all(&http1, s, "s"), all(&http2, t, "t")];
+    ringway.reconfigure(&of(3));
+    let joined = &fleet[2].1;
+    let versions: [[Version<'_>; 3]; 2] = [[&http2, &http1, &http2], [&http2, &http2, &http1]];
+    for ((service, listen, before), versions) in [("s", s, &before[0]), ("t", t, &before[1])].into_iter().zip(versions)
+    {
+        assert_eq!(&all(versions[0], listen, service), before, "{service}: each is served once more by who has it");
+        wait_for("the responses to copies", || {
+            let status = ringway.status();
+            let services = status["services"].as_array()?.clone();
+            let windows = services.iter().flat_map(|service| service["handoffs"].as_array().into_iter().flatten());
+            windows.map(|window| window["copies_in_flight"] == 0).reduce(|all, one| all && one)?.then_some(())
+        });
+        let copies = counted(service, "copies");
+        assert_eq!(with(joined, COPY).iter().filter(|head| head.contains(&format!("/{service}/"))).count(), copies);
+        let second = all(versions[1], listen, service);
+        let moved: Vec<usize> = (0..KEYS).filter(|key| second[*key] != before[*key]).collect();
+        assert!(copies > 0 && moved.len() == copies, "{service}: {moved:?} of {copies}");
+        assert!(moved.iter().all(|key| second[*key] == 'c'));
+        let third = all(versions[2], listen, service);
+        assert!(moved.iter().all(|key| third[*key] == 'c'), "{service}: none goes back, whatever its client speaks");
+        for key in moved {
+            let heads = with(joined, &format!("GET /{service}/{} ", key + 1));
+            assert_eq!(heads.len(), 3, "a copy, and two requests: {heads:?}");
+            let told = format!("{PREVIOUS}{} ", before[key]);
+            assert!(heads.iter().all(|head| head.matches(&told).count() == 1), "{heads:?}");
+            assert_eq!(heads.iter().filter(|head| head.contains(COPY)).count(), 1, "{heads:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_drained_for_a_window_and_comes_back_empty_costs_none_of_the_keys_that_it_gets_back_a_miss() {
+    let listen = free_address();
+    let held: Vec<Arc<Mutex<HashSet<String>>>> = (0..3).map(|_| Arc::default()).collect();
+    let cache = |index: usize| {
+        let held = Arc::clone(&held[index]);
+        scripted(move |head| {
+            let key = head.lines().find(|line| line.starts_with("X-Key: ")).unwrap_or_default().to_owned();
+            let hit = if held.lock().unwrap().insert(key) { "miss" } else { "hit" };
+            response("200 OK", "", &format!("{} {hit}", ["a", "b", "c"][index]))
+        })
+    };
+    let fleet: Vec<Backend> = (0..3).map(cache).collect();
+    let all: Vec<(&str, SocketAddr)> = ["a", "b", "c"].into_iter().zip(fleet.iter().map(|one| one.address)).collect();
+    let of = |window: &str, drain: bool| {
+        let text = config(listen, &format!("window: {window}"), &all);
+        if drain { text.replace("id: a,", "id: a, drain: true,") } else { text }
+    };
+    let ringway = Ringway::start(&of("1s", false));
+    let first = owners(listen);
+    assert!(first.iter().all(|answer| answer.ends_with("miss")), "nobody has anything");
+    ringway.reconfigure(&of("1s", true));
+    wait_for("the end of the window", || (handoffs(&ringway) == 0).then_some(()));
+    owners(listen);
+    let without = owners(listen);
+    assert!(without.iter().all(|answer| !answer.starts_with('a') && answer.ends_with("hit")));
+    // It is started again, with nothing.
+    held[0].lock().unwrap().clear();
+    ringway.reconfigure(&of("1h", false));
+    assert_eq!(owners(listen), without, "whoever has its keys serves them once more");
+    wait_for_copies(&ringway);
+    let second = owners(listen);
+    assert!(second.iter().all(|answer| answer.ends_with("hit")));
+    let back: Vec<usize> = (0..KEYS).filter(|key| second[*key] != without[*key]).collect();
+    assert!(!back.is_empty() && back.iter().all(|key| second[*key] == "a hit" && first[*key] == "a miss"), "{back:?}");
 }
 
 #[test]

@@ -43,6 +43,7 @@ class Client:
                 stream["trailers"] = dict(event.headers)
             elif isinstance(event, h2.events.DataReceived):
                 stream["data"] += len(event.data)
+                stream["text"] = (stream.get("text", b"") + event.data)[:64]
                 if self.acknowledges is True or self.acknowledges and event.stream_id in self.acknowledges:
                     self.h.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):

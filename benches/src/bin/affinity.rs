@@ -8,8 +8,8 @@
 //! takes `warm` and `seconds` together.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints tables, and what goes wrong")]
 
-use ringway_benches::compare::Result;
 use ringway_benches::compare::affinity::{Effort, Fault, Fleet, disturb, fleets, measure, refused};
+use ringway_benches::compare::{Result, rig};
 use ringway_benches::simulate::workload::Workload;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,8 +25,7 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments> {
-    let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
-    let ringway = own.with_file_name("ringway");
+    let ringway = rig::ringway()?;
     let mut effort = Effort { ringway, rate: 1_000.0, warm: 20, seconds: 30, seed: 42, core: 0 };
     let (mut proxies, mut exponents, mut are_faults, mut is_smoke) = (8, Vec::new(), false, false);
     let mut rest = std::env::args().skip(1);
@@ -141,24 +140,13 @@ fn faults(arguments: &Arguments, workload: Workload, directory: &Path) -> Result
     Ok(())
 }
 
-fn run() -> Result<()> {
+fn run(directory: &Path) -> Result<()> {
     let arguments = arguments()?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut own = rustix::thread::CpuSet::new();
-    own.set(usize::from(cores > 1));
-    rustix::thread::sched_setaffinity(None, &own).map_err(|error| format!("take a core: {error}"))?;
-    let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
     let each = if arguments.are_faults { faults } else { compare };
     let workloads = arguments.exponents.iter().map(|&exponent| Workload::Zipf(exponent));
-    workloads.into_iter().try_for_each(|workload| each(&arguments, workload, directory.path()))
+    workloads.into_iter().try_for_each(|workload| each(&arguments, workload, directory))
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("affinity: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::run("affinity", run)
 }

@@ -7,8 +7,8 @@
 //! and `window` together, and a few seconds; a restart takes a window more.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints tables, and what goes wrong")]
 
-use ringway_benches::compare::Result;
 use ringway_benches::compare::handoff::{Effort, Outcome, Scenario, Variant, measure};
+use ringway_benches::compare::{Result, rig};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,8 +36,7 @@ fn word(variant: Variant) -> &'static str {
 }
 
 fn arguments() -> Result<Arguments> {
-    let own = std::env::current_exe().map_err(|error| format!("find this program: {error}"))?;
-    let ringway = own.with_file_name("ringway");
+    let ringway = rig::ringway()?;
     let mut effort = Effort { ringway, rate: 1_000.0, keys: 4_000, warm: 20, window: 60, seed: 42, core: 0 };
     let (mut scenarios, mut variants, mut is_smoke) = (Vec::new(), Vec::new(), false);
     let mut rest = std::env::args().skip(1);
@@ -131,22 +130,11 @@ fn table(scenario: Scenario, arguments: &Arguments, directory: &Path) -> Result<
     Ok(())
 }
 
-fn compare() -> Result<()> {
+fn compare(directory: &Path) -> Result<()> {
     let arguments = arguments()?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut own = rustix::thread::CpuSet::new();
-    own.set(usize::from(cores > 1));
-    rustix::thread::sched_setaffinity(None, &own).map_err(|error| format!("take a core: {error}"))?;
-    let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
-    arguments.scenarios.iter().try_for_each(|&scenario| table(scenario, &arguments, directory.path()))
+    arguments.scenarios.iter().try_for_each(|&scenario| table(scenario, &arguments, directory))
 }
 
 fn main() -> ExitCode {
-    match compare() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("handoff: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rig::run("handoff", compare)
 }

@@ -5,7 +5,7 @@ use super::cache::{Counts, Habits, Tier};
 use super::figures;
 use super::peer::{Balance, Control, Peer, Running, Setup, ringway_service};
 use super::poisson::Clients;
-use super::{Result, free_port, while_doing};
+use super::{Result, free_port, rig, while_doing};
 use crate::control::members::Members;
 use crate::simulate::workload::{Keys, Workload};
 use hyper::Method;
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -269,21 +269,13 @@ async fn shed_at(admin: u16) -> Option<(f64, String)> {
 /// The program cannot be run.
 pub fn refused(effort: &Effort, directory: &Path) -> Result<Option<String>> {
     let setup = Setup { balance: Balance::Own(FLEET_SHED), backends: vec![9], ..Setup::default() };
-    let file = directory.join("known.yaml");
     let text = format!(
         "listeners: [ {{ name: f, address: \"127.0.0.1:9\", service: s }} ]\n\
          control: {{ proxy: p, directory: {:?}, members: [ \"http://127.0.0.1:9\" ] }}\n{}",
         directory.join("stored"),
         ringway_service(&setup)
     );
-    while_doing(std::fs::write(&file, text), file.display())?;
-    let mut command = Command::new(&effort.ringway);
-    command.arg("check").arg(&file).stdin(Stdio::null());
-    let output = while_doing(command.output(), effort.ringway.display())?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned();
-    Ok((!output.status.success()).then_some(first))
+    rig::refused(&effort.ringway, directory, &text)
 }
 
 /// One fleet under one workload.

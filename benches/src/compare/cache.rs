@@ -3,7 +3,7 @@
 //! previous owner, whom Ringway has named, still had it.
 
 use super::{Result, while_doing};
-use crate::simulate::fleet::Cache;
+use crate::simulate::cache::Cache;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! What is read off a list of requests: hit ratios over sliding windows, and the misses that a change cost. Pure arithmetic.
 
 use super::poisson::{How, Seen};
-use crate::simulate::fleet::Cache;
+use crate::simulate::cache::Cache;
 use std::collections::{BTreeMap, HashMap};
 
 /// Length of the windows of which the worst counts, and how far apart they begin, in seconds.

@@ -5,11 +5,11 @@ use super::cache::{Habits, Tier};
 use super::figures;
 use super::peer::{Balance, Peer, Running, Setup};
 use super::poisson::{Clients, Seen};
-use super::{Result, while_doing};
+use super::{Result, rig, while_doing};
 use crate::simulate::workload::{Keys, Workload};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
 use std::time::Duration;
 
 /// Part of all keys that the caches hold together, before the change.
@@ -151,20 +151,12 @@ impl Variant {
         if !matches!(self, Self::Handoff | Self::HandoffObeyed) {
             return Ok(None);
         }
-        let file = directory.join("known.yaml");
         let service = self.service(effort.window).replace('\n', "\n    ");
         let text = format!(
             "listeners: [ {{ name: f, address: \"127.0.0.1:9\", service: s }} ]\nservices:\n  - name: s\n    balance: {{ policy: ring, hash_key: [ {{ header: x-user-id }} ] }}\n    {service}\n    \
              backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ]\n"
         );
-        while_doing(std::fs::write(&file, text), file.display())?;
-        let mut command = Command::new(&effort.ringway);
-        command.arg("check").arg(&file).stdin(Stdio::null());
-        let output = while_doing(command.output(), effort.ringway.display())?;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").to_owned();
-        Ok((!output.status.success()).then_some(first))
+        rig::refused(&effort.ringway, directory, &text)
     }
 }
 

@@ -1,12 +1,11 @@
 //! Backends with caches and queues behind one balancer, in virtual time.
 
+use super::queues::{End, Queues};
 use super::workload::{Keys, Random, Workload};
 use ringway_ring::{
     BackendSet, BoundParams, HotKeys, HotParams, Load, MemberSpec, Pick, PickContext, PolicyParams, Ring, RingParams,
     Selection, ShedController, ShedParams, Sketch, Slot, Total, hash_key, hot_cost,
 };
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What chooses the backend.
@@ -84,103 +83,16 @@ const CACHED: f64 = 0.2;
 const CONTROL_MS: f64 = 250.0;
 const SAMPLE_MS: f64 = 50.0;
 
-/// A least-recently-used set of keys.
-#[derive(Debug)]
-pub(crate) struct Cache {
-    size: usize,
-    stamp: u64,
-    stamps: HashMap<u64, u64>,
-    order: VecDeque<(u64, u64)>,
-}
-
-impl Cache {
-    pub(crate) fn new(size: usize) -> Self {
-        Self { size, stamp: 0, stamps: HashMap::new(), order: VecDeque::new() }
-    }
-
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.stamps.clear();
-        self.order.clear();
-    }
-
-    /// Whether the key is there.
-    pub(crate) fn has(&self, key: u64) -> bool {
-        self.stamps.contains_key(&key)
-    }
-
-    /// Whether the key was there; it is now.
-    pub(crate) fn touch(&mut self, key: u64) -> bool {
-        self.stamp += 1;
-        let hit = self.stamps.insert(key, self.stamp).is_some();
-        self.order.push_back((key, self.stamp));
-        while self.stamps.len() > self.size {
-            if let Some((oldest, stamp)) = self.order.pop_front()
-                && self.stamps.get(&oldest) == Some(&stamp)
-            {
-                self.stamps.remove(&oldest);
-            }
-        }
-        // Entries that were touched again since are dropped from time to time.
-        if self.order.len() > 4 * self.size + 64 {
-            let stamps = &self.stamps;
-            self.order.retain(|(key, stamp)| stamps.get(key) == Some(stamp));
-        }
-        hit
-    }
-}
-
-struct Backend {
-    cache: Cache,
-    busy: usize,
-    queue: VecDeque<Waiting>,
-    in_flight: u32,
-    /// Integral of the load over time, and until when.
-    area: f64,
-}
-
-/// A request that waits for a worker of its backend.
-struct Waiting {
-    work: f64,
-    arrived: f64,
-    hash: u64,
-}
-
-#[derive(Debug, PartialEq)]
-struct End {
-    at: f64,
-    backend: usize,
-    arrived: f64,
-    hash: u64,
-}
-
-impl Eq for End {}
-
-impl PartialOrd for End {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for End {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.total_cmp(&other.at)
-    }
-}
-
 /// One run.
 #[must_use]
 pub fn run(fleet: &Fleet, balancer: &Balancer, workload: Workload, seed: u64) -> Outcome {
     let mut random = Random(seed);
     let keys = Keys::new(workload, fleet.keys);
     let cache_size = (fleet.keys as f64 * CACHED / fleet.backends as f64) as usize;
-    let mut backends: Vec<Backend> = (0..fleet.backends)
-        .map(|_| Backend { cache: Cache::new(cache_size), busy: 0, queue: VecDeque::new(), in_flight: 0, area: 0.0 })
-        .collect();
+    let mut queues = Queues::new(fleet.backends, WORKERS, cache_size);
     let service_ms = fleet.hits_assumed * HIT_MS + (1.0 - fleet.hits_assumed) * MISS_MS;
     let gap_ms = service_ms / (fleet.backends * WORKERS) as f64 / fleet.utilisation;
     let mut chooser = Chooser::new(fleet.backends, balancer.kind);
-    let mut ends: BinaryHeap<Reverse<End>> = BinaryHeap::new();
     let (mut now, mut total) = (0.0, 0_u32);
     let (mut hits, mut owned, mut counted) = (0_u64, 0_u64, 0_u64);
     let mut times: Vec<f64> = Vec::with_capacity(fleet.requests as usize);
@@ -191,53 +103,45 @@ pub fn run(fleet: &Fleet, balancer: &Balancer, workload: Workload, seed: u64) ->
     for number in 0..fleet.requests {
         let arrival = now + random.exponential(gap_ms);
         // What ends before this arrives.
-        while ends.peek().is_some_and(|Reverse(end)| end.at <= arrival) {
-            let Some(Reverse(end)) = ends.pop() else { break };
-            advance(&mut backends, &mut now, end.at);
-            finish(&mut backends, &mut chooser, &mut ends, &mut random, &end, &mut total);
+        while let Some(end) = queues.pop_until(arrival) {
+            total -= 1;
+            chooser.release(&end);
             if end.arrived >= measured_from && number > warm {
                 times.push(end.at - end.arrived);
             }
         }
-        advance(&mut backends, &mut now, arrival);
+        now = arrival;
         if number == warm {
             measured_from = now;
-            backends.iter_mut().for_each(|backend| backend.area = 0.0);
+            queues.take_areas(now);
         }
         if now >= next_sample {
             next_sample = now + SAMPLE_MS;
             chooser.sample(now);
             if number > warm && total as usize >= fleet.backends {
-                let most = backends.iter().map(|backend| backend.in_flight).max().unwrap_or(0);
-                peaks.push(f64::from(most) * fleet.backends as f64 / f64::from(total));
+                let most = queues.loads().into_iter().fold(0.0, f64::max);
+                peaks.push(most * fleet.backends as f64 / f64::from(total));
             }
         }
         let key = keys.draw(&mut random, number as f64 / fleet.requests as f64);
         let hash = hash_key(&key.to_le_bytes(), 0);
-        let (index, at_home) = chooser.choose(hash, total, &backends, &mut random);
+        let (index, at_home) = chooser.choose(hash, total, &queues, &mut random);
         total += 1;
-        let backend = &mut backends[index];
-        backend.in_flight += 1;
-        let hit = backend.cache.touch(key);
+        let hit = queues.touch(index, key);
         if number >= warm {
             counted += 1;
             hits += u64::from(hit);
             owned += u64::from(at_home);
         }
         let work = random.exponential(if hit { HIT_MS } else { MISS_MS });
-        if backend.busy < WORKERS {
-            backend.busy += 1;
-            ends.push(Reverse(End { at: now + work, backend: index, arrived: now, hash }));
-        } else {
-            backend.queue.push_back(Waiting { work, arrived: now, hash });
-        }
+        queues.push(index, now, work, hash);
     }
     times.sort_by(f64::total_cmp);
     peaks.sort_by(f64::total_cmp);
     let percentile = |values: &[f64], part: f64| {
         values.get(((values.len() as f64 * part) as usize).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
     };
-    let areas: Vec<f64> = backends.iter().map(|backend| backend.area).collect();
+    let areas = queues.take_areas(now);
     let mean_area = areas.iter().sum::<f64>() / areas.len() as f64;
     Outcome {
         hits: hits as f64 / counted as f64,
@@ -247,33 +151,6 @@ pub fn run(fleet: &Fleet, balancer: &Balancer, workload: Workload, seed: u64) ->
         peak_instant: percentile(&peaks, 0.99),
         owned: owned as f64 / counted as f64,
         violations: chooser.violations,
-    }
-}
-
-fn advance(backends: &mut [Backend], now: &mut f64, to: f64) {
-    let passed = to - *now;
-    for backend in backends {
-        backend.area += f64::from(backend.in_flight) * passed;
-    }
-    *now = to;
-}
-
-fn finish(
-    backends: &mut [Backend],
-    chooser: &mut Chooser,
-    ends: &mut BinaryHeap<Reverse<End>>,
-    _random: &mut Random,
-    end: &End,
-    total: &mut u32,
-) {
-    let backend = &mut backends[end.backend];
-    backend.in_flight -= 1;
-    *total -= 1;
-    chooser.release(end);
-    if let Some(Waiting { work, arrived, hash }) = backend.queue.pop_front() {
-        ends.push(Reverse(End { at: end.at + work, backend: end.backend, arrived, hash }));
-    } else {
-        backend.busy -= 1;
     }
 }
 
@@ -326,7 +203,7 @@ impl Chooser {
     }
 
     /// The backend, and whether it is the key's owner.
-    fn choose(&mut self, hash: u64, total: u32, backends: &[Backend], random: &mut Random) -> (usize, bool) {
+    fn choose(&mut self, hash: u64, total: u32, queues: &Queues<u64>, random: &mut Random) -> (usize, bool) {
         match self.kind {
             Kind::Ringway { hot_keys, .. } => {
                 let mut owners = 0;
@@ -335,7 +212,7 @@ impl Chooser {
                 }
                 let ask = PickContext { hash, chance: random.draw(), now_millis: self.now_millis, owners };
                 let mut selection: Selection = self.group.begin(ask);
-                let caps: Vec<u32> = (0..backends.len()).map(|slot| self.group.cap(Slot(slot as u16))).collect();
+                let caps: Vec<u32> = (0..self.loads.len()).map(|slot| self.group.cap(Slot(slot as u16))).collect();
                 let Pick::Backend(slot) = self.group.next(&mut selection, 0) else {
                     unreachable!("invariant: everybody is healthy, and caps leave room")
                 };
@@ -346,25 +223,25 @@ impl Chooser {
             Kind::HaproxyRule(factor) => {
                 // tot = ceil((served + 1) * factor / 100), divided among equal weights: the remainder goes to the first.
                 let tot = (u64::from(total + 1) * u64::from(factor)).div_ceil(100);
-                let count = backends.len() as u64;
+                let count = self.loads.len() as u64;
                 let slots = |index: usize| (tot / count + u64::from((index as u64) < tot % count)).max(1);
-                self.walk(hash, |index| u64::from(backends[index].in_flight) < slots(index))
+                self.walk(hash, |index| (queues.in_flight(index) as u64) < slots(index))
             }
             Kind::EnvoyRule(factor) => {
                 let slots =
-                    ((u64::from(total + 1) * u64::from(factor)).div_ceil(100)).div_ceil(backends.len() as u64).max(1);
-                let room = |index: usize| u64::from(backends[index].in_flight) <= slots;
+                    ((u64::from(total + 1) * u64::from(factor)).div_ceil(100)).div_ceil(self.loads.len() as u64).max(1);
+                let room = |index: usize| queues.in_flight(index) as u64 <= slots;
                 let home = self.owner(hash);
                 if room(home) {
                     return (home, true);
                 }
-                let mut order: Vec<usize> = (0..backends.len()).collect();
+                let mut order: Vec<usize> = (0..self.loads.len()).collect();
                 let mut shuffle = Random(hash);
                 for last in (1..order.len()).rev() {
                     order.swap(last, (shuffle.draw() % (last as u64 + 1)) as usize);
                 }
                 let free = order.iter().copied().find(|&index| index != home && room(index));
-                let least = order.iter().copied().min_by_key(|&index| backends[index].in_flight);
+                let least = order.iter().copied().min_by_key(|&index| queues.in_flight(index));
                 (free.or(least).unwrap_or(home), false)
             }
         }
@@ -388,12 +265,12 @@ impl Chooser {
         (first.unwrap_or(0), true)
     }
 
-    fn release(&mut self, end: &End) {
+    fn release(&mut self, end: &End<u64>) {
         let Kind::Ringway { hot_keys, .. } = self.kind else { return };
         self.group.release(Slot(end.backend as u16), 0);
         if hot_keys {
             let micros = (end.at - end.arrived) * 1_000.0;
-            self.sketch.count(end.hash, hot_cost(micros as u64, HotParams::default().half_life_millis));
+            self.sketch.count(end.of, hot_cost(micros as u64, HotParams::default().half_life_millis));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Backends with a cache and a queue each, in virtual time: what is served at once is bounded, the rest waits in order.
 
-use super::fleet::Cache;
+use super::cache::Cache;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -110,6 +110,12 @@ impl<T> Queues<T> {
             None => backend.busy -= 1,
         }
         Some(end)
+    }
+
+    /// Requests in one.
+    #[must_use]
+    pub fn in_flight(&self, backend: usize) -> usize {
+        self.backends[backend].in_flight()
     }
 
     /// Requests in each.

@@ -74,7 +74,7 @@ section! {
 section! {
     /// Hand-off of keys. A backend that joins, leaves by `drain` or gets another weight takes keys over, or gives them up, and whoever gets one
     /// has nothing of it in its cache. Within the window the backend that had a key before serves it once more, while a copy of that request
-    /// goes to the next one; from then on the next one has it. See docs/balancing.md.
+    /// goes to the next one, which has the key once it has answered that. See docs/balancing.md.
     HandoffSection, "handoff" {
         /// How long a change is spread over: 5 percent of the keys that it moves may be taken over at once, all of them at its end. At most
         /// an hour.

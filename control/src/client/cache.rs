@@ -54,6 +54,16 @@ impl Cache {
         views.max_by_key(|view| (view.epoch, view.revision))
     }
 
+    /// The topology that was stored before this one, of the same epoch.
+    #[must_use]
+    pub fn load_before(&self, view: &View) -> Option<View> {
+        let is_before = |before: &View| {
+            before.cluster == view.cluster && before.epoch == view.epoch && before.revision < view.revision
+        };
+        let views = self.slots().into_iter().filter_map(|slot| read(&slot).ok()).filter(is_before);
+        views.max_by_key(|before| before.revision)
+    }
+
     /// Replaces the older of the two. A rollout is not stored: it may be over by the time it is read.
     ///
     /// # Errors
@@ -190,6 +200,8 @@ mod tests {
             cache.store(&view(revision)).unwrap();
             assert_eq!(cache.load().unwrap(), view(revision));
         }
+        assert_eq!(cache.load_before(&view(5)), Some(view(4)));
+        assert_eq!((cache.load_before(&view(4)), cache.load_before(&View { epoch: 2, ..view(5) })), (None, None));
         // Every flipped bit and every cut is found: the other slot serves.
         let newest = cache.slots().into_iter().find(|slot| read(slot).unwrap().revision == 5).unwrap();
         let whole = std::fs::read(&newest).unwrap();

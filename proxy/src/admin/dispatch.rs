@@ -226,7 +226,7 @@ fn explain_key(control: &ControlHandle, query: &str) -> Reply {
     };
     let snapshot = control.snapshot();
     let name = service.map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
-    match explain::live(&snapshot, &name, subject) {
+    match explain::live(&snapshot, &name, subject, None) {
         Some(explanation) => json_value(StatusCode::OK, &explanation),
         None => {
             let names: Vec<&str> = snapshot.services.iter().map(|service| service.config.name.as_str()).collect();

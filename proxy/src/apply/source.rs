@@ -3,6 +3,7 @@
 use super::outcome::ReloadError;
 use crate::ambient;
 use crate::apply::files;
+use ringway_config::model::Config;
 use ringway_config::{Diagnostics, Loaded};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub enum Source {
         report: Box<ReportOutcome>,
         /// When what the last `load` has brought was agreed on; `None` where it is the file that has changed.
         agreed_at: Box<dyn Fn() -> Option<SystemTime> + Send + Sync>,
+        /// What had been agreed on before what the proxy starts with, as far as it is known, and when that gave way.
+        before: Box<dyn Fn() -> Option<(Config, SystemTime)> + Send + Sync>,
     },
     /// Made in memory: it cannot be reloaded from outside.
     Memory,
@@ -44,7 +47,15 @@ impl Source {
             Self::Joined { agreed_at, .. } => agreed_at(),
             Self::File(_) | Self::Memory => None,
         };
-        agreed_at.and_then(|at| ambient::time_of_day().duration_since(at).ok()).unwrap_or_default()
+        agreed_at.map(age_of).unwrap_or_default()
+    }
+
+    /// What was in force before what the proxy starts with, and how long ago.
+    pub(super) fn before(&self) -> Option<(Config, Duration)> {
+        match self {
+            Self::Joined { before, .. } => before().map(|(config, at)| (config, age_of(at))),
+            Self::File(_) | Self::Memory => None,
+        }
     }
 
     /// Reports the outcome of the last load, to a source that wants to know.
@@ -54,4 +65,8 @@ impl Source {
             Self::File(_) | Self::Memory => {}
         }
     }
+}
+
+fn age_of(at: SystemTime) -> Duration {
+    ambient::time_of_day().duration_since(at).unwrap_or_default()
 }

@@ -78,10 +78,20 @@ fn copy(client: &Client, request: &Request, mirror: Mirror) {
     });
 }
 
-async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<()> {
+async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<Ended> {
     let mut selection = view.services[service].service.backend_set.begin(context(worker, hash));
     let guard = search::acquire_now(view, service, &mut selection, worker.index)?;
-    send(worker, (view, service), (guard, selection), copied).await
+    Some(send(worker, (view, service), (guard, selection), copied).await)
+}
+
+/// What became of a copy.
+pub(super) enum Ended {
+    /// A response of this status came whole.
+    Whole(u16),
+    /// Its time was up in the midst of a response of this status.
+    Late(u16),
+    /// There is none, or it broke off.
+    Broken,
 }
 
 /// What a copy brings to the choice of its backend.
@@ -89,13 +99,13 @@ pub(super) fn context(worker: &Worker, hash: u64) -> PickContext {
     PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 }
 }
 
-/// Sends a copy to the backend of a reservation, and reads the response to its end. `None`: it broke off.
+/// Sends a copy to the backend of a reservation, and reads the response to its end.
 pub(super) async fn send(
     worker: &Rc<Worker>,
     (view, service): (&Rc<View>, usize),
     (mut guard, mut selection): (InFlight, Selection),
     copied: &Copied,
-) -> Option<()> {
+) -> Ended {
     let this = &view.services[service];
     // A copy makes no key hot: it is no client's.
     guard.begin_try(ambient::now(), None);
@@ -109,19 +119,21 @@ pub(super) async fn send(
         // Nothing was tried.
         Err(ProxyError::ConnectionLimit) => {
             guard.pass_by(&mut selection, true);
-            return None;
+            return Ended::Broken;
         }
         Err(error) => {
             guard.report_error(error);
-            return None;
+            return Ended::Broken;
         }
     };
     upstream.counters.requests.increment();
     timer.set_before(timeouts.response, limit);
     let attempt = Attempt::begin(connection, Clock::stopped(), worker);
     let mut copy = Copy { attempt, sent: 0, status: None, keep_alive: false };
+    let mut is_late = false;
     let whole = poll_fn(|context| {
-        if timer.poll_fired(context) {
+        is_late = timer.poll_fired(context);
+        if is_late {
             return Poll::Ready(None);
         }
         copy.poll(copied, worker, context)
@@ -136,7 +148,11 @@ pub(super) async fn send(
         worker.buffers.give(input);
         attempt.give_back(keeps, upstream, &this.service.config.pool, worker);
     }
-    whole
+    match status {
+        Some(status) if whole.is_some() => Ended::Whole(status),
+        Some(status) if is_late => Ended::Late(status),
+        _ => Ended::Broken,
+    }
 }
 
 /// A copy under way.

@@ -40,7 +40,7 @@ mod route;
 mod trailers;
 
 pub(crate) use copied::Copied;
-pub(crate) use handed::{Handed, Outcome as HandedOutcome};
+pub(crate) use handed::Handed;
 use kept::Kept;
 pub(crate) use prepare::prepare;
 pub(crate) use route::{Matched, match_route};

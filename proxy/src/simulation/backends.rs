@@ -1,5 +1,6 @@
 //! Backends that speak HTTP/1.1: each handles an attempt as drawn for it, and records its progress in the ledger.
 
+use super::handing::{self, CopyFate};
 use super::ledger::{self, Said};
 use super::message::{Cut, Framing, Head, Reader};
 use super::random::Random;
@@ -148,6 +149,17 @@ async fn serve(world: &World, backend: &Backend, socket: Socket, mut random: Ran
             return;
         };
         let exchange = Exchange { world, backend, id, head: &head, carried };
+        let (of, asked) = ((&*backend.id, backend.service), (id, head.word(0)));
+        let told = (head.field(handing::COPY), head.field(handing::PREVIOUS));
+        if handing::handle_told(&mut world.ledger(), of, asked, told) {
+            match exchange.swallow_copy(&mut input, &mut output, &mut random).await {
+                After::Request => {
+                    carried += 1;
+                    continue;
+                }
+                After::Close | After::Reset => return,
+            }
+        }
         let place = (backend.id.clone(), wire.number());
         world.serving.borrow_mut().insert(place.clone(), (id, wire.clone()));
         let after = exchange.run(&mut input, &mut output).await;
@@ -259,6 +271,28 @@ impl Exchange<'_> {
         match output.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await {
             Ok(()) => After::Request,
             Err(_) => After::Close,
+        }
+    }
+
+    /// A copy of a request, whose response nobody gets.
+    async fn swallow_copy(
+        &self,
+        input: &mut Reader<ReadHalf<Socket>>,
+        output: &mut WriteHalf<Socket>,
+        random: &mut Random,
+    ) -> After {
+        let (fate, wait) = CopyFate::draw(random, self.world.setup().faults);
+        let _ = self.read_body(input).await;
+        tokio::time::sleep(wait).await;
+        let text: &[u8] = match fate {
+            CopyFate::Answered => b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nall",
+            CopyFate::Failed => b"HTTP/1.1 503 Full\r\ncontent-length: 0\r\n\r\n",
+            CopyFate::Cut => b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n",
+            CopyFate::Never => return wait_for_end(input).await,
+        };
+        match output.write_all(text).await {
+            Ok(()) if !matches!(fate, CopyFate::Cut) => After::Request,
+            _ => After::Close,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Invariants that hold whenever the world is idle: counts match the scripts' side of the network, limits are kept, and at the end
 //! everything has been released.
 
+use super::handing;
 use super::ledger::Said;
 use super::setup::SERVICES;
 use super::world::World;
@@ -24,6 +25,7 @@ pub(super) fn at_any_time(world: &World) {
     workers(world, &mut wrong);
     leaving(world, &mut wrong);
     streams(world, &mut wrong);
+    handing::at_any_time(world, &mut wrong);
     wrong.iter().for_each(|what| world.ledger().violation(what));
 }
 
@@ -282,5 +284,6 @@ pub(super) fn at_rest(world: &World) {
         }
     }
     debug_assert_eq!(SERVICES.len(), 3);
+    handing::at_rest(world, &mut wrong);
     wrong.iter().for_each(|what| world.ledger().violation(what));
 }

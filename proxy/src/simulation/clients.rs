@@ -1,6 +1,7 @@
 //! HTTP/1.1 clients: they send requests, slowly or at once, leave in any state, and check what they get against the ledger.
 
 use super::backends::{Fate, Reply};
+use super::handing::{COPY, FORGED, KEYS, PREVIOUS};
 use super::ledger::{self, Answer, Method, Record};
 use super::message::{Cut, Framing, Reader};
 use super::random::Random;
@@ -68,6 +69,7 @@ pub(super) fn draw(world: &World, random: &mut Random, service: &'static str) ->
         body,
         replies,
         tries: Vec::new(),
+        copies: 0,
         tries_max: tries,
         excused,
         left: false,
@@ -116,7 +118,11 @@ impl Ask {
     fn head(&self) -> String {
         let version = if self.old { "1.0" } else { "1.1" };
         let (name, id) = (self.method.name(), self.id);
-        let mut text = format!("{name} /api/{id} HTTP/{version}\r\nhost: sim\r\nx-id: {id}\r\nx-key: {}\r\n", id % 7);
+        let mut text =
+            format!("{name} /api/{id} HTTP/{version}\r\nhost: sim\r\nx-id: {id}\r\nx-key: {}\r\n", id % KEYS);
+        if id % 3 == 0 {
+            text.push_str(&format!("{PREVIOUS}: {FORGED}\r\n{COPY}: copy\r\n"));
+        }
         match (self.chunked, self.body) {
             (true, _) => text.push_str("transfer-encoding: chunked\r\n"),
             (false, 0) if matches!(self.method, Method::Get | Method::Head) => {}

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Perhaps an event happens now.
 pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
-    let faults = world.setup().faults;
-    if faults == 0 || !random.chance(12) {
+    let (faults, often) = (world.setup().faults, world.setup().happenings());
+    if faults == 0 || !random.chance(often) {
         return;
     }
     let backend = random.pick(&world.backends);

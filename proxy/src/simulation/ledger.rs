@@ -77,6 +77,8 @@ pub(super) struct Record {
     /// The responses, attempt by attempt; the last for all that follow.
     pub(super) replies: Vec<Reply>,
     pub(super) tries: Vec<Try>,
+    /// Copies for the next owner of its key.
+    pub(super) copies: u32,
     /// Attempts that are allowed.
     pub(super) tries_max: usize,
     /// Its client may see a cut response, or a local reply: because of its own actions, or a fault.

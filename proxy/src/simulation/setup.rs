@@ -21,6 +21,8 @@ pub(super) struct Setup {
     mirrors: bool,
     pub(super) half_close: bool,
     policy: &'static str,
+    /// Copies that may be under way, where keys that a change moves are handed over.
+    handoff: Option<u32>,
     bound: &'static str,
     all_full: &'static str,
     queue_length: u64,
@@ -88,6 +90,7 @@ impl Setup {
                 "peak_ewma",
                 "first",
             ]),
+            handoff: None,
             bound: random.pick(&["off", "balanced", "strict"]),
             all_full: random.pick(if limited {
                 &["queue", "reject", "queue"]
@@ -108,7 +111,11 @@ impl Setup {
             reject_when_full: random.chance(50),
             drain_spread: random.pick(&["0", "2s"]),
         };
-        if random.chance(15) { drawn.crowded(random) } else { drawn }
+        match random.below(100) {
+            0..15 => drawn.crowded(random),
+            15..50 => drawn.handing(random),
+            _ => drawn,
+        }
     }
 
     /// Few connections allowed, for which many clients wait.
@@ -117,6 +124,13 @@ impl Setup {
         let (policy, leaving) = (random.pick(&["random", "round_robin", "least_request"]), self.leaving.max(1));
         let backends = [1 + random.size(2), 1, 1];
         Self { limits, policy, leaving, backends, all_full: "queue", attempts: 0, hedges: false, ..self }
+    }
+
+    /// Keys are handed over as changes move them.
+    fn handing(self, random: &mut Random) -> Self {
+        let (policy, handoff) = (random.pick(&["ring", "maglev", "hrw"]), Some(random.pick(&[0, 1, 1, 2])));
+        let (backends, faults) = ([2 + random.size(3), self.backends[1], self.backends[2]], self.faults.max(5));
+        Self { policy, handoff, backends, faults, ..self }
     }
 
     /// Attempts of a request that are allowed: each may have a hedge.
@@ -137,6 +151,16 @@ impl Setup {
         self.faults == 0 && self.leaving == 0
     }
 
+    /// Whether keys are handed over as changes move them.
+    pub(super) fn hands_over(&self) -> bool {
+        self.handoff.is_some()
+    }
+
+    /// Percent of the steps in which something happens.
+    pub(super) fn happenings(&self) -> u64 {
+        if self.hands_over() { 16 } else { 12 }
+    }
+
     /// One change by an operator.
     pub(super) fn change(&mut self, random: &mut Random) -> String {
         let index = random.size(self.backends[0]);
@@ -145,8 +169,11 @@ impl Setup {
             None => list.push(index),
         };
         match random.below(6) {
+            // Whoever drains can be asked for what it has.
+            1 if self.hands_over() => toggle(&mut self.drained),
             0 => toggle(&mut self.drained),
             1 | 2 if self.gone.len() + 1 < self.backends[0] || self.gone.contains(&index) => toggle(&mut self.gone),
+            3 if self.hands_over() => self.policy = random.pick(&["ring", "maglev"]),
             3 => self.policy = random.pick(&["ring", "round_robin", "least_request", "p2c"]),
             4 if self.limits.backend_connections > 0 => self.limits.backend_connections = 1 + random.below(4),
             5 => self.idle_max = random.pick(&[0, 1, 8]),
@@ -194,7 +221,7 @@ services:
         }
         text.push_str("  - name: bytes\n    timeouts: { connect: 1s, idle: 5s }\n    balance: { policy: random }\n");
         self.write_backends(2, &mut text);
-        text.push_str("  - name: shade\n    balance: { policy: random }\n    timeouts: { connect: 1s, response: 3s }\n    backends: [ { id: shade-1, address: \"10.5.0.1:80\" } ]\n");
+        text.push_str("  - name: shade\n    balance: { hash_key: [ { header: x-key } ] }\n    handoff: { window: 1s, header: x-before }\n    timeouts: { connect: 1s, response: 3s }\n    backends: [ { id: shade-1, address: \"10.5.0.1:80\" } ]\n");
         text
     }
 
@@ -222,6 +249,10 @@ services:
             self.backoff,
             if self.keeps_body { "16KiB" } else { "0" },
         );
+        if let Some(most) = self.handoff {
+            let _ =
+                writeln!(text, "    handoff: {{ window: 10s, header: x-before, copy: {{ in_flight_max: {most} }} }}");
+        }
         if self.hedges {
             text.push_str("    hedge: { after: 200ms, budget: 100, budget_min: 100 }\n");
         }

@@ -3,6 +3,7 @@
 
 use super::backends::{Backend, Fate, Reply};
 use super::clients::{self, PATIENCE};
+use super::handing::{self, COPY, CopyFate, FORGED, KEYS, PREVIOUS};
 use super::ledger::{self, Answer, Said};
 use super::message::{Cut, Framing};
 use super::random::Random;
@@ -115,7 +116,10 @@ async fn ask(world: &Rc<World>, send: SendRequest<Bytes>, mut random: Random) {
         .method(method.name())
         .uri(format!("http://sim/{path}/{id}"))
         .header("x-id", id)
-        .header("x-key", id % 7);
+        .header("x-key", id % KEYS);
+    if id % 3 == 0 {
+        request = request.header(PREVIOUS, FORGED).header(COPY, "copy");
+    }
     if sized {
         request = request.header("content-length", length);
     }
@@ -222,11 +226,17 @@ async fn serve(world: Rc<World>, backend: Rc<Backend>, socket: Socket, mut rando
     let mut carried = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (world2, backend, wire) = (Rc::clone(&world), Rc::clone(&backend), wire.clone());
+        let random = random.fork();
         world.spawn(async move {
             let id = request.headers().get("x-id").and_then(|value| value.to_str().ok()?.parse().ok());
             let Some(id) = id else {
                 return world2.ledger().violation(&format!("{} has got a stream without an id", backend.id));
             };
+            let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+            let (of, asked) = ((&*backend.id, backend.service), (id, request.method().as_str()));
+            if handing::handle_told(&mut world2.ledger(), of, asked, (field(COPY), field(PREVIOUS))) {
+                return swallow(&world2, respond, random).await;
+            }
             let stream = Stream { world: &world2, backend: &backend, id, respond };
             if stream.run(request).await {
                 // The connection goes, and with it all its streams.
@@ -245,6 +255,20 @@ async fn serve(world: Rc<World>, backend: Rc<Backend>, socket: Socket, mut rando
         if carried == life {
             connection.graceful_shutdown();
         }
+    }
+}
+
+/// A copy of a request, whose response nobody gets.
+async fn swallow(world: &World, mut respond: SendResponse<Bytes>, mut random: Random) {
+    let (fate, wait) = CopyFate::draw(&mut random, world.setup().faults);
+    tokio::time::sleep(wait).await;
+    let status = if matches!(fate, CopyFate::Failed) { 503 } else { 200 };
+    let response = Response::builder().status(status).body(()).expect("a response");
+    match fate {
+        CopyFate::Never => drop(poll_fn(|context| respond.poll_reset(context)).await),
+        CopyFate::Cut => respond.send_reset(Reason::INTERNAL_ERROR),
+        // It may have been given up meanwhile.
+        CopyFate::Answered | CopyFate::Failed => drop(respond.send_response(response, true)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::backends::{self, Backend};
 use super::checks;
+use super::handing::Handing;
 use super::happenings;
 use super::ledger::Ledger;
 use super::random::Random;
@@ -57,6 +58,7 @@ pub(super) struct World {
     pub(super) serving: RefCell<BTreeMap<(String, u16), (u64, Wire)>>,
     /// The same for HTTP/2 backends: backend, request, attempt.
     pub(super) streams: RefCell<BTreeSet<(String, u64, usize)>>,
+    handing: RefCell<Handing>,
     /// Tasks of the scripts.
     pub(super) tasks: Cell<usize>,
 }
@@ -64,6 +66,10 @@ pub(super) struct World {
 impl World {
     pub(super) fn ledger(&self) -> RefMut<'_, Ledger> {
         self.ledger.borrow_mut()
+    }
+
+    pub(super) fn handing(&self) -> RefMut<'_, Handing> {
+        self.handing.borrow_mut()
     }
 
     pub(super) fn setup(&self) -> Ref<'_, Setup> {
@@ -202,6 +208,7 @@ impl World {
             silenced: Cell::new(None),
             serving: RefCell::default(),
             streams: RefCell::default(),
+            handing: RefCell::default(),
             tasks: Cell::new(0),
         })
     }
@@ -235,7 +242,9 @@ impl World {
                 _ => self.spawn(backends::run(world, Rc::clone(backend), listener, random)),
             }
         }
-        for number in 1..=random.below(10) as u8 + 3 {
+        // A key is copied once in a window, if somebody asks for it then.
+        let more = if self.setup().hands_over() { 8 } else { 0 };
+        for number in 1..=random.below(10) as u8 + 3 + more {
             self.spawn(clients::run(Rc::clone(self), number, random.fork()));
         }
         for number in 1..=random.below(4) as u8 {
@@ -253,11 +262,13 @@ impl World {
         let generation = current.load().generation + 1;
         let prepared = self.registry.prepare(Arc::new(config), generation, self.shared.workers, now);
         let snapshot = Arc::new(prepared.expect("a configuration that can be built"));
+        self.registry.hand_over(&snapshot, Duration::ZERO, now);
         self.registry.commit(&snapshot, now);
         current.store(Arc::clone(&snapshot));
         for (service, _) in self.registry.settle(&snapshot) {
             service.live.wake_all();
         }
+        self.handing().handle_change(&snapshot.services);
         self.listen(&snapshot.config);
         self.command(|| Command::Refresh);
     }
@@ -294,6 +305,7 @@ impl World {
     pub(super) fn check_health(&self) {
         let now = ambient::now();
         for service in &self.snapshot().services {
+            service.handoff.poll(now);
             let mut health = service.live.health();
             health.handle_timeout(now);
             for id in health.poll_probes(now) {

@@ -5,8 +5,9 @@
 
 use super::shadow::group_of_after;
 use crate::ambient;
+use crate::planted::{self, Fault};
 use ringway_config::model;
-use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, Published, Slot};
+use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, KeysUnderWay, Published, Slot};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -38,6 +39,8 @@ pub(crate) struct Window {
     since_millis: u64,
     /// Made for the first of them.
     handed: OnceLock<HandedKeys>,
+    /// Those of which a copy is under way.
+    pub(super) copying: KeysUnderWay,
     /// Members of before, in their order, that could not be asked at some time since: what they had has gone to others, and does not go back.
     gone: Box<[AtomicBool]>,
 }
@@ -102,7 +105,16 @@ impl Window {
     fn new(before: Arc<Placement>, length: Duration, (age, now): (Duration, Instant)) -> Self {
         let since_millis = ambient::unix_millis().saturating_sub(age.as_millis() as u64);
         let gone = before.members.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { before, opened: now, head_start: age, length, since_millis, handed: OnceLock::new(), gone }
+        Self {
+            before,
+            opened: now,
+            head_start: age,
+            length,
+            since_millis,
+            handed: OnceLock::new(),
+            copying: KeysUnderWay::default(),
+            gone,
+        }
     }
 
     /// Remembers which of those that were there before have gone, or are taken away, in a version that follows.
@@ -123,7 +135,8 @@ impl Window {
         members.any(|((id, ..), gone)| gone.load(Relaxed) && now.slot_of(id).is_some())
     }
 
-    fn has_handed(&self, hash: Hash) -> bool {
+    /// Whether the key has been handed over.
+    pub(super) fn has_handed(&self, hash: Hash) -> bool {
         self.handed.get().is_some_and(|handed| handed.contains(hash))
     }
 
@@ -141,6 +154,11 @@ impl Window {
 
     fn ramp(&self, now: Instant) -> HandoffRamp {
         HandoffRamp::at(self.elapsed(now), self.length)
+    }
+
+    /// Whether a copy of a request of the key is under way.
+    pub(crate) fn is_copying(&self, hash: Hash) -> bool {
+        self.copying.contains(hash)
     }
 
     /// The key is handed over. `false`: it has been, perhaps just now.
@@ -228,6 +246,18 @@ impl Handoff {
         opens
     }
 
+    /// As [`Handoff::succeed`], of a process that has just started: what its service was before a change of this age is known, but not which
+    /// keys have gone over since.
+    pub(super) fn recall(&self, old: &model::Service, new: &model::Service, (age, now): (Duration, Instant)) -> bool {
+        if new.handoff.as_ref().is_none_or(|handoff| age >= handoff.window) {
+            return false;
+        }
+        let Ok(placement) = Placement::build(None, old) else { return false };
+        let placement = Arc::new(placement);
+        let before = Self { placement: Some(Arc::clone(&placement)), ..Self::default() };
+        self.succeed(&before, (&placement.set, old), new, (age, now))
+    }
+
     fn put(&self, windows: Vec<Open>) {
         let is_open = !windows.is_empty();
         self.windows.store(Arc::new(windows));
@@ -261,7 +291,9 @@ impl Handoff {
                 }
             }
             let (window, previous) = (&moves?.window, held?);
-            let turn = HandoffTurn::of(hash, window.ramp(now), window.has_handed(hash));
+            let is_late = || window.elapsed(now) * 2 > window.length;
+            let has_handed = window.has_handed(hash) && !(is_late() && planted::is_planted(Fault::HandedKeyForgotten));
+            let turn = HandoffTurn::of(hash, window.ramp(now), has_handed);
             let may_be_told = turn == HandoffTurn::First;
             let window = may_be_told.then(|| Arc::clone(window));
             (previous.0 != next).then_some(Moving { turn, previous, next, window })
@@ -287,6 +319,7 @@ impl Handoff {
         let windows = self.windows.load();
         match windows.first().filter(|newest| !newest.window.is_over(now)) {
             Some(newest) => (0, Some(newest.window.until())),
+            None if planted::is_planted(Fault::HandoffKept) => (0, None),
             None => {
                 self.put(Vec::new());
                 (windows.len(), None)
@@ -299,6 +332,12 @@ impl Handoff {
         self.windows.with(|windows| windows.first().map_or(1.0, |open| open.window.ramp(now).share()))
     }
 
+    /// Its windows, without keeping them.
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> Vec<std::sync::Weak<Window>> {
+        self.windows.with(|windows| windows.iter().map(|open| Arc::downgrade(&open.window)).collect())
+    }
+
     /// The changes under way, newest first, as the status shows them.
     pub(crate) fn json(&self, now: Instant) -> Vec<Value> {
         let windows = self.windows.load();
@@ -308,6 +347,7 @@ impl Handoff {
                 "until": (window.since_millis as f64 + window.length.as_secs_f64() * 1e3) / 1e3,
                 "progress": window.ramp(now).share(),
                 "filter_fill": window.handed.get().map_or(0.0, HandedKeys::fill),
+                "copies_in_flight": window.copying.count(),
             })
         };
         windows.iter().filter(|open| !open.window.is_over(now)).map(window).collect()
@@ -318,6 +358,7 @@ impl Handoff {
 mod tests {
     use super::*;
     use crate::snapshot::{Registry, Service, Snapshot};
+    use ringway_ring::PreviousOwner;
 
     const WINDOW: Duration = Duration::from_secs(80);
 
@@ -523,6 +564,34 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_starts_within_a_window_hands_over_what_those_do_that_were_there() {
+        let (mut there, mut anew) = (Versions::new(), Versions::new());
+        anew.start = there.start;
+        there.put(0, 0, &AB);
+        assert!(there.put(1, 0, &ABC));
+        // What it has stored of before, and of services that there are no more.
+        let old = there_before();
+        anew.registry.remember(old, Duration::from_secs(20));
+        assert!(anew.put(21, 0, &ABC));
+        for seconds in [21, 50, 80] {
+            assert_eq!(there.moving(seconds), anew.moving(seconds));
+        }
+        assert_eq!(anew.service().handoff.poll(anew.at(81)), (1, None));
+        // It is asked once.
+        assert!(!anew.put(90, 0, &ABC));
+        let mut late = Versions::new();
+        late.registry.remember(there_before(), WINDOW);
+        assert!(!late.put(0, 0, &ABC), "it is over elsewhere");
+    }
+
+    /// The configuration that `a` and `b` are of.
+    fn there_before() -> model::Config {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        model::Config::clone(&versions.in_force.as_ref().unwrap().config)
+    }
+
+    #[test]
     fn a_backend_that_goes_and_comes_back_gets_its_keys_from_those_that_have_them_now() {
         // Gone for a while, soon and late; taken away; or found to be away by a request.
         for (back, away) in [
@@ -561,6 +630,30 @@ mod tests {
         assert_eq!(versions.service().handoff.poll(versions.at(32)), (0, Some(versions.at(81))));
         let second = versions.moving(32).into_iter().flatten().filter(|(_, next, _)| next == "d").count();
         assert!(second > 200, "{second}");
+    }
+
+    #[test]
+    fn a_previous_owner_that_is_down_is_lost_and_one_that_sheds_or_ramps_declines_unless_it_leaves() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &["id: a", "id: b", "id: c, drain: true"]);
+        let service = versions.service();
+        let said = |slot: u16| -> Vec<PreviousOwner> {
+            let mut said: Vec<PreviousOwner> = keys().map(|hash| service.previous_owner(Slot(slot), hash)).collect();
+            said.sort_unstable_by_key(|said| format!("{said:?}"));
+            said.dedup();
+            said
+        };
+        assert_eq!((said(0), said(2)), (vec![PreviousOwner::Serves], vec![PreviousOwner::Serves]));
+        let load = |slot: usize| &service.backends[slot].state.load;
+        load(0).set_shed(ringway_ring::FULL_SHARE / 2);
+        assert_eq!(said(0), [PreviousOwner::Declines, PreviousOwner::Serves]);
+        load(0).set_shed(0);
+        load(0).set_active_fraction(ringway_ring::FULL_SHARE / 2);
+        assert_eq!(said(0), [PreviousOwner::Declines, PreviousOwner::Serves]);
+        load(0).set_active_fraction(0);
+        load(1).set_doubted(true);
+        load(2).set_doubted(true);
+        assert!((0..3).all(|slot| said(slot) == [PreviousOwner::Lost]));
     }
 
     #[test]

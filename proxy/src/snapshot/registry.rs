@@ -63,6 +63,8 @@ pub struct Registry {
     services: Mutex<HashMap<Box<str>, Arc<ServiceLive>>>,
     tickets: Tickets,
     journal: Arc<Journal>,
+    /// What the fleet had agreed on before what this proxy starts with, and how long ago that gave way.
+    before: Mutex<Option<(Config, Duration)>>,
 }
 
 impl Registry {
@@ -224,15 +226,26 @@ impl Registry {
         Arc::new(ServiceLive::new(&config.name, health, workers, Arc::clone(&self.journal)))
     }
 
+    /// The first version that comes into force follows this one, of so long ago, as far as hand-off of keys goes.
+    pub(crate) fn remember(&self, before: Config, age: Duration) {
+        *lock(&self.before) = Some((before, age));
+    }
+
     /// Has the services of a prepared snapshot take over the windows of hand-off of those in force, and open others where they place keys
     /// otherwise; `age`: how long ago the change was made. Before [`Registry::commit`]. Gives the services that have opened one.
     pub fn hand_over(&self, snapshot: &Snapshot, age: Duration, now: Instant) -> Vec<Arc<Service>> {
+        let remembered = lock(&self.before).take();
         let opens = |service: &&Arc<Service>| {
-            let Some(before) = lock(&service.live.newest).upgrade() else { return false };
+            let Some(before) = lock(&service.live.newest).upgrade() else {
+                let (config, age) = remembered.as_ref()?;
+                let before = config.services.iter().find(|before| before.name == service.config.name)?;
+                return Some(service.handoff.recall(before, &service.config, (*age, now)));
+            };
             let of_before = (&before.backend_set, &*before.config);
-            service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now))
+            Some(service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now)))
         };
-        snapshot.services.iter().filter(|service| !service.is_newest()).filter(opens).map(Arc::clone).collect()
+        let changed = snapshot.services.iter().filter(|service| !service.is_newest());
+        changed.filter(|service| opens(service).unwrap_or(false)).map(Arc::clone).collect()
     }
 
     /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the

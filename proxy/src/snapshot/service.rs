@@ -144,19 +144,6 @@ impl Service {
         self.backend_set.kept_owner(hash, keeps)
     }
 
-    /// Whether a backend may be asked for keys that it has had: it is well, and if it takes no new ones, that is because it leaves.
-    pub(crate) fn may_ask_again(&self, slot: Slot) -> bool {
-        let backend = &self.backends[usize::from(slot.0)];
-        let load = &backend.state.load;
-        !load.is_doubted() && !backend.config.maintenance && (self.leaves(slot) || load.active_fraction() > 0)
-    }
-
-    /// Whether a backend takes no new keys because its operator wants it to leave.
-    pub(crate) fn leaves(&self, slot: Slot) -> bool {
-        let backend = &self.backends[usize::from(slot.0)];
-        backend.config.drain || backend.config.weight == 0
-    }
-
     /// The slot of a backend for which something is due: where the health machine has it, as long as both have the same backends.
     pub(crate) fn slot_of_member(&self, member: &MemberKey) -> Option<Slot> {
         let index = member.index();

@@ -5,6 +5,7 @@ use super::certificates::CertificateEnd;
 use super::service::Service;
 use super::shadow::Shadow;
 use crate::net::tls::{AdminServer, ServerTls};
+use crate::planted::{self, Fault};
 use crate::routes::{NameTable, RouteTable};
 use ringway_config::model::{Config, Listener, Metrics, Protocol};
 use ringway_ring::Published;
@@ -95,7 +96,7 @@ impl Snapshot {
     /// Whether a field tells backends of hand-off.
     #[inline]
     pub(crate) fn is_of_handoff(&self, name: &[u8]) -> bool {
-        is_among(&self.handoff_fields, name)
+        is_among(&self.handoff_fields, name) && !planted::is_planted(Fault::HandoffFieldPassed)
     }
 
     /// Whether a trailer may go to a backend: it says nothing that only Ringway says.

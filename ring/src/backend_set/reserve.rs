@@ -51,6 +51,13 @@ impl BackendSet {
         true
     }
 
+    /// Whether a place could be reserved on one member as [`BackendSet::reserve_handed`] does.
+    #[must_use]
+    pub fn has_room_handed(&self, (slot, weight): (Slot, u32)) -> bool {
+        let member = &self.members[usize::from(slot.0)];
+        member.load.in_flight() < self.cap_with(member, weight)
+    }
+
     /// The load that a member may carry now; one that takes no new keys, what it might if it had this weight.
     fn cap_with(&self, member: &MemberState, weight: u32) -> u32 {
         let level = &self.levels[usize::from(member.level)];
@@ -162,7 +169,13 @@ mod tests {
 
         /// How many places are given on a member, one after the other.
         fn fill(&self, slot: Slot) -> usize {
-            (100..200).take_while(|number| self.reserve(*number, slot)).count()
+            let reserves = |number: &u64| {
+                let said = self.set.has_room_handed((slot, 100));
+                let reserved = self.reserve(*number, slot);
+                assert_eq!(said, reserved, "who asks is told what would be");
+                reserved
+            };
+            (100..200).take_while(reserves).count()
         }
     }
 

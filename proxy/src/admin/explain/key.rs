@@ -3,6 +3,7 @@
 use super::handoff;
 use crate::admin::fleet_table;
 use crate::ambient;
+use crate::snapshot::handoff_request::Asked;
 use crate::snapshot::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot, TableStamp};
 use crate::upstream::failover::CANDIDATES_MAX;
@@ -152,8 +153,8 @@ pub(super) fn explain_subject(
 }
 
 /// Explains where a key of a running service goes now, and why: every backend of its candidate sequence, with what speaks for and
-/// against it. `None` without such a service; without keys the sequence is empty.
-pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Option<Value> {
+/// against it. `None` without such a service; without keys the sequence is empty. `asked`: the request, where it is known.
+pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>, asked: Option<Asked>) -> Option<Value> {
     let index = snapshot.config.services.iter().position(|candidate| candidate.name == service)?;
     let service = snapshot.service(service)?;
     let hash = key.hash(service.seed());
@@ -162,7 +163,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     let owners = if looks_for_hot { service.live.hot_table.load().get(&hash).copied().unwrap_or(0) } else { 0 };
     let sequence = service.backend_set.sequence(hash);
     let turns = turns(service, &sequence, hash);
-    let handed = handoff::of_key(service, hash, now).filter(|_| owners <= 1);
+    let handed = handoff::of_key(service, hash, asked, now).filter(|_| owners <= 1);
     let is_held = handed.as_ref().and_then(|(_, slot)| *slot);
     let chosen =
         is_held.as_ref().or(turns.first()).map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
@@ -333,7 +334,7 @@ mod tests {
 
     /// Id, turn and verdict of each candidate of a key.
     fn candidates(snapshot: &Snapshot, key: &[u8]) -> Vec<(String, Option<u64>, String)> {
-        let live = live(snapshot, "s", Subject::Key(key)).unwrap();
+        let live = live(snapshot, "s", Subject::Key(key), None).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let of = |one: &Value| (text(&one["id"]), one["turn"].as_u64(), text(&one["verdict"]));
         live["walk"].as_array().unwrap().iter().map(of).collect()
@@ -351,7 +352,7 @@ mod tests {
             assert_eq!((able[0].1, able[0].2.as_str()), (Some(1), "takes it"));
             assert_eq!(able[1].2, "next if those before cannot");
         }
-        assert!(live(&snapshot, "t", Subject::Key(b"k")).is_none());
+        assert!(live(&snapshot, "t", Subject::Key(b"k"), None).is_none());
     }
 
     #[test]
@@ -374,7 +375,7 @@ mod tests {
         let slot = service.slot_of(&first).unwrap();
         service.backends[usize::from(slot.0)].state.load.set_limit(1);
         service.backend_set.resume(slot, 0);
-        let walk = live(&snapshot, "s", Subject::Key(b"k")).unwrap()["walk"].clone();
+        let walk = live(&snapshot, "s", Subject::Key(b"k"), None).unwrap()["walk"].clone();
         let of = walk.as_array().unwrap().iter().find(|one| one["id"] == first.as_str()).unwrap().clone();
         assert_eq!(
             (&of["verdict"], &of["concurrency_limit"], &of["turn"]),

@@ -15,6 +15,7 @@ use crate::routing::forwarded;
 use crate::routing::hash_key::{KeyInput, address_key, extract};
 use crate::routing::split::{Choice, fall};
 use crate::snapshot::ListenerTable;
+use crate::snapshot::handoff_request::{Asked, is_credential};
 use crate::worker::Peer;
 use ringway_config::model::{
     Actions, Config, HttpListener, KeySource, Listener, OnMissing, Priority, Protocol, Route, Service, TcpListener,
@@ -47,7 +48,19 @@ pub(super) struct RequestExplanation {
     pub(super) hash: Option<u64>,
     /// The value of an affinity cookie that names its backend.
     pub(super) held: Option<u64>,
+    /// What hand-off asks of it, where it is one of HTTP.
+    pub(super) asked: Option<Asked>,
     steps: Vec<String>,
+}
+
+/// What hand-off asks of a request.
+fn asked(described: &Described, head: &RequestHead, buffer: &[u8]) -> Asked {
+    Asked {
+        method: head.method,
+        has_body: described.body_bytes > 0,
+        upgrades: head.upgrade.is_some(),
+        has_credentials: head.fields.iter().any(|field| is_credential(field.name.of(buffer))),
+    }
 }
 
 /// The listener's table, made for this once where no snapshot has one.
@@ -71,6 +84,7 @@ impl RequestExplanation {
             key: None,
             hash: None,
             held: None,
+            asked: None,
             steps: Vec::new(),
         }
     }
@@ -149,6 +163,7 @@ impl RequestExplanation {
                     server_name: peer.server_name.as_deref(),
                     connection_id: None,
                 };
+                self.asked = Some(asked(described, &head, &buffer));
                 self.target(config, &http.routes[route], &input, &head);
             }
             Err((cause, route)) => {

@@ -56,8 +56,10 @@ pub(crate) fn live_request(
         let stage = overload.stage().name();
         request.note(format!("overload ({stage}): {:.0} % of such requests are refused now", refused * 100.0));
     }
-    let explanation =
-        request.hash.and_then(|hash| live(snapshot, &service.config.name, Subject::Hash(hash))).unwrap_or(Value::Null);
+    let explanation = request
+        .hash
+        .and_then(|hash| live(snapshot, &service.config.name, Subject::Hash(hash), request.asked))
+        .unwrap_or(Value::Null);
     let verdict = match keeper(service, &request) {
         Some(slot) => format!("goes to {}, which its affinity cookie names, while that can take it", id(service, slot)),
         None if explanation.is_null() => "goes to any backend that can take it, as its policy chooses".to_owned(),

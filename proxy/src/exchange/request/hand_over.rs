@@ -1,11 +1,12 @@
 //! What a request whose key is handed over tells the next owner of the previous one, and the copy that goes there.
 
 use super::copied::Copied;
-use super::handed::{Handed, Outcome};
+use super::handed::Handed;
 use super::{Request, head_lines};
 use crate::snapshot::COPY_FIELD;
+use crate::snapshot::handoff_request::is_credential;
 use ringway_config::model::UpstreamProtocol;
-use ringway_ring::Slot;
+use ringway_ring::{HandoffWay, Slot};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -21,8 +22,6 @@ pub(crate) fn named(id: &str, address: SocketAddr) -> String {
     text + &format!(" {address}")
 }
 
-/// Fields by which a backend knows who asks.
-const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 /// Fields by which less than the content comes back (RFC 9110, 13.1 and 14.2).
 const CONDITIONS: [&str; 6] =
     ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"];
@@ -32,7 +31,7 @@ impl Request {
     pub(crate) fn handed_word(&self) -> Option<&'static str> {
         let handed = self.handed.as_ref()?;
         let is_served = self.report.backend == Some(usize::from(handed.server().0)) && self.is_of(handed);
-        is_served.then(|| handed.outcome.name())
+        handed.way.name().filter(|_| is_served)
     }
 
     fn is_of(&self, handed: &Handed) -> bool {
@@ -44,7 +43,7 @@ impl Request {
     pub(in crate::exchange) fn tell_previous(&mut self, backend: Slot) -> bool {
         self.forget_previous();
         let Some(handed) = self.handed.as_ref().filter(|handed| self.is_of(handed)) else { return false };
-        if handed.outcome != Outcome::Moved || handed.next != backend {
+        if handed.way != HandoffWay::Next || handed.next != backend {
             return false;
         }
         let service = &self.view.services[self.service].service;
@@ -81,8 +80,7 @@ impl Request {
     /// Whether the request says who asks, in a field that backends answer differently for.
     pub(in crate::exchange) fn has_credentials(&self) -> bool {
         head_lines::has(&self.out[..self.head_len], |name| {
-            CREDENTIALS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
-                || self.routed_by.snapshot.is_identity(name)
+            is_credential(name) || self.routed_by.snapshot.is_identity(name)
         })
     }
 

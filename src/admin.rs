@@ -34,7 +34,7 @@ pub(crate) struct Access {
 
 /// Who asks.
 #[derive(Debug, Args)]
-pub(crate) struct Credentials {
+struct Credentials {
     /// File with a bearer token.
     #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -56,14 +56,26 @@ pub(crate) enum Answer {
 }
 
 /// An address of a command line.
-pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+fn endpoint(text: &str) -> Result<Endpoint, String> {
     Endpoint::parse(text).ok_or_else(|| "write `127.0.0.1:9901`, `https://HOST:PORT` or `unix:PATH`".to_owned())
+}
+
+impl std::fmt::Display for Access {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.admin.fmt(out)
+    }
 }
 
 impl Access {
     /// Asks; whoever cannot be asked is an error.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
-        ask(&self.admin, &self.credentials, method, path, body)
+        let (status, body) = send(&self.admin, &self.credentials, (method, path), body, true)?;
+        if !status.is_success() {
+            return Ok(Answer::Refused(refusal(status, &body)));
+        }
+        let value =
+            serde_json::from_slice(&body).with_context(|| format!("the answer of {} is not JSON", self.admin))?;
+        Ok(Answer::Done(value))
     }
 
     /// As [`Access::ask`] by POST, of what answers in lines.
@@ -94,22 +106,6 @@ impl Access {
         let text = String::from_utf8(body).context("the answer is no text")?;
         Ok(if status.is_success() { Ok(text) } else { Err(refusal(status, text.as_bytes())) })
     }
-}
-
-/// Asks a listener for JSON.
-pub(crate) fn ask(
-    admin: &Endpoint,
-    credentials: &Credentials,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> anyhow::Result<Answer> {
-    let (status, body) = send(admin, credentials, (method, path), body, true)?;
-    if !status.is_success() {
-        return Ok(Answer::Refused(refusal(status, &body)));
-    }
-    let value = serde_json::from_slice(&body).with_context(|| format!("the answer of {admin} is not JSON"))?;
-    Ok(Answer::Done(value))
 }
 
 fn send(

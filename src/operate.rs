@@ -70,7 +70,7 @@ pub(crate) struct BackendArguments {
     command: BackendCommand,
 }
 
-/// A key that is to be spread.
+/// A key that is to be spread, or that is to be spread no longer.
 #[derive(Debug, Args)]
 pub(crate) struct SpreadArguments {
     #[command(flatten)]
@@ -84,11 +84,14 @@ pub(crate) struct SpreadArguments {
     #[arg(long, value_name = "HEX")]
     hash: Option<String>,
     /// How many backends serve it.
-    #[arg(long, value_name = "COUNT")]
-    owners: u16,
+    #[arg(long, value_name = "COUNT", required_unless_present = "end")]
+    owners: Option<u16>,
     /// For how long, for example `10m`.
-    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
-    duration: Duration,
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds, required_unless_present = "end")]
+    duration: Option<Duration>,
+    /// It is spread no longer: what somebody has spread by hand goes home.
+    #[arg(long, conflicts_with_all = ["owners", "duration"])]
+    end: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -167,7 +170,10 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
 }
 
 pub(crate) fn spread(arguments: &SpreadArguments) -> anyhow::Result<ExitCode> {
-    let mut body = json!({ "owners": arguments.owners, "for_seconds": arguments.duration.as_secs() });
+    let mut body = match (arguments.owners, arguments.duration) {
+        (Some(owners), Some(duration)) => json!({ "owners": owners, "for_seconds": duration.as_secs() }),
+        _ => json!({ "end": true }),
+    };
     match (&arguments.key, &arguments.hash) {
         (Some(key), _) => body["key"] = json!(key.replace("\\0", "\0")),
         (None, Some(hash)) => body["hash"] = json!(hash),

@@ -19,6 +19,7 @@ mod reply;
 mod serve;
 mod sessions;
 mod shown;
+mod standing_out;
 mod status;
 mod tap;
 mod words;

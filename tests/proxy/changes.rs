@@ -141,6 +141,14 @@ fn a_key_is_spread_over_several_backends_for_a_time() {
     assert_eq!(code, Some(0), "{said}");
     wait_for("the key to be spread", || (names() == 3).then_some(()));
     assert!(rig.run(&["overrides"]).1.contains("owners 3"));
+    let keys = rig.ringway.status()["services"][0]["hot_keys"].clone();
+    assert_eq!(keys[0]["owners"].as_array().map(Vec::len), Some(3), "{keys}");
+    assert!(keys[0]["by_hand_seconds_left"].as_f64().is_some_and(|left| left > 60.0), "{keys}");
+    // Taken back before its time; what nobody has spread is not.
+    let end = rig.run(&["spread", "s", "/hot", "--end"]);
+    assert!(end.0 == Some(0) && rig.run(&["overrides"]).1.contains("as in the file"), "{end:?}");
+    wait_for("the key to be at home", || (names() == 1).then_some(()));
+    assert!(rig.run(&["spread", "s", "/hot", "--end"]).1.contains("nobody has spread"));
     // Again, for a moment: then it has one owner, as before.
     assert_eq!(rig.run(&["spread", "s", "/hot", "--owners", "2", "--for", "1s"]).0, Some(0));
     wait_for("the time to be over", || {

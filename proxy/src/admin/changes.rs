@@ -86,9 +86,10 @@ pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<W
     Ok(Wish::Backend { service: service.to_owned(), backend: backend.to_owned(), change, force })
 }
 
-/// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`.
+/// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`; with
+/// `"end": true` instead of numbers, one that is not to be spread any longer.
 pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Result<Wish, String> {
-    let fields = fields(body, &["key", "hash", "owners", "for_seconds"])?;
+    let fields = fields(body, &["key", "hash", "owners", "for_seconds", "end"])?;
     let seed = control.snapshot().service(service).map_or(0, |service| service.seed());
     let hash = match (fields.get("key"), fields.get("hash")) {
         (Some(Value::String(key)), None) => ringway_ring::hash_key(key.as_bytes(), seed),
@@ -97,6 +98,13 @@ pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Re
         }
         _ => return Err("write `key`, or `hash` (16 hex digits)".into()),
     };
+    match fields.get("end") {
+        None => {}
+        Some(Value::Bool(true)) if !fields.contains_key("owners") && !fields.contains_key("for_seconds") => {
+            return Ok(Wish::EndSpread { service: service.to_owned(), hash });
+        }
+        Some(_) => return Err("`end` is true, and then there is no `owners` nor `for_seconds`".into()),
+    }
     let number = |name: &str| fields.get(name).and_then(Value::as_u64);
     let owners = number("owners").and_then(|owners| u16::try_from(owners).ok()).ok_or("`owners` is a whole number")?;
     let seconds = number("for_seconds").ok_or("`for_seconds` is a whole number")?;

@@ -131,6 +131,14 @@ fn client(admin: &Endpoint, credentials: &Credentials) -> anyhow::Result<Client>
 fn refusal(status: StatusCode, body: &[u8]) -> String {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let said = value["error"].as_str().map_or_else(|| status.to_string(), line);
+    // Members tell what is wrong in a way of their own (RFC 9457).
+    if let (Some(detail), true) = (value["detail"].as_str(), value["code"].is_string()) {
+        return format!(
+            "{}: this is the API of a member of a control plane, not the admin listener of a proxy: ask it by `ringway control`, for \
+             example `ringway control proxies`",
+            line(detail)
+        );
+    }
     if status == StatusCode::UNAUTHORIZED {
         return format!(
             "{said}: `--token-file FILE`, `--certificate FILE --key-file FILE` or `--admin unix:PATH` say who asks"

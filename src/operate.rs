@@ -10,7 +10,7 @@ use hyper::Method;
 use ringway_config::plain::line;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -142,6 +142,10 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     if arguments.force {
         body["force"] = json!(true);
     }
+    // Another one than the proxy runs may be what is meant, and is told.
+    if let Some(file) = arguments.config.as_deref().and_then(|file| file.canonicalize().ok()) {
+        body["file"] = json!(file.display().to_string());
+    }
     let fields: Vec<(&str, String)> = match &arguments.command {
         BackendCommand::Drain { .. } => vec![("drain", "true".into()), ("maintenance", "false".into())],
         BackendCommand::Ready { .. } => vec![("drain", "false".into()), ("maintenance", "false".into())],
@@ -160,13 +164,26 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     let path = format!("/services/{}/backends/{}", escape(&of.service), escape(&of.backend));
     match arguments.access.ask(Method::POST, &path, Some(&body))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(answer) => {
+        Answer::Done(mut answer) => {
             let saved = edited.map(Edited::write).transpose();
+            if let (Some(file), Ok(Some(()))) = (file, &saved) {
+                tell_saved(&mut answer, file, of);
+            }
             let code = print(&answer, arguments.json, write_change)?;
             saved.context("the change is in force until the process ends, and is not in the file")?;
             Ok(code)
         }
     }
+}
+
+/// What is in the file too is neither over when the process ends, nor otherwise there.
+fn tell_saved(answer: &mut Value, file: &Path, of: &Named) {
+    let theirs = format!("service {:?}: backend {:?}: ", of.service, of.backend);
+    if let Some(overridden) = answer["overridden"].as_array_mut() {
+        overridden.retain(|line| !line.as_str().is_some_and(|line| line.starts_with(&theirs)));
+    }
+    answer["saved"] = json!(file.display().to_string());
+    answer["note"] = json!(format!("saved in {}: it lasts", file.display()));
 }
 
 pub(crate) fn spread(arguments: &SpreadArguments) -> anyhow::Result<ExitCode> {

@@ -122,14 +122,14 @@ fn head(frame: &Value, width: usize) -> String {
     let proxy = &frame["proxy"];
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
     let mut lines = vec![format!(
-        "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {} ms, p99 {} ms",
+        "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {}, p99 {}",
         word(&proxy["version"]),
         proxy["generation"],
         proxy["connections"],
         number(&proxy["requests_per_second"], 1.0),
         number(&proxy["classes"]["5xx"], 1.0),
-        number(&proxy["p50_seconds"], 1e3),
-        number(&proxy["p99_seconds"], 1e3),
+        time(&proxy["p50_seconds"]),
+        time(&proxy["p99_seconds"]),
     )];
     if let Some(topology) = proxy["topology"].as_object() {
         let of = |name: &str| topology.get(name).map_or_else(|| "-".into(), word);
@@ -237,7 +237,8 @@ fn backend(id: &str, entry: &Value) -> Vec<String> {
     let reason = Some(text("reason")).filter(|reason| entry["state"] != "up" && !reason.is_empty());
     let stands_out = entry["stands_out"].as_object().into_iter().flat_map(|reasons| reasons.values());
     let stands_out = stands_out.filter_map(|one| one["text"].as_str().map(str::to_owned));
-    let why: Vec<String> = reason.into_iter().chain(stands_out).collect();
+    let set = entry["override"].as_str().map(|set| format!("set at run time: {set}"));
+    let why: Vec<String> = reason.into_iter().chain(stands_out).chain(set).collect();
     vec![
         id.to_owned(),
         state,
@@ -265,6 +266,10 @@ fn number(value: &Value, times: f64) -> String {
 /// No duration is none, not 0.
 fn milliseconds(value: &Value) -> String {
     if value.is_null() { "-".into() } else { number(value, 1e3) }
+}
+
+fn time(value: &Value) -> String {
+    if value.is_null() { "-".into() } else { format!("{} ms", number(value, 1e3)) }
 }
 
 #[cfg(test)]

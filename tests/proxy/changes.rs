@@ -2,7 +2,7 @@
 
 use crate::common::control::ringway_said;
 use crate::common::peers::curl_body;
-use crate::common::{Backend, Ringway, echoes, free_address, get, require, targets, wait_for};
+use crate::common::{Backend, Ringway, echoes, free_address, get, path_text, require, targets, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,25 @@ fn a_backend_is_drained_and_back_under_load_without_a_failed_request() {
     assert_eq!(rig.backend("b")["weight"], 50);
     assert!(rig.run(&["overrides"]).1.contains("all is as in the file"));
     assert!(rig.ringway.log().contains("changed at run time"), "who did what is in the log");
+}
+
+#[test]
+fn what_is_saved_is_not_said_to_be_over_with_the_process_and_another_file_than_the_proxys_is_told() {
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    let own = rig.ringway.config.clone();
+    let other = own.with_file_name("other.yaml");
+    std::fs::copy(&own, &other).unwrap();
+    let save = |verb: &str, file: &Path| rig.run(&["backend", verb, "s", "a", "--save", "--config", path_text(file)]);
+    let (code, said) = save("drain", &own);
+    assert!(code == Some(0) && said.contains("saved in ") && said.contains("it lasts"), "{said}");
+    for wrong in ["until the process ends", "as in the file", "knows nothing"] {
+        assert!(!said.contains(wrong), "{wrong}: {said}");
+    }
+    assert!(std::fs::read_to_string(&own).unwrap().contains("drain: true"));
+    let (code, said) = save("ready", &other);
+    assert!(code == Some(0) && said.contains("warning: the proxy reads ") && said.contains("other.yaml"), "{said}");
+    assert!(!rig.ringway.log().contains("lasts until the process ends"), "{}", rig.ringway.log());
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Control {
         let applied = self.put_over(file, overrides, Files::Stay, &changing)?;
         drop(changing);
         let by = author.by.as_str();
-        tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: it lasts until the process ends");
+        tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: after a restart, what the file says holds");
         self.watch_spreads();
         let (service, backend) = match wish {
             Wish::Backend { service, backend, .. } => (service.clone(), backend.clone()),

@@ -27,7 +27,7 @@ async def service(page):
     state = "document.querySelector('.view-head').innerText"
     await page.wait("the state of the service", f"{state}.includes('failing')")
     first, second, *others = await page.see(f"[...{ROWS}].map(row => row.innerText)")
-    assert "bad" in first and "failing" in first and "fails " in first and "since" in first, first
+    assert "bad" in first and "failing" in first and "fails " in first and "(for " in first, first
     assert "late" in second and "slow" in second and "takes " in second, second
     assert not any("slow" in other or "failing" in other for other in others), others
 

@@ -22,7 +22,7 @@ function drawState(cell, row) {
   badge(cell.firstElementChild, [row.state, ...words].join(', '), isFailing(row) ? 'bad' : words.length && kind === 'good' ? 'warn' : kind);
   const left = row.ejected_until > row.now ? `, ${span(row.ejected_until - row.now)} left` : '';
   const since = row.since ? ` (${ago(row.since, row.now)}${left})` : left;
-  const told = Object.values(row.stands_out ?? {}).map((one) => `${one.text} (since ${span(row.now - one.since)})`);
+  const told = Object.values(row.stands_out ?? {}).map((one) => `${one.text} (for ${span(row.now - one.since)})`);
   const state = row.reason && row.state !== 'up' ? `${row.reason}${since}` : row.since && !told.length ? `since ${span(row.now - row.since)}` : '';
   const why = [state, ...told].filter(Boolean).join(' · ');
   setText(cell.lastElementChild, row.override ? `${why} · set at run time: ${row.override}` : why);

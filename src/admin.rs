@@ -34,7 +34,7 @@ pub(crate) struct Access {
 
 /// Who asks.
 #[derive(Debug, Args)]
-pub(crate) struct Credentials {
+struct Credentials {
     /// File with a bearer token.
     #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_ADMIN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -56,14 +56,26 @@ pub(crate) enum Answer {
 }
 
 /// An address of a command line.
-pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+fn endpoint(text: &str) -> Result<Endpoint, String> {
     Endpoint::parse(text).ok_or_else(|| "write `127.0.0.1:9901`, `https://HOST:PORT` or `unix:PATH`".to_owned())
+}
+
+impl std::fmt::Display for Access {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.admin.fmt(out)
+    }
 }
 
 impl Access {
     /// Asks; whoever cannot be asked is an error.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
-        ask(&self.admin, &self.credentials, method, path, body)
+        let (status, body) = send(&self.admin, &self.credentials, (method, path), body, true)?;
+        if !status.is_success() {
+            return Ok(Answer::Refused(refusal(status, &body)));
+        }
+        let value =
+            serde_json::from_slice(&body).with_context(|| format!("the answer of {} is not JSON", self.admin))?;
+        Ok(Answer::Done(value))
     }
 
     /// As [`Access::ask`] by POST, of what answers in lines.
@@ -96,22 +108,6 @@ impl Access {
     }
 }
 
-/// Asks a listener for JSON.
-pub(crate) fn ask(
-    admin: &Endpoint,
-    credentials: &Credentials,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> anyhow::Result<Answer> {
-    let (status, body) = send(admin, credentials, (method, path), body, true)?;
-    if !status.is_success() {
-        return Ok(Answer::Refused(refusal(status, &body)));
-    }
-    let value = serde_json::from_slice(&body).with_context(|| format!("the answer of {admin} is not JSON"))?;
-    Ok(Answer::Done(value))
-}
-
 fn send(
     admin: &Endpoint,
     credentials: &Credentials,
@@ -135,6 +131,14 @@ fn client(admin: &Endpoint, credentials: &Credentials) -> anyhow::Result<Client>
 fn refusal(status: StatusCode, body: &[u8]) -> String {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let said = value["error"].as_str().map_or_else(|| status.to_string(), line);
+    // Members tell what is wrong in a way of their own (RFC 9457).
+    if let (Some(detail), true) = (value["detail"].as_str(), value["code"].is_string()) {
+        return format!(
+            "{}: this is the API of a member of a control plane, not the admin listener of a proxy: ask it by `ringway control`, for \
+             example `ringway control proxies`",
+            line(detail)
+        );
+    }
     if status == StatusCode::UNAUTHORIZED {
         return format!(
             "{said}: `--token-file FILE`, `--certificate FILE --key-file FILE` or `--admin unix:PATH` say who asks"

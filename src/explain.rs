@@ -1,12 +1,11 @@
 //! `ringway explain`: prints where a key or a whole request goes, from a file or as a running proxy sees it.
 
-use crate::admin::{self, Answer, escape};
+use crate::admin::{Access, Answer, escape};
 use crate::terminal;
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
 use ringway_config::plain::line;
-use ringway_control::http::Endpoint;
 use ringway_proxy::Described;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -18,14 +17,11 @@ use std::process::ExitCode;
 /// What is to be explained, and by what.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "admin", required_unless_present = "admin")]
+    /// A configuration file, instead of a running proxy: nothing is known of loads, health and hot keys then.
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The admin listener of a running proxy: loads, health and hot keys are taken into account.
-    #[arg(short, long, value_name = "ADDRESS", value_parser = admin::endpoint)]
-    admin: Option<Endpoint>,
     #[command(flatten)]
-    credentials: admin::Credentials,
+    access: Access,
     /// The service.
     #[arg(short, long, value_name = "NAME", required_unless_present = "request", conflicts_with = "request")]
     service: Option<String>,
@@ -62,14 +58,13 @@ pub(crate) struct ExplainArguments {
 const STEPS_MAX: usize = 16;
 /// Prints what is asked for.
 pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let explanation = match (&arguments.request, &arguments.admin, &arguments.config) {
-        (Some(request), ..) => {
+    let explanation = match (&arguments.request, &arguments.config) {
+        (Some(request), _) => {
             let answer = of_request(&described(arguments, request)?, arguments)?;
             return print(&answer, arguments.json, write_request);
         }
-        (None, Some(admin), _) => of_key_live(admin, arguments)?,
-        (None, None, Some(file)) => of_key(file, arguments)?,
-        (None, None, None) => unreachable!("invariant: the command line asks for one of the two"),
+        (None, Some(file)) => of_key(file, arguments)?,
+        (None, None) => of_key_live(arguments)?,
     };
     print(&explanation, arguments.json, |out, answer| {
         write_key(out, answer, arguments.key.as_deref().map(plain).as_deref())
@@ -110,21 +105,16 @@ fn described(arguments: &ExplainArguments, request: &str) -> anyhow::Result<Desc
 }
 
 fn of_request(described: &Described, arguments: &ExplainArguments) -> anyhow::Result<Value> {
-    match (&arguments.admin, &arguments.config) {
-        (Some(admin), _) => {
-            let body = json!({
-                "method": described.method, "target": described.target, "headers": described.headers,
-                "from": described.from, "listener": described.listener.as_deref().unwrap_or_default(),
-                "server_name": described.server_name.as_deref().unwrap_or_default(), "body_bytes": described.body_bytes,
-            });
-            ask(admin, arguments, Method::POST, "/explain", Some(&body))
-        }
-        (None, Some(file)) => {
-            let config = ringway_config::load_file(file)?.config;
-            Ok(ringway_proxy::explain_request(&config, described)?)
-        }
-        (None, None) => unreachable!("invariant: the command line asks for one of the two"),
+    if let Some(file) = &arguments.config {
+        let config = ringway_config::load_file(file)?.config;
+        return Ok(ringway_proxy::explain_request(&config, described)?);
     }
+    let body = json!({
+        "method": described.method, "target": described.target, "headers": described.headers,
+        "from": described.from, "listener": described.listener.as_deref().unwrap_or_default(),
+        "server_name": described.server_name.as_deref().unwrap_or_default(), "body_bytes": described.body_bytes,
+    });
+    ask(arguments, Method::POST, "/explain", Some(&body))
 }
 
 /// By the file: the key's hash, its owner, and the walk that spill, skip and retry follow.
@@ -141,13 +131,13 @@ fn of_key(file: &Path, arguments: &ExplainArguments) -> anyhow::Result<Value> {
 }
 
 /// As a running proxy sees it now.
-fn of_key_live(admin: &Endpoint, arguments: &ExplainArguments) -> anyhow::Result<Value> {
+fn of_key_live(arguments: &ExplainArguments) -> anyhow::Result<Value> {
     let subject = match (arguments.hash, &arguments.key) {
         (Some(hash), _) => format!("hash={hash:016x}"),
         (None, key) => format!("key={}", escape(&plain(key.as_deref().unwrap_or_default()))),
     };
     let service = escape(arguments.service.as_deref().unwrap_or_default());
-    ask(admin, arguments, Method::GET, &format!("/explain?service={service}&{subject}"), None)
+    ask(arguments, Method::GET, &format!("/explain?service={service}&{subject}"), None)
 }
 
 /// A text of an answer, on one line.
@@ -253,15 +243,9 @@ fn hash(text: &str) -> Result<u64, String> {
 }
 
 /// JSON of an admin listener.
-fn ask(
-    admin: &Endpoint,
-    arguments: &ExplainArguments,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> anyhow::Result<Value> {
-    match admin::ask(admin, &arguments.credentials, method, path, body)? {
+fn ask(arguments: &ExplainArguments, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    match arguments.access.ask(method, path, body)? {
         Answer::Done(value) => Ok(value),
-        Answer::Refused(why) => bail!("{admin}: {why}"),
+        Answer::Refused(why) => bail!("{}: {why}", arguments.access),
     }
 }

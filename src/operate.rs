@@ -10,7 +10,7 @@ use hyper::Method;
 use ringway_config::plain::line;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub(crate) struct BackendArguments {
     command: BackendCommand,
 }
 
-/// A key that is to be spread.
+/// A key that is to be spread, or that is to be spread no longer.
 #[derive(Debug, Args)]
 pub(crate) struct SpreadArguments {
     #[command(flatten)]
@@ -84,11 +84,14 @@ pub(crate) struct SpreadArguments {
     #[arg(long, value_name = "HEX")]
     hash: Option<String>,
     /// How many backends serve it.
-    #[arg(long, value_name = "COUNT")]
-    owners: u16,
+    #[arg(long, value_name = "COUNT", required_unless_present = "end")]
+    owners: Option<u16>,
     /// For how long, for example `10m`.
-    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
-    duration: Duration,
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds, required_unless_present = "end")]
+    duration: Option<Duration>,
+    /// It is spread no longer: what somebody has spread by hand goes home.
+    #[arg(long, conflicts_with_all = ["owners", "duration"])]
+    end: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -139,6 +142,10 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     if arguments.force {
         body["force"] = json!(true);
     }
+    // Another one than the proxy runs may be what is meant, and is told.
+    if let Some(file) = arguments.config.as_deref().and_then(|file| file.canonicalize().ok()) {
+        body["file"] = json!(file.display().to_string());
+    }
     let fields: Vec<(&str, String)> = match &arguments.command {
         BackendCommand::Drain { .. } => vec![("drain", "true".into()), ("maintenance", "false".into())],
         BackendCommand::Ready { .. } => vec![("drain", "false".into()), ("maintenance", "false".into())],
@@ -157,8 +164,11 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     let path = format!("/services/{}/backends/{}", escape(&of.service), escape(&of.backend));
     match arguments.access.ask(Method::POST, &path, Some(&body))? {
         Answer::Refused(why) => refused(&why),
-        Answer::Done(answer) => {
+        Answer::Done(mut answer) => {
             let saved = edited.map(Edited::write).transpose();
+            if let (Some(file), Ok(Some(()))) = (file, &saved) {
+                tell_saved(&mut answer, file, of);
+            }
             let code = print(&answer, arguments.json, write_change)?;
             saved.context("the change is in force until the process ends, and is not in the file")?;
             Ok(code)
@@ -166,8 +176,21 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
     }
 }
 
+/// What is in the file too is neither over when the process ends, nor otherwise there.
+fn tell_saved(answer: &mut Value, file: &Path, of: &Named) {
+    let theirs = format!("service {:?}: backend {:?}: ", of.service, of.backend);
+    if let Some(overridden) = answer["overridden"].as_array_mut() {
+        overridden.retain(|line| !line.as_str().is_some_and(|line| line.starts_with(&theirs)));
+    }
+    answer["saved"] = json!(file.display().to_string());
+    answer["note"] = json!(format!("saved in {}: it lasts", file.display()));
+}
+
 pub(crate) fn spread(arguments: &SpreadArguments) -> anyhow::Result<ExitCode> {
-    let mut body = json!({ "owners": arguments.owners, "for_seconds": arguments.duration.as_secs() });
+    let mut body = match (arguments.owners, arguments.duration) {
+        (Some(owners), Some(duration)) => json!({ "owners": owners, "for_seconds": duration.as_secs() }),
+        _ => json!({ "end": true }),
+    };
     match (&arguments.key, &arguments.hash) {
         (Some(key), _) => body["key"] = json!(key.replace("\\0", "\0")),
         (None, Some(hash)) => body["hash"] = json!(hash),

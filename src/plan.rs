@@ -155,7 +155,7 @@ fn write_service(out: &mut impl Write, plan: &ServicePlan) -> std::io::Result<()
             writeln!(out, "service {}: balanced without keys, nothing to move", plan.name)?;
         }
         "no_keys" => writeln!(out, "service {}: nobody takes its requests any more", plan.name)?,
-        "other_key" => writeln!(
+        "other_key" if !plan.movement.moves.is_empty() => writeln!(
             out,
             "service {}: the key is read from elsewhere, {moved:.2} % of the keys move as if at random",
             plan.name

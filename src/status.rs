@@ -35,7 +35,7 @@ pub(crate) enum Sort {
     InFlight,
 }
 
-const SERVICES: [Column; 9] = [
+const SERVICES: [Column; 10] = [
     Column { head: "service", is_number: false, rank: 0 },
     Column { head: "up", is_number: true, rank: 0 },
     Column { head: "state", is_number: false, rank: 1 },
@@ -44,7 +44,8 @@ const SERVICES: [Column; 9] = [
     Column { head: "p50 ms", is_number: true, rank: 6 },
     Column { head: "p99 ms", is_number: true, rank: 4 },
     Column { head: "in flight", is_number: true, rank: 5 },
-    Column { head: "ring", is_number: false, rank: 7 },
+    Column { head: "ring", is_number: false, rank: 8 },
+    Column { head: "why", is_number: false, rank: 7 },
 ];
 
 const BACKENDS: [Column; 12] = [
@@ -61,6 +62,9 @@ const BACKENDS: [Column; 12] = [
     Column { head: "address", is_number: false, rank: 9 },
     Column { head: "why", is_number: false, rank: 8 },
 ];
+
+/// From this share of 5xx on, it is failing.
+const FAILING_PERCENT: f64 = 5.0;
 
 /// Prints it once.
 pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
@@ -118,14 +122,14 @@ fn head(frame: &Value, width: usize) -> String {
     let proxy = &frame["proxy"];
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
     let mut lines = vec![format!(
-        "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {} ms, p99 {} ms",
+        "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {}, p99 {}",
         word(&proxy["version"]),
         proxy["generation"],
         proxy["connections"],
         number(&proxy["requests_per_second"], 1.0),
         number(&proxy["classes"]["5xx"], 1.0),
-        number(&proxy["p50_seconds"], 1e3),
-        number(&proxy["p99_seconds"], 1e3),
+        time(&proxy["p50_seconds"]),
+        time(&proxy["p99_seconds"]),
     )];
     if let Some(topology) = proxy["topology"].as_object() {
         let of = |name: &str| topology.get(name).map_or_else(|| "-".into(), word);
@@ -175,22 +179,39 @@ fn rows(entries: &Value, sort: Sort, row: fn(&str, &Value) -> Vec<String>) -> Ve
 
 /// How much a service or a backend needs a look.
 fn worry(entry: &Value) -> f64 {
+    let is_short = entry["state"].is_null() && entry["up"] != entry["backends"];
     match (entry["panic"] == true, entry["state"].as_str()) {
-        (true, _) => 4.0,
-        (_, Some("down" | "ejected")) => 3.0,
-        (_, Some("degraded")) => 2.0,
+        (true, _) => 6.0,
+        (_, Some("down" | "ejected")) => 5.0,
+        _ if is_failing(entry) => 4.0,
+        (_, Some("degraded")) => 3.0,
+        _ if is_short => 3.0,
+        _ if is_slow(entry) => 2.0,
         (_, Some("unknown" | "draining" | "drained")) => 1.0,
-        (_, None) if entry["up"] != entry["backends"] => 2.0,
         _ => 0.0,
     }
+}
+
+/// Whether it answers with 5xx as no healthy one does: against its peers, or in the last seconds.
+fn is_failing(entry: &Value) -> bool {
+    let stands_out = &entry["stands_out"];
+    !stands_out["failing"].is_null()
+        || stands_out["whole"] == true
+        || entry["classes"]["5xx"].as_f64().is_some_and(|percent| percent >= FAILING_PERCENT)
+}
+
+fn is_slow(entry: &Value) -> bool {
+    !entry["stands_out"]["slow"].is_null()
 }
 
 fn of_service(name: &str, entry: &Value) -> Vec<String> {
     let state = match (entry["panic"] == true, entry["waiting"].as_f64()) {
         (true, _) => "panic".to_owned(),
         (_, Some(waiting)) => format!("{waiting} wait"),
-        _ if entry["up"] == entry["backends"] => "fine".into(),
-        _ => "degraded".into(),
+        _ if is_failing(entry) => "failing".into(),
+        _ if entry["up"] != entry["backends"] => "degraded".into(),
+        _ if is_slow(entry) => "slow".into(),
+        _ => "fine".into(),
     };
     vec![
         name.to_owned(),
@@ -202,16 +223,25 @@ fn of_service(name: &str, entry: &Value) -> Vec<String> {
         milliseconds(&entry["p99_seconds"]),
         number(&entry["in_flight"], 1.0),
         entry["ring_digest"].as_str().or(entry["policy"].as_str()).unwrap_or_default().to_owned(),
+        entry["stands_out"]["text"].as_str().unwrap_or_default().to_owned(),
     ]
 }
 
 fn backend(id: &str, entry: &Value) -> Vec<String> {
     let in_flight = number(&entry["in_flight"], 1.0);
     let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-    let up = entry["state"] == "up";
+    let mut state = text("state");
+    for (is_so, word) in [(is_failing(entry), ", failing"), (is_slow(entry), ", slow")] {
+        state.push_str(if is_so { word } else { "" });
+    }
+    let reason = Some(text("reason")).filter(|reason| entry["state"] != "up" && !reason.is_empty());
+    let stands_out = entry["stands_out"].as_object().into_iter().flat_map(|reasons| reasons.values());
+    let stands_out = stands_out.filter_map(|one| one["text"].as_str().map(str::to_owned));
+    let set = entry["override"].as_str().map(|set| format!("set at run time: {set}"));
+    let why: Vec<String> = reason.into_iter().chain(stands_out).chain(set).collect();
     vec![
         id.to_owned(),
-        text("state"),
+        state,
         number(&entry["share"], 100.0),
         number(&entry["accept"], 100.0),
         entry["cap"].as_u64().map_or_else(|| in_flight.clone(), |cap| format!("{in_flight}/{cap}")),
@@ -221,7 +251,7 @@ fn backend(id: &str, entry: &Value) -> Vec<String> {
         milliseconds(&entry["p99_seconds"]),
         number(&entry["spills_per_second"], 1.0),
         text("address"),
-        if up { String::new() } else { text("reason") },
+        why.join("; "),
     ]
 }
 
@@ -238,10 +268,51 @@ fn milliseconds(value: &Value) -> String {
     if value.is_null() { "-".into() } else { number(value, 1e3) }
 }
 
+fn time(value: &Value) -> String {
+    if value.is_null() { "-".into() } else { format!("{} ms", number(value, 1e3)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn who_fails_or_is_slow_stands_before_the_others_and_it_is_said_how_much() {
+        let frame = json!({
+            "proxy": { "overload": "normal" },
+            "services": {
+                "a": { "backends": 3, "up": 3 },
+                "b": { "backends": 3, "up": 3, "stands_out": { "slow": 1, "text": "late takes 900.0 ms" } },
+                "c": { "backends": 3, "up": 3, "classes": { "2xx": 65, "5xx": 35 } },
+                "d": { "backends": 3, "up": 3, "stands_out": { "whole": true, "text": "30.0 % of 400 requests fail" } },
+            },
+            "service": { "backends": {
+                "a": { "state": "up" },
+                "late": { "state": "up", "stands_out": { "slow": { "text": "takes 900.0 ms" } } },
+                "bad": { "state": "up", "stands_out": { "failing": { "text": "fails 100.0 % of 297 requests" } } },
+                "new": { "state": "up", "classes": { "5xx": 100 } },
+                "zero": { "state": "drained", "reason": "drained by ops" },
+            } },
+        });
+        let column = |service: Option<&str>, at: usize| -> Vec<String> {
+            let text = draw(&frame, service, Sort::State, 300);
+            let head = if service.is_some() { "backend " } else { "service " };
+            let rows = text.lines().skip_while(|line| !line.starts_with(head)).skip(1);
+            rows.map(|row| {
+                row.split("  ").filter(|cell| !cell.is_empty()).nth(at).unwrap_or_default().trim().to_owned()
+            })
+            .collect()
+        };
+        assert_eq!(column(None, 0), ["c", "d", "b", "a"]);
+        assert_eq!(column(None, 2), ["failing", "failing", "slow", "fine"]);
+        assert_eq!(column(Some("s"), 0), ["bad", "new", "late", "zero", "a"]);
+        assert_eq!(column(Some("s"), 1), ["up, failing", "up, failing", "up, slow", "drained", "up"]);
+        let text = draw(&frame, Some("s"), Sort::State, 300);
+        for why in ["fails 100.0 % of 297 requests", "takes 900.0 ms", "drained by ops"] {
+            assert!(text.contains(why), "{why}: {text}");
+        }
+    }
 
     #[test]
     fn what_needs_a_look_stands_first_and_nothing_is_wider_than_the_terminal() {

@@ -13,8 +13,14 @@ const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
 const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 
 /// Objects that only traffic of a certain kind brings about: listed in the documentation, and not looked for here.
-const RARE: [&str; 4] =
-    ["services[].backends[].override", "services[].hot_keys[]", "services[].shadow", "last_reload.diagnostics[]"];
+const RARE: [&str; 6] = [
+    "services[].backends[].override",
+    "services[].backends[].stands_out",
+    "services[].hot_keys[]",
+    "services[].shadow",
+    "services[].stands_out",
+    "last_reload.diagnostics[]",
+];
 
 /// The text between a heading and the next.
 fn section(heading: &str) -> &'static str {

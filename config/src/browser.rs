@@ -49,6 +49,12 @@ impl Asked<'_> {
         let name = bare.trim_end_matches('.').to_ascii_lowercase();
         name == "localhost" || name.ends_with(".localhost") || names.contains(&name)
     }
+
+    /// Whether the name that it was asked by has no dot: a stranger cannot register it, and containers know each other by such names.
+    #[must_use]
+    pub fn has_short_host(&self) -> bool {
+        self.host.is_some_and(|host| !host.is_empty() && !host.contains('.'))
+    }
 }
 
 #[cfg(test)]

@@ -294,7 +294,7 @@ impl fmt::Display for EventKind {
             Self::ReturnedByCheck => f.write_str("returned: its checks succeed"),
             Self::EjectionWithheld(cause) => write!(f, "not ejected, because too few would be left: {cause}"),
             Self::Reweighted(percent) => write!(f, "its checks ask for {percent} % of its weight"),
-            Self::Draining => f.write_str("draining: the configuration says so"),
+            Self::Draining => f.write_str("draining: the file, the fleet or an operator says so"),
             Self::Undrained => f.write_str("takes keys again after its drain"),
             Self::ClientsMoved => {
                 f.write_str("has been drained for long enough: clients that it had kept go elsewhere")

@@ -41,5 +41,5 @@ pub use params::{
     SlowStartParams, SuccessRateParams,
 };
 pub use service::{Member, STATES, ServiceHealth};
-pub use standing_out::{Observed, Reason, StandingOut, StandsOut, Told, Whole};
+pub use standing_out::{Failing, Observed, Reason, StandingOut, StandsOut, Told, Whole};
 pub use statistics::mean_latency_micros;

@@ -94,25 +94,42 @@ pub struct StandsOut {
 
 impl fmt::Display for StandsOut {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, reason, own, peers, requests } = self;
+        write!(out, "{} {}", self.id, self.what())
+    }
+}
+
+impl StandsOut {
+    /// What is wrong with it, in words, without its name.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let Self { reason, own, peers, requests, .. } = self;
         match reason {
             Reason::Failing => {
-                write!(out, "{id} fails {:.1} % of {requests} requests (5xx or no response)", own * 100.0)?;
-                peers.map_or(Ok(()), |peers| write!(out, ", its peers {:.1} %", peers * 100.0))
+                let peers = peers.map(|peers| format!(", its peers {:.1} %", peers * 100.0)).unwrap_or_default();
+                format!("fails {:.1} % of {requests} requests (5xx or no response){peers}", own * 100.0)
             }
             Reason::Slow => {
-                write!(out, "{id} takes {:.1} ms (mean of {requests} requests)", own / 1e3)?;
-                peers.map_or(Ok(()), |peers| write!(out, ", its peers {:.1} ms", peers / 1e3))
+                let peers = peers.map(|peers| format!(", its peers {:.1} ms", peers / 1e3)).unwrap_or_default();
+                format!("takes {:.1} ms (mean of {requests} requests){peers}", own / 1e3)
             }
         }
     }
 }
 
+/// A service of which so many requests fail that no backend stands out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Failing {
+    /// Of its requests.
+    pub share: f64,
+    /// Requests that it is judged by.
+    pub requests: u64,
+}
+
 /// What a service as a whole has come to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Whole {
-    /// This share of so many requests fails, and no backend stands out.
-    Failing(f64, u64),
+    /// Many of its requests fail.
+    Failing(Failing),
     /// That is over.
     Over,
 }
@@ -128,8 +145,18 @@ pub struct Told {
     pub whole: Option<Whole>,
 }
 
+impl fmt::Display for Failing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.share * 100.0;
+        write!(out, "{percent:.1} % of {} requests fail (5xx or no response), and no backend stands out", self.requests)
+    }
+}
+
 #[derive(Debug)]
 struct Known {
+    /// As it was when it was judged last.
+    seen: StandsOut,
+    since: Instant,
     told: Instant,
     /// Windows since it could be judged.
     unjudged: u32,
@@ -139,8 +166,15 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct StandingOut {
     known: BTreeMap<(Box<str>, Reason), Known>,
-    /// When it was told last that the service is failing.
-    whole: Option<Instant>,
+    whole: Option<KnownWhole>,
+}
+
+#[derive(Debug)]
+struct KnownWhole {
+    /// As it was when it was judged last.
+    seen: Failing,
+    since: Instant,
+    told: Instant,
 }
 
 impl StandingOut {
@@ -148,6 +182,23 @@ impl StandingOut {
     #[must_use]
     pub fn count(&self, reason: Reason) -> usize {
         self.known.keys().filter(|(_, of)| *of == reason).count()
+    }
+
+    /// All that stand out now, as they were when they were judged last, and since when.
+    pub fn all(&self) -> impl Iterator<Item = (&StandsOut, Instant)> {
+        self.known.values().map(|known| (&known.seen, known.since))
+    }
+
+    /// Why a backend stands out now, and since when.
+    pub fn of(&self, id: &str) -> impl Iterator<Item = (&StandsOut, Instant)> {
+        let known = Reason::ALL.into_iter().filter_map(move |reason| self.known.get(&(id.into(), reason)));
+        known.map(|known| (&known.seen, known.since))
+    }
+
+    /// Whether the service as a whole is failing, and since when.
+    #[must_use]
+    pub fn failing_whole(&self) -> Option<(Failing, Instant)> {
+        self.whole.as_ref().map(|known| (known.seen, known.since))
     }
 
     /// Forgets backends that are gone: there is nothing to tell of them.
@@ -224,14 +275,14 @@ impl StandingOut {
         let ease = if self.whole.is_some() { 0.5 } else { 1.0 };
         let is_failing =
             none_stands_out && failures as f64 >= FAILURES_MIN as f64 * ease && share >= FAILING_ALONE_SHARE * ease;
-        match (is_failing, self.whole) {
-            (true, Some(told)) if now.saturating_duration_since(told) < REPEAT => None,
-            (true, _) => {
-                self.whole = Some(now);
-                Some(Whole::Failing(share, requests))
-            }
-            (false, _) => self.whole.take().map(|_| Whole::Over),
+        if !is_failing {
+            return self.whole.take().map(|_| Whole::Over);
         }
+        let seen = Failing { share, requests };
+        let is_new = self.whole.as_ref().is_none_or(|known| now.saturating_duration_since(known.told) >= REPEAT);
+        let (since, told) = self.whole.as_ref().map_or((now, now), |known| (known.since, known.told));
+        self.whole = Some(KnownWhole { seen, since, told: if is_new { now } else { told } });
+        is_new.then_some(Whole::Failing(seen))
     }
 
     /// Forgets who does not stand out any more.
@@ -257,8 +308,9 @@ impl StandingOut {
             let mut is_new = false;
             let known = known.or_insert_with(|| {
                 is_new = true;
-                Known { told: now, unjudged: 0 }
+                Known { seen: one.clone(), since: now, told: now, unjudged: 0 }
             });
+            known.seen = one.clone();
             if now.saturating_duration_since(known.told) >= REPEAT {
                 is_new = true;
                 known.told = now;
@@ -393,14 +445,16 @@ mod tests {
         let (mut standing_out, now) = (StandingOut::default(), Instant::now());
         let bad: Vec<Observed> = (0..4).map(|id| one(id, 100, if id == 0 { 0 } else { 40 }, 1)).collect();
         let told = standing_out.handle_window(&bad, now);
-        assert_eq!((names(&told), told.whole), (vec![], Some(Whole::Failing(0.3, 400))));
+        assert_eq!((names(&told), told.whole), (vec![], Some(Whole::Failing(Failing { share: 0.3, requests: 400 }))));
         assert_eq!(standing_out.handle_window(&bad, now + REPEAT / 2), Told::default());
         assert_eq!(standing_out.handle_window(&[], now + REPEAT / 2), Told::default(), "nothing is known");
         assert!(standing_out.handle_window(&bad, now + REPEAT).whole.is_some());
+        assert_eq!(standing_out.failing_whole().map(|(_, since)| since), Some(now));
         let half: Vec<Observed> = (0..4).map(|id| one(id, 100, 6, 1)).collect();
         assert_eq!(standing_out.handle_window(&half, now + REPEAT), Told::default(), "not yet over");
         let good: Vec<Observed> = (0..4).map(|id| one(id, 100, 1, 1)).collect();
         assert_eq!(standing_out.handle_window(&good, now + REPEAT).whole, Some(Whole::Over));
+        assert_eq!(standing_out.failing_whole(), None);
     }
 
     #[test]
@@ -421,6 +475,18 @@ mod tests {
         assert_eq!(told(10, 20, 62), (0, vec![("a".into(), Reason::Slow)]));
         assert_eq!(told(10, 20, 63), (0, vec![]));
         assert_eq!(told(50, 20, 64), (1, vec![]), "and anew");
+    }
+
+    #[test]
+    fn whoever_comes_late_sees_who_stands_out_since_when_and_by_how_much_now() {
+        let (mut standing_out, now) = (StandingOut::default(), Instant::now());
+        let window = |failures| [one("a", 1000, failures, 1), one("b", 1000, 0, 1), one("c", 1000, 0, 1)];
+        standing_out.handle_window(&window(500), now);
+        standing_out.handle_window(&window(1000), now + Duration::from_secs(60));
+        let expected = "fails 100.0 % of 1000 requests (5xx or no response), its peers 0.0 %";
+        let of = |id: &str| standing_out.of(id).map(|(one, since)| (one.what(), since)).collect::<Vec<_>>();
+        assert_eq!((of("a"), of("b")), (vec![(expected.to_owned(), now)], vec![]));
+        assert_eq!(standing_out.all().count(), 1);
     }
 
     #[test]

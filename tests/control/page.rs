@@ -79,6 +79,20 @@ fn anybody_may_have_the_page_and_only_who_may_read_what_it_shows() {
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.ends_with("# EOF\n") && told.contains("# UNIT ringway_control_commit_seconds seconds\n"), "{told}");
     assert!(told.contains("# TYPE ringway_control_proposals counter\nringway_control_proposals_total "), "{told}");
+    // A page that has made its own name lead here reads nothing, whatever the member shows to those without a token.
+    let foreign = |host: &str, more: &[&str]| {
+        let (host, url) = (format!("Host: {host}"), format!("{}/v1/whoami", cluster.urls[0]));
+        let all = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", &host];
+        String::from_utf8(output("curl", &[&all[..], more, &[&url]].concat()).stdout).unwrap()
+    };
+    assert_eq!(
+        [foreign("evil.example", &[]), foreign("localhost", &[]), foreign("member-1", &[])],
+        ["403", "401", "401"]
+    );
+    assert_eq!(foreign("evil.example", &["-H", &bearer_field]), "200", "who shows a token is no page of a stranger's");
+    let asked = crate::common::ringway(&["status", "--admin", cluster.urls[0].as_str()]);
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(said.contains("member of a control plane") && said.contains("ringway control"), "{said}");
     for path in ["/v1/live", "/v1/whoami"] {
         assert_eq!(curl(&cluster.urls[0], "GET", path, &Value::Null).status, 401, "{path}");
     }

@@ -1,6 +1,7 @@
 //! Of what the access log has lines.
 
 use crate::common::*;
+use serde_json::json;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -155,6 +156,32 @@ fn a_combined_line_of_a_response_of_its_own_has_what_the_client_says_of_itself()
     });
     assert!(text.lines().all(|line| line.ends_with(" \"http://from.test/\" \"agent 1\"")), "{text}");
     assert!(text.contains("\"GET /none HTTP/1.1\" 404 ") && text.contains("\"GET /none HTTP/2.0\" 404 "), "{text}");
+}
+
+#[test]
+fn a_route_has_the_number_that_explain_tells_and_so_has_a_response_of_its_own() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("log");
+    let routes = "{ match: { path_prefix: /old }, redirect: { status: 308, path: /new } }, { match: { path_prefix: /v1 }, service: s }";
+    let ringway = Ringway::start(&format!(
+        "workers: 1\nadmin: {{ address: \"ADMIN\" }}\naccess_log: {{ format: json, target: {file:?}, fields: [ target, route ] }}\n\
+         listeners: [ {{ name: web, address: \"{listen}\", routes: [ {routes} ] }} ]\n\
+         services: [ {{ name: s, backends: [ {{ id: a, address: \"{}\" }} ] }} ]\n",
+        backend.address
+    ));
+    let admin = ringway.admin.to_string();
+    for (target, number) in [("/old", json!(1)), ("/v1", json!(2)), ("/none", json!(null))] {
+        output("curl", &["-sS", &format!("http://{listen}{target}")]);
+        let logged = wait_for("its line", || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            let line = text.lines().find(|line| line.contains(target))?;
+            serde_json::from_str::<serde_json::Value>(line).ok()
+        });
+        let asked = ["explain", "--admin", &admin, "--json", "--request", &format!("GET {target}"), "-H", "host: a"];
+        let explained: serde_json::Value = serde_json::from_slice(&crate::common::ringway(&asked).stdout).unwrap();
+        assert_eq!((&logged["route"], &explained["route"]["number"]), (&number, &number), "{logged} {explained:#}");
+    }
 }
 
 /// A line whose values that differ each time are `#`.

@@ -2,7 +2,7 @@
 
 use crate::common::control::ringway_said;
 use crate::common::peers::curl_body;
-use crate::common::{Backend, Ringway, echoes, free_address, get, require, targets, wait_for};
+use crate::common::{Backend, Ringway, echoes, free_address, get, path_text, require, targets, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -127,6 +127,25 @@ fn a_backend_is_drained_and_back_under_load_without_a_failed_request() {
 }
 
 #[test]
+fn what_is_saved_is_not_said_to_be_over_with_the_process_and_another_file_than_the_proxys_is_told() {
+    let fleet = echoes(2);
+    let rig = Rig::new(&addresses(&fleet));
+    let own = rig.ringway.config.clone();
+    let other = own.with_file_name("other.yaml");
+    std::fs::copy(&own, &other).unwrap();
+    let save = |verb: &str, file: &Path| rig.run(&["backend", verb, "s", "a", "--save", "--config", path_text(file)]);
+    let (code, said) = save("drain", &own);
+    assert!(code == Some(0) && said.contains("saved in ") && said.contains("it lasts"), "{said}");
+    for wrong in ["until the process ends", "as in the file", "knows nothing"] {
+        assert!(!said.contains(wrong), "{wrong}: {said}");
+    }
+    assert!(std::fs::read_to_string(&own).unwrap().contains("drain: true"));
+    let (code, said) = save("ready", &other);
+    assert!(code == Some(0) && said.contains("warning: the proxy reads ") && said.contains("other.yaml"), "{said}");
+    assert!(!rig.ringway.log().contains("lasts until the process ends"), "{}", rig.ringway.log());
+}
+
+#[test]
 fn a_key_is_spread_over_several_backends_for_a_time() {
     let fleet = echoes(3);
     let rig = Rig::new(&addresses(&fleet));
@@ -141,6 +160,14 @@ fn a_key_is_spread_over_several_backends_for_a_time() {
     assert_eq!(code, Some(0), "{said}");
     wait_for("the key to be spread", || (names() == 3).then_some(()));
     assert!(rig.run(&["overrides"]).1.contains("owners 3"));
+    let keys = rig.ringway.status()["services"][0]["hot_keys"].clone();
+    assert_eq!(keys[0]["owners"].as_array().map(Vec::len), Some(3), "{keys}");
+    assert!(keys[0]["by_hand_seconds_left"].as_f64().is_some_and(|left| left > 60.0), "{keys}");
+    // Taken back before its time; what nobody has spread is not.
+    let end = rig.run(&["spread", "s", "/hot", "--end"]);
+    assert!(end.0 == Some(0) && rig.run(&["overrides"]).1.contains("as in the file"), "{end:?}");
+    wait_for("the key to be at home", || (names() == 1).then_some(()));
+    assert!(rig.run(&["spread", "s", "/hot", "--end"]).1.contains("nobody has spread"));
     // Again, for a moment: then it has one owner, as before.
     assert_eq!(rig.run(&["spread", "s", "/hot", "--owners", "2", "--for", "1s"]).0, Some(0));
     wait_for("the time to be over", || {

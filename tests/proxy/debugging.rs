@@ -361,3 +361,39 @@ fn a_worker_is_looked_into_with_its_listeners_connections_and_backends() {
     }
     assert_eq!(rig.run(&["workers", "7"]).0, Some(1));
 }
+
+#[test]
+fn a_name_that_is_mistyped_is_told_at_once_with_what_there_is() {
+    let Some(()) = require("curl") else { return };
+    let backend = Backend::echo("a");
+    let rig = Rig::new(&[("a", backend.address)]);
+    for (args, says) in [
+        (&["tap", "--service", "r"][..], "there is no service \"r\"; there are s"),
+        (&["tap", "--listener", "wed"], "there is no listener \"wed\"; there are web"),
+        (&["tap", "--route", "2"], "there is no route 2: there are 1, counted from 1"),
+        (&["tap", "--path", "x"], "begins with a slash, as paths do: /x"),
+        (&["sessions", "--service", "nope"], "there is no service \"nope\"; there are s"),
+        (&["sessions", "--service", "s", "--backend", "b"], "there is no backend \"b\"; there are a"),
+        (&["sessions", "--listener", "nope"], "there is no listener \"nope\"; there are web"),
+        (&["sessions", "--state", "idle"], "states of connections"),
+        (&["status", "--service", "nope"], "there is no service \"nope\"; there are s"),
+        (&["top", "--once", "--service", "nope"], "there is no service \"nope\"; there are s"),
+        (&["explain", "--service", "nope", "--key", "k"], "there is no service \"nope\"; there are s"),
+    ] {
+        let (code, said) = rig.run(args);
+        assert!(code.is_some_and(|code| code != 0) && said.contains(says), "{args:?}: {code:?} {said}");
+    }
+    let socket = rig.socket.display().to_string();
+    let status = |arguments: &[&str], url: &str| {
+        let all = ["-sS", "-m", "5", "--unix-socket", &socket, "-o", "/dev/null", "-w", "%{http_code}"];
+        curl_body(&[&all, arguments, &[url]].concat())
+    };
+    assert_eq!(status(&[], "http://localhost/live?service=nope"), "404");
+    let twice = ["-d", r#"{"drain":true,"drain":false}"#];
+    assert_eq!(status(&twice, "http://localhost/services/s/backends/a"), "400");
+    // Without `--admin`, the proxy is asked that siblings ask.
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    explain.args(["explain", "--request", "GET /x", "-H", "host: a", "--from", "10.0.0.1"]);
+    let said = explain.env("RINGWAY_ADMIN", format!("unix:{socket}")).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("goes to     a"), "{said:?}");
+}

@@ -24,6 +24,49 @@ fn standing_out(ringway: &Ringway) -> [f64; 2] {
         .map(|reason| ringway.metric(&format!("ringway_backends_standing_out{{service=\"s\",reason=\"{reason}\"}}")))
 }
 
+/// What an operator sees who has not read the log: the status, the commands, the stream, the page.
+fn shown_everywhere(ringway: &Ringway) {
+    let service = &ringway.status()["services"][0];
+    let backend =
+        |id: &str| service["backends"].as_array().unwrap().iter().find(|backend| backend["id"] == id).unwrap();
+    let of = |id: &str, reason: &str| backend(id)["stands_out"][reason].clone();
+    assert!(of("bad", "failing")["text"].as_str().is_some_and(|text| text.starts_with("fails ")), "{service:#}");
+    assert!(of("late", "slow")["since_seconds"].as_f64().is_some_and(|since| since >= 0.0), "{service:#}");
+    assert!(backend("good")["stands_out"].is_null(), "{service:#}");
+    let admin = ringway.admin.to_string();
+    let printed = |command: &[&str]| {
+        let done = crate::common::ringway(&[command, &["--admin", &admin]].concat());
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let services = printed(&["status"]);
+    assert!(services.contains("failing") && services.contains("bad fails "), "{services}");
+    for command in [&["status", "--service", "s"][..], &["top", "--once", "--service", "s"]] {
+        let table = printed(command);
+        let rows = table.lines().skip_while(|line| !line.starts_with("backend ")).skip(1);
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split("  ").filter(|cell| !cell.is_empty()).collect()).collect();
+        let stands_out = |row: usize, id: &str, state: &str, why: &str| {
+            let cells = &rows[row];
+            cells[0].trim() == id && cells[1].trim() == state && cells.last().is_some_and(|cell| cell.contains(why))
+        };
+        assert!(stands_out(0, "bad", "up, failing", "fails "), "{table}");
+        assert!(stands_out(1, "late", "up, slow", "takes "), "{table}");
+    }
+    let url = format!("http://{admin}/live?service=s");
+    let seen = String::from_utf8(output("curl", &["-sN", "--max-time", "1", &url]).stdout).unwrap();
+    let frame = seen.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let frame: serde_json::Value = serde_json::from_str(frame).unwrap();
+    let backends = &frame["service"]["backends"];
+    assert!(backends["bad"]["stands_out"]["failing"]["since"].is_u64(), "{frame:#}");
+    assert!(frame["services"]["s"]["stands_out"]["slow"] == 1, "{frame:#}");
+    let (Some(()), Some(())) = (require("chromium"), require_python("websockets")) else { return };
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/page_stands_out.py");
+    let mut browser = std::process::Command::new("python3");
+    // What it imports stands beside it, and nothing else.
+    let browser = browser.env("PYTHONDONTWRITEBYTECODE", "1").arg(script).args(["chromium", &admin]).output().unwrap();
+    let (said, wrong) = (String::from_utf8_lossy(&browser.stdout), String::from_utf8_lossy(&browser.stderr));
+    assert!(browser.status.success() && said.ends_with("all seen\n"), "{said}{wrong}");
+}
+
 #[test]
 fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
     if require("curl").is_none() {
@@ -69,6 +112,7 @@ fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
             for name in ["good ", "other "] {
                 assert!(!texts.iter().any(|text| text.contains(name)), "{name}: {texts:?}");
             }
+            shown_everywhere(&ringway);
             is_bad.store(false, Relaxed);
             wait_for("nobody to stand out", || (standing_out(&ringway) == [0.0, 0.0]).then_some(()));
             for part in ["bad (was failing)", "late (was slow)"] {

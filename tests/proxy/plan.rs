@@ -181,3 +181,20 @@ fn shadow_that_cannot_be_read_is_refused_and_disturbs_nobody() {
     assert_eq!(ringway.status()["generation"], status);
     assert_eq!(get(listen, "/").unwrap().status, 200);
 }
+
+#[test]
+fn another_secret_of_a_cookie_moves_nothing_where_one_backend_has_all_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = |secret: &str| {
+        format!(
+            "listeners: [ {{ name: l, address: \"127.0.0.1:1\", service: s }} ]\n\
+             services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ], \
+             affinity_cookie: {{ name: c, secret: \"0123456789abcdef-{secret}\" }} }}, \
+             backends: [ {{ id: a, address: \"127.0.0.1:8\" }} ] }} ]\n"
+        )
+    };
+    let files = ["one", "two"].map(|name| file(&directory, name, &config(name)));
+    let said = crate::common::ringway(&["plan", &files[0], &files[1]]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("service s: no key moves") && !said.contains("at random"), "{said}");
+}

@@ -364,7 +364,10 @@ fn explanation_is_given_to_whom_it_is_allowed_and_agrees_with_where_requests_go(
     let output =
         crate::common::ringway(&["explain", "--admin", &ringway.admin.to_string(), "--service", "s", "--key", "k1"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("not eligible") && text.contains("draining: the configuration says so"), "{text}");
+    assert!(
+        text.contains("not eligible") && text.contains("draining: the file, the fleet or an operator says so"),
+        "{text}"
+    );
     let now = get_with(listen, "/", "X-Key: k1\r\n").unwrap().text();
     assert!(text.contains(&format!("goes to     {now}")), "{text}");
     ringway.reconfigure(&config);

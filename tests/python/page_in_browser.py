@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 from browser import PATIENCE, fits, run
+from curl_commands import COMMANDS, NOTED, REFUSED
 
 BROWSER, ADMIN, WEB, TOKEN = sys.argv[1:5]
 ORIGIN = f"http://{ADMIN}"
@@ -89,6 +90,30 @@ async def explain(page):
     await page.wait("what is wrong", "document.querySelector('[role=alert]:not([hidden])')?.innerText.length > 3")
 
 
+async def curl(page):
+    """What the form makes of curl commands."""
+    parse = """(async () => {
+      const { parseRequest } = await import('/page/request.js');
+      return %s.map((text) => { try { return parseRequest(text); } catch (error) { return { error: error.message }; } });
+    })()"""
+    ask = lambda rows: page.see(parse % json.dumps([row[0] for row in rows]))
+    for (text, wanted), found in zip(COMMANDS, await ask(COMMANDS)):
+        method, target, there, absent = wanted
+        assert "request" in found, (text, found)
+        request = found["request"]
+        headers = {name.lower(): value for name, value in request["headers"]}
+        assert (request["method"], request["target"]) == (method, target), (text, request)
+        assert {name: headers.get(name) for name in there} == there, (text, request)
+        assert not set(absent) & set(headers), (text, request)
+    for (text, why), found in zip(REFUSED, await ask(REFUSED)):
+        assert why in found.get("error", ""), (text, found)
+    for (text, what), found in zip(NOTED, await ask(NOTED)):
+        assert any(what in note for note in found["notes"]), (text, found)
+    command = f"curl -F a=b http://{WEB}/x"
+    await page.see(f"document.getElementById('request').value = {json.dumps(command)}; document.querySelector('form button').click()")
+    await page.wait("what is not known", "document.getElementById('notes').innerText.includes('multipart')")
+
+
 async def keyboard(page):
     await page.go("#/")
     await page.wait("the overview", "document.querySelector('nav a[aria-current]').innerText === 'Overview'")
@@ -126,6 +151,48 @@ async def action(page):
     await page.see("document.getElementById('reload').click(); document.querySelector('dialog .primary').click()")
     await page.wait("the outcome", "!document.getElementById('notice').hidden")
     assert posts() == [f"{ORIGIN}/reload"], posts()
+    assert "Nothing has changed" in await page.see("document.getElementById('notice').innerText")
+
+
+def operate(path, body):
+    """What somebody else does meanwhile."""
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    request = urllib.request.Request(f"{ORIGIN}{path}", json.dumps(body).encode(), headers, method="POST")
+    return urllib.request.urlopen(request, timeout=10).read()
+
+
+async def maintained(page):
+    """A backend in maintenance is made ready by the button that says so."""
+    await asyncio.to_thread(operate, "/services/few/backends/a", {"maintenance": True})
+    await page.go("#/service/few")
+    row = f"[...{ROWS}].find(row => row.innerText.startsWith('a\\n'))"
+    await page.wait("maintenance", f"{row}?.innerText.includes('drain') && {row}.querySelector('button').innerText === 'Ready'")
+    await page.see(f"{row}.querySelector('button').click(); document.querySelector('dialog .primary').click()")
+    await page.wait("that it takes traffic", f"{row}?.querySelector('button').innerText === 'Drain'")
+
+
+async def spread(page):
+    """A key that is spread stays in sight, is never spread over fewer, and can be taken back."""
+    text = await asyncio.to_thread(operate, "/services/few/hot-keys", {"key": "/hot", "owners": 3, "for_seconds": 600})
+    assert b"spread" in text, text
+    await page.go("#/keys")
+    await page.wait("the key, and how it came to be", f"{ROWS}?.length === 1 && {ROWS}[0].innerText.includes('by hand, ')")
+    buttons = f"[...{ROWS}[0].querySelectorAll('button')]"
+    await page.wait("what can be done", f"{buttons}.map(button => button.innerText).join(' ') === 'Spread End'")
+    await page.see(f"{buttons}[0].click()")
+    assert await page.see("document.getElementById('dialog-field').value") == "4", "one more than it has"
+    await page.see("document.querySelector('dialog .primary').click()")
+    await page.wait("four owners", f"{ROWS}[0].cells[3].innerText.split(', ').length === 4")
+    await page.see(f"{buttons}[1].click()")
+    await page.see("document.querySelector('dialog .primary').click()")
+    await page.wait("no key", f"{ROWS}.length === 0 && {TEXT}.includes('No key is hot')")
+
+
+async def unknown(page):
+    """A service that is not there is not there, whatever its name."""
+    for name in ("constructor", "__proto__"):
+        await page.go(f"#/service/{name}")
+        await page.wait("that there is none", f"{TEXT}.includes('no service of this name') && !{TEXT}.includes('undefined')")
 
 
 async def last_one(page):
@@ -133,7 +200,7 @@ async def last_one(page):
     await page.see("document.querySelector('#notice button').click()")
     await page.go("#/service/one")
     await page.wait("its only backend", f"{ROWS}.length === 1 && {ROWS}[0].innerText.includes('only') && document.querySelectorAll('td button').length === 2")
-    posts = lambda: [url for method, url in page.requests if method == "POST" and "/backends/" in url]
+    posts = lambda: [url for method, url in page.requests if method == "POST" and "/one/backends/" in url]
     drain = f"{ROWS}[0].querySelector('button').click(); document.querySelector('dialog .primary').click()"
     await page.see(drain)
     await page.wait("another question", "document.querySelector('dialog[open] h2')?.innerText === 'Take out what is left?'")
@@ -149,4 +216,4 @@ async def last_one(page):
     assert len(posts()) == 3, posts()
 
 
-asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, keyboard, narrow, action, last_one)))
+asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, curl, keyboard, narrow, action, maintained, spread, unknown, last_one)))

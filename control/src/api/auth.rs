@@ -33,6 +33,8 @@ pub(crate) struct Gate {
     anonymous: Option<Role>,
     /// Nobody from elsewhere can ask, but for pages in a browser here.
     on_loopback: bool,
+    /// Then a name is one that its certificate has.
+    speaks_tls: bool,
 }
 
 /// Why a member's tokens cannot be used.
@@ -61,7 +63,13 @@ impl Gate {
         let open = member.address.ip().is_loopback() && tokens.is_empty() && clients.is_empty();
         let anonymous = member.anonymous.map(Role::from).or(open.then_some(Role::Admin));
         let tokens = Arc::new(ArcSwap::from_pointee(tokens));
-        Ok(Self { tokens, clients, anonymous, on_loopback: member.address.ip().is_loopback() })
+        Ok(Self {
+            tokens,
+            clients,
+            anonymous,
+            on_loopback: member.address.ip().is_loopback(),
+            speaks_tls: member.tls.is_some(),
+        })
     }
 
     /// Reads the tokens' files again when they change, for as long as it is polled. Files that cannot be used, half written or empty,
@@ -79,18 +87,22 @@ impl Gate {
         })
     }
 
-    /// Whether a page of somebody else's asks for a change, in a browser of somebody who may. Who shows a token is no such page.
+    /// Whether a page of somebody else's asks, in a browser of somebody who may: for a change, or on loopback for anything by a name that
+    /// the page has led here. Who shows a token is no such page, nor whoever has found the name in the certificate. The rule of the
+    /// admin listener of a proxy.
     pub(crate) fn is_foreign(&self, parts: &http::request::Parts) -> bool {
         let field = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
-        if matches!(parts.method, hyper::Method::GET | hyper::Method::HEAD) || field("authorization").is_some() {
+        if field("authorization").is_some() {
             return false;
         }
+        let is_read = matches!(parts.method, hyper::Method::GET | hyper::Method::HEAD);
         let asked = ringway_config::browser::Asked {
             host: parts.uri.authority().map(|authority| authority.as_str()).or(field("host")),
             origin: field("origin"),
             fetch_site: field("sec-fetch-site"),
         };
-        asked.is_foreign_page() || (self.on_loopback && !asked.has_own_host(&[]))
+        let is_named_by_us = asked.has_own_host(&[]) || is_read && asked.has_short_host();
+        !is_read && asked.is_foreign_page() || self.on_loopback && !self.speaks_tls && !is_named_by_us
     }
 
     /// Who asks. `names`: of the client's certificate.

@@ -156,8 +156,8 @@ impl Api {
             None if self.gate.is_foreign(&parts) => Err(problem(
                 403,
                 Code::ForeignPage,
-                "a page of another origin in a browser must not change anything here: ask by an IP address, as localhost, or \
-                 with a token",
+                "a page of another origin in a browser must not read or change anything here: ask by an IP address, as \
+                 localhost, or with a token",
             )),
             None => self.known(&parts, path, body, from, names, place).await,
         };

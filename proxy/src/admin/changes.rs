@@ -10,13 +10,19 @@ use crate::apply::overrides::{Author, BackendChange, BackendOverride, Overrides,
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap};
 use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What holds of every change that is made here.
 const NOTE: &str = "lasts until the process ends";
 
-/// Makes a change, and says what came of it.
-pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Result<Wish, String>) -> Reply {
+/// Makes a change, and says what came of it. `saved_into`: the file that whoever asks writes it into.
+pub(super) async fn change(
+    control: &ControlHandle,
+    caller: &Caller,
+    wish: Result<Wish, String>,
+    saved_into: Option<&str>,
+) -> Reply {
     let wish = match wish {
         Ok(wish) => wish,
         Err(problem) => return error(StatusCode::UNPROCESSABLE_ENTITY, &problem),
@@ -28,13 +34,24 @@ pub(super) async fn change(control: &ControlHandle, caller: &Caller, wish: Resul
         return error(StatusCode::INTERNAL_SERVER_ERROR, "the change has ended before its time");
     };
     match outcome {
-        Ok(applied) => json_value(StatusCode::OK, &made(&applied)),
+        Ok(mut applied) => {
+            applied.warnings.extend(saved_into.and_then(|file| other_file(control, file)));
+            json_value(StatusCode::OK, &made(&applied))
+        }
         // A page asks again where force is for it: the code says so.
         Err(problem @ ChangeError::NothingLeft { .. }) => {
             json_value(code(&problem), &json!({ "error": problem.to_string(), "code": "nothing_left" }))
         }
         Err(problem) => error(code(&problem), &problem.to_string()),
     }
+}
+
+/// That a file is not the one that this proxy reads, if it is not: what is written there says nothing to it.
+fn other_file(control: &ControlHandle, file: &str) -> Option<String> {
+    let own = control.file()?;
+    let own = own.canonicalize().unwrap_or_else(|_| own.to_owned());
+    (own != Path::new(file))
+        .then(|| format!("the proxy reads {}, and not {file}: it knows nothing of what is saved there", own.display()))
 }
 
 fn made(applied: &Applied) -> Value {
@@ -60,7 +77,7 @@ fn code(problem: &ChangeError) -> StatusCode {
 
 /// What is to become of a backend: `{ "drain": true, "weight": null }`; with `"force": true` also where nothing takes traffic then.
 pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<Wish, String> {
-    let fields = fields(body, &["drain", "maintenance", "weight", "force"])?;
+    let fields = fields(body, &["drain", "maintenance", "weight", "force", "file"])?;
     let boolean = |name: &str| match fields.get(name) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),
@@ -83,12 +100,16 @@ pub(super) fn of_backend(service: &str, backend: &str, body: &Value) -> Result<W
         None => false,
         Some(force) => force.as_bool().ok_or("`force` is true or false")?,
     };
+    if fields.get("file").is_some_and(|file| !file.is_string()) {
+        return Err("`file` is the path of the file that the change is saved into".into());
+    }
     Ok(Wish::Backend { service: service.to_owned(), backend: backend.to_owned(), change, force })
 }
 
-/// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`.
+/// A key that is to be spread: `{ "key": "alice", "owners": 3, "for_seconds": 600 }`, or `hash` (16 hex digits) for `key`; with
+/// `"end": true` instead of numbers, one that is not to be spread any longer.
 pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Result<Wish, String> {
-    let fields = fields(body, &["key", "hash", "owners", "for_seconds"])?;
+    let fields = fields(body, &["key", "hash", "owners", "for_seconds", "end"])?;
     let seed = control.snapshot().service(service).map_or(0, |service| service.seed());
     let hash = match (fields.get("key"), fields.get("hash")) {
         (Some(Value::String(key)), None) => ringway_ring::hash_key(key.as_bytes(), seed),
@@ -97,6 +118,13 @@ pub(super) fn of_key(control: &ControlHandle, service: &str, body: &Value) -> Re
         }
         _ => return Err("write `key`, or `hash` (16 hex digits)".into()),
     };
+    match fields.get("end") {
+        None => {}
+        Some(Value::Bool(true)) if !fields.contains_key("owners") && !fields.contains_key("for_seconds") => {
+            return Ok(Wish::EndSpread { service: service.to_owned(), hash });
+        }
+        Some(_) => return Err("`end` is true, and then there is no `owners` nor `for_seconds`".into()),
+    }
     let number = |name: &str| fields.get(name).and_then(Value::as_u64);
     let owners = number("owners").and_then(|owners| u16::try_from(owners).ok()).ok_or("`owners` is a whole number")?;
     let seconds = number("for_seconds").ok_or("`for_seconds` is a whole number")?;

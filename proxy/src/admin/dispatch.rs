@@ -7,7 +7,7 @@ use super::live::Live;
 use super::page;
 use super::query::pairs;
 use super::reply::{Reply, error, json_value, text};
-use super::{changes, explain, log, metrics, sessions, shown, status, tap, workers};
+use super::{changes, explain, log, metrics, names as known_names, sessions, shown, status, strict_json, tap, workers};
 use crate::ambient;
 use crate::apply::change::Wish;
 use crate::apply::handle::ControlHandle;
@@ -174,7 +174,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     match (resource, request.method()) {
-        (Resource::Overrides, _) => return changes::change(control, caller, Ok(Wish::Clear)).await,
+        (Resource::Overrides, _) => return changes::change(control, caller, Ok(Wish::Clear), None).await,
         (Resource::Log, &Method::DELETE) => return log::restore(control, caller),
         _ => {}
     }
@@ -190,7 +190,7 @@ where
         (_, [service, ..]) => changes::of_key(control, service, &body),
         _ => Err("there is no name in the path".to_owned()),
     };
-    changes::change(control, caller, wish).await
+    changes::change(control, caller, wish, body["file"].as_str()).await
 }
 
 fn wrong_method(methods: &[Method]) -> Reply {
@@ -229,8 +229,8 @@ fn explain_key(control: &ControlHandle, query: &str) -> Reply {
     match explain::live(&snapshot, &name, subject, None) {
         Some(explanation) => json_value(StatusCode::OK, &explanation),
         None => {
-            let names: Vec<&str> = snapshot.services.iter().map(|service| service.config.name.as_str()).collect();
-            error(StatusCode::NOT_FOUND, &format!("there is no service {name:?}; there are {}", names.join(", ")))
+            let names = snapshot.services.iter().map(|service| service.config.name.as_str());
+            error(StatusCode::NOT_FOUND, &known_names::unknown("service", &name, names))
         }
     }
 }
@@ -269,7 +269,7 @@ where
         Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "the body was cut off")),
         Ok(Ok(whole)) => whole.to_bytes(),
     };
-    serde_json::from_slice(&bytes)
+    strict_json::parse(&bytes)
         .map_err(|problem| error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {problem}")))
 }
 

@@ -26,9 +26,7 @@ pub(super) fn reject_foreign<B>(control: &ControlHandle, peer: &Peer, request: &
     if !is_read && (asked.is_foreign_page() || request.headers().get_all(header::HOST).iter().count() > 1) {
         return Some(error(StatusCode::FORBIDDEN, "a page of another origin must not change anything here"));
     }
-    // A name without a dot cannot be registered by a stranger: containers know each other by such names.
-    let is_short = |host: &str| !host.is_empty() && !host.contains('.');
-    let may_read = !on_loopback || asked.host.is_some_and(is_short);
+    let may_read = !on_loopback || asked.has_short_host();
     // No browser opens a Unix socket: the name there is whatever the client had to write.
     let proven = matches!(peer, Peer::Tcp { tls: true, .. } | Peer::Socket { .. })
         || request.headers().contains_key(header::AUTHORIZATION);

@@ -1,34 +1,48 @@
 //! The hot keys of a service: by their hashes, since the keys themselves are nobody's to read.
 
+use crate::ambient;
 use crate::snapshot::Service;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
-/// A key that is hot, whoever has found that out: this proxy, or the fleet.
+/// A key that is hot, whoever has found that out: this proxy, the fleet, or an operator who has spread it.
 pub(super) struct HotKey<'s> {
     pub(super) hash: u64,
     /// What this proxy has seen of it, of all; `None`: too little.
     pub(super) share: Option<f64>,
     /// Ids of the backends that serve it.
     pub(super) owners: Vec<&'s str>,
+    /// Until when an operator has spread it, if one has.
+    pub(super) by_hand_until: Option<Instant>,
 }
 
-/// Those that no operator has spread by hand, most of what is seen first.
+impl HotKey<'_> {
+    /// For how long an operator has spread it from now on.
+    pub(super) fn by_hand(&self) -> Option<Duration> {
+        self.by_hand_until.map(|until| until.saturating_duration_since(ambient::now()))
+    }
+}
+
+/// All of them, most of what is seen first.
 pub(super) fn of(service: &Service) -> Vec<HotKey<'_>> {
     if service.config.hot_keys.is_none() {
         return Vec::new();
     }
+    let now = ambient::now();
     let table = service.live.hot_table.load();
-    let by_hand = |hash: &u64| service.config.spread.iter().any(|spread| spread.hash == *hash);
+    let mut found: BTreeMap<u64, (u16, Option<Instant>)> =
+        table.iter().map(|(hash, owners)| (*hash, (*owners, None))).collect();
+    let spread = service.config.spread.iter().filter(|spread| spread.until > now);
+    found.extend(spread.map(|spread| (spread.hash, (spread.owners, Some(spread.until)))));
     let hot = service.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = table.iter().filter(|(hash, _)| !by_hand(hash));
-    let mut keys: Vec<(u64, u16, Option<f64>)> =
-        found.map(|(hash, owners)| (*hash, *owners, hot.keys().get(hash).map(|key| key.share))).collect();
-    drop(hot);
-    keys.sort_by(|(one, _, a), (other, _, b)| b.unwrap_or(0.0).total_cmp(&a.unwrap_or(0.0)).then(one.cmp(other)));
-    let key = |(hash, owners, share): (u64, u16, Option<f64>)| {
+    let key = |(hash, (owners, by_hand_until)): (u64, (u16, Option<Instant>))| {
         let owners = service.backend_set.sequence(hash).into_iter().take(usize::from(owners));
         let owners = owners.map(|slot| service.backends[usize::from(slot.0)].config.id.as_str()).collect();
-        HotKey { hash, share, owners }
+        HotKey { hash, share: hot.keys().get(&hash).map(|key| key.share), owners, by_hand_until }
     };
-    keys.into_iter().map(key).collect()
+    let mut keys: Vec<HotKey<'_>> = found.into_iter().map(key).collect();
+    drop(hot);
+    keys.sort_by(|one, other| other.share.unwrap_or(0.0).total_cmp(&one.share.unwrap_or(0.0)));
+    keys
 }

@@ -199,8 +199,10 @@ fn services(snapshot: &Snapshot, shares: &[Vec<f64>], page: &mut Page) {
     }
     page.head(&catalogue::BACKENDS_STANDING_OUT);
     for (name, service) in services() {
-        for (reason, count) in Reason::ALL.iter().zip(&service.live.standing_out) {
-            page.sample(&catalogue::BACKENDS_STANDING_OUT, &[name, reason.name()], f64::from(count.load(Relaxed)));
+        let standing_out = service.live.standing_out();
+        for reason in Reason::ALL {
+            let count = standing_out.count(reason) as f64;
+            page.sample(&catalogue::BACKENDS_STANDING_OUT, &[name, reason.name()], count);
         }
     }
     page.head(&catalogue::HOT_KEYS);

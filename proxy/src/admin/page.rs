@@ -9,11 +9,14 @@ const FILES: &[File] = &[
     File::script("/page/page.js", include_str!("page/page.js")),
     File::script("/page/actions.js", include_str!("page/actions.js")),
     File::script("/page/changes.js", include_str!("page/changes.js")),
+    File::script("/page/curl.js", include_str!("page/curl.js")),
+    File::script("/page/curl_options.js", include_str!("page/curl_options.js")),
     File::script("/page/explain.js", include_str!("page/explain.js")),
     File::script("/page/keys.js", include_str!("page/keys.js")),
     File::script("/page/overview.js", include_str!("page/overview.js")),
     File::script("/page/request.js", include_str!("page/request.js")),
     File::script("/page/service.js", include_str!("page/service.js")),
+    File::script("/page/shell_words.js", include_str!("page/shell_words.js")),
 ];
 
 /// The file at a path.

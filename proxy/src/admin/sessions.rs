@@ -1,5 +1,6 @@
 //! `/sessions`: what clients have under way, over all workers: requests, sessions and flows, or their connections.
 
+use super::names;
 use super::query::pairs;
 use super::reply::{Reply, error, json_value};
 use crate::ambient;
@@ -33,11 +34,26 @@ pub(super) async fn sessions(control: &ControlHandle, query: &str) -> Reply {
             None => silent.push(worker),
         }
     }
+    // What a reload has removed may still have sessions: only then is a name that is not there a name.
+    if total == 0
+        && let Err(unknown) = known(control, &query)
+    {
+        return error(StatusCode::NOT_FOUND, &unknown);
+    }
     rows.sort_by_key(|row| std::cmp::Reverse(row.rank(query.order)));
     rows.truncate(query.rows_max);
     let rows: Vec<Value> = rows.iter().map(|row| row_json(row, query.listed)).collect();
     let name = if query.listed == Listed::Connections { "connections" } else { "sessions" };
     json_value(StatusCode::OK, &json!({ "total": total, "shown": rows.len(), "silent_workers": silent, name: rows }))
+}
+
+/// Whether everything that is named is there.
+fn known(control: &ControlHandle, query: &SessionQuery) -> Result<(), String> {
+    let snapshot = control.snapshot();
+    let service = query.service.as_deref();
+    service.map_or(Ok(()), |name| names::service(&snapshot, name))?;
+    query.listener.as_deref().map_or(Ok(()), |name| names::listener(&snapshot, name))?;
+    query.backend.as_deref().map_or(Ok(()), |id| names::backend(&snapshot, service, id))
 }
 
 fn row_json(row: &SessionRow, listed: Listed) -> Value {
@@ -120,7 +136,19 @@ fn parse(query: &str) -> Result<SessionQuery, String> {
             }
         }
     }
-    Ok(asked)
+    in_its_place(asked)
+}
+
+/// A state of connections is none of sessions, and nothing would be listed for ever.
+fn in_its_place(asked: SessionQuery) -> Result<SessionQuery, String> {
+    let is_of_connections = asked.state.map(|state| matches!(state, SessionState::Idle | SessionState::Busy));
+    match (is_of_connections, asked.listed) {
+        (Some(true), Listed::Sessions) => {
+            Err("state: idle and busy are states of connections: ask for `connections` too".into())
+        }
+        (Some(false), Listed::Connections) => Err("state: connections are idle or busy".into()),
+        _ => Ok(asked),
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +174,8 @@ mod tests {
             ("older=nan", "older: write a number of seconds"),
             ("sort=name", "sort: write age or bytes"),
             ("state=dead", "state: write one of queued, connecting"),
+            ("state=idle", "state: idle and busy are states of connections"),
+            ("connections&state=waiting", "state: connections are idle or busy"),
             ("kind=quic", "kind: write one of http, tcp, udp"),
             ("client=here", "client: write an IP address"),
         ] {

@@ -2,6 +2,7 @@
 
 use super::access::{Caller, Level, Peer};
 use super::live::Live;
+use super::names;
 use super::reply::{Reply, error, json_value, stream};
 use crate::apply::handle::ControlHandle;
 use hyper::{Request, StatusCode};
@@ -13,6 +14,12 @@ pub(super) fn look<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, re
     let query = request.uri().query().unwrap_or_default();
     let service = query.split('&').find_map(|pair| pair.strip_prefix("service="));
     let service = service.map(|name| percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned());
+    // A stream of a service that is not there would say nothing of it, for ever.
+    if let Some(name) = &service
+        && let Err(unknown) = names::service(&control.snapshot(), name)
+    {
+        return error(StatusCode::NOT_FOUND, &unknown);
+    }
     let (control, peer, fields) = (control.clone(), peer.clone(), request.headers().clone());
     let still_may = move || Caller::of(&control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok());
     match live.look(service, Box::new(still_may)) {

@@ -1,7 +1,7 @@
 //! `/status`: what is in force and how it does, as JSON. Documented in docs/operations.md; fields are only ever added.
 
 use super::peak_share::peak_share;
-use super::{changes, fleet_table, hot_keys};
+use super::{changes, fleet_table, hot_keys, standing_out};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::apply::overrides::Overrides;
@@ -86,7 +86,12 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
     let (compared, would_move) = control.counters().shadow_counts(&service.config.name);
     let hot_keys = hot_keys::of(service).into_iter();
     let hot_keys: Vec<Value> = hot_keys
-        .map(|key| json!({ "hash": format!("{:016x}", key.hash), "share": key.share, "owners": key.owners }))
+        .map(|key| {
+            json!({
+                "hash": format!("{:016x}", key.hash), "share": key.share, "owners": key.owners,
+                "by_hand_seconds_left": key.by_hand().map(|left| left.as_secs_f64()),
+            })
+        })
         .collect();
     let level_shares: Vec<Value> = health
         .level_shares()
@@ -109,6 +114,7 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         "in_flight": service.live.total.sum(),
         "waiting": service.live.line.waiting(),
         "panic": health.is_panic(),
+        "stands_out": standing_out::of_service(service),
         "backends": backends,
     })
 }
@@ -134,6 +140,9 @@ fn backend_status(
         "last_change": view.as_ref().and_then(|view| view.last_change).map(|(kind, ago)| json!({
             "to": kind.name(), "reason": kind.reason(), "text": kind.to_string(), "seconds_ago": ago.as_secs_f64(),
         })),
+        "stands_out": standing_out::of_backend(service, &backend.config.id, |since| {
+            ("since_seconds", json!(now.saturating_duration_since(since).as_secs_f64()))
+        }),
         "check_failure": view.as_ref().and_then(|view| view.check_failure).map(|failure| failure.to_string()),
         "consecutive_failures": view.as_ref().map_or(0, |view| view.consecutive_failures),
         "ejected_for_seconds": view.as_ref().and_then(|view| view.ejected_for).map(|left| left.as_secs_f64()),

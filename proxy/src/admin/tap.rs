@@ -2,15 +2,17 @@
 
 use super::access::{Caller, Level, Peer};
 use super::changes::fields;
+use super::names;
 use super::reply::{EndsBy, Reply, error, lines};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::dispatcher::{Tap, TapMatch};
+use crate::snapshot::Snapshot;
 use crate::snapshot::journal::Happening;
 use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::HeaderMap;
-use ringway_config::model::Networks;
+use ringway_config::model::{Listener, Networks, Protocol};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -71,6 +73,9 @@ pub(super) async fn tap(
         Ok(wish) => wish,
         Err(problem) => return error(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
+    if let Err(unknown) = known(&control.snapshot(), &wanted) {
+        return error(StatusCode::UNPROCESSABLE_ENTITY, &unknown);
+    }
     let Ok(place) = Arc::clone(control.tap_places()).try_acquire_owned() else {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many look at requests already: end another tap");
     };
@@ -97,6 +102,19 @@ pub(super) async fn tap(
     let mut reply = lines(lives);
     reply.extensions_mut().insert(ends_by);
     reply
+}
+
+/// Whether there is what is named: no request would ever match what is not.
+fn known(snapshot: &Snapshot, wanted: &TapMatch) -> Result<(), String> {
+    wanted.service.as_deref().map_or(Ok(()), |name| names::service(snapshot, name))?;
+    wanted.listener.as_deref().map_or(Ok(()), |name| names::listener(snapshot, name))?;
+    let Some(route) = wanted.route else { return Ok(()) };
+    let of = |listener: &&Listener| wanted.listener.as_ref().is_none_or(|name| *name == listener.name);
+    let listeners = snapshot.config.listeners.iter().filter(of);
+    let routes =
+        |listener: &Listener| if let Protocol::Http(http) = &listener.protocol { http.routes.len() } else { 0 };
+    let most = listeners.map(routes).max().unwrap_or(0);
+    if route <= most { Ok(()) } else { Err(format!("there is no route {route}: there are {most}, counted from 1")) }
 }
 
 /// Who looks at others' requests is known afterwards; the values of fields that they look for may be secrets.
@@ -219,7 +237,7 @@ fn parse(body: &Value) -> Result<Wish, String> {
         service: text(fields, "service")?,
         route: number(fields, "route", 1, u64::from(u32::MAX))?.map(|route| route as usize),
         method: text(fields, "method")?,
-        path_prefix: text(fields, "path_prefix")?,
+        path_prefix: text(fields, "path_prefix")?.map(path).transpose()?,
         headers: headers(fields.get("headers"))?,
         client: client.unwrap_or_default(),
         hash,
@@ -237,6 +255,13 @@ fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, Strin
     value
         .map(|value| Some(value.to_owned()))
         .ok_or_else(|| format!("`{name}` is a text of 1 to {TEXT_BYTES_MAX} bytes"))
+}
+
+fn path(prefix: String) -> Result<String, String> {
+    if prefix.starts_with('/') || prefix == "*" {
+        return Ok(prefix);
+    }
+    Err(format!("`path_prefix` begins with a slash, as paths do: /{prefix}"))
 }
 
 fn number(fields: &Map<String, Value>, name: &str, least: u64, most: u64) -> Result<Option<u64>, String> {

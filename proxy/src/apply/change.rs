@@ -36,6 +36,11 @@ pub(crate) enum Wish {
         owners: u16,
         duration: Duration,
     },
+    /// A key that somebody has spread is spread no longer.
+    EndSpread {
+        service: String,
+        hash: u64,
+    },
     /// All back to the file.
     Clear,
 }
@@ -74,11 +79,11 @@ impl Control {
         let applied = self.put_over(file, overrides, Files::Stay, &changing)?;
         drop(changing);
         let by = author.by.as_str();
-        tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: it lasts until the process ends");
+        tracing::info!(by, wish = %wish.text(), generation = applied.generation, "changed at run time: after a restart, what the file says holds");
         self.watch_spreads();
         let (service, backend) = match wish {
             Wish::Backend { service, backend, .. } => (service.clone(), backend.clone()),
-            Wish::Spread { service, .. } => (service.clone(), String::new()),
+            Wish::Spread { service, .. } | Wish::EndSpread { service, .. } => (service.clone(), String::new()),
             Wish::Clear => Default::default(),
         };
         self.shared.journal.note(&Happening {
@@ -161,6 +166,14 @@ impl Control {
                 let spread = Spread { hash: *hash, owners: *owners, until: ambient::now() + *duration };
                 if !overrides.spread(&service.name, spread, author) {
                     return Err(ChangeError::Absurd("too many keys are spread already".into()));
+                }
+            }
+            Wish::EndSpread { service, hash } => {
+                let name = &find(file, service)?.name;
+                if !overrides.end_spread(name, *hash) {
+                    return Err(ChangeError::Absurd(format!(
+                        "nobody has spread the key {hash:016x} of service {name:?}"
+                    )));
                 }
             }
         }
@@ -295,6 +308,9 @@ impl Wish {
             }
             Self::Spread { service, hash, owners, duration } => {
                 format!("service {service:?}: the key {hash:016x} is spread over {owners} backends for {duration:?}")
+            }
+            Self::EndSpread { service, hash } => {
+                format!("service {service:?}: the key {hash:016x} is spread by hand no longer")
             }
             Self::Clear => "all is as in the file".into(),
         }
@@ -438,6 +454,13 @@ mod tests {
             tokio::time::sleep_until((began + Duration::from_secs(until)).into()).await;
             assert_eq!(spread(), left, "after {until} s");
         }
+        let of = |hash| (Wish::EndSpread { service: "s".into(), hash }, Duration::from_secs(60));
+        for hash in [4, 5] {
+            let (_, duration) = of(hash);
+            control.change(&Wish::Spread { service: "s".into(), hash, owners: 2, duration }, &author()).unwrap();
+        }
+        control.change(&of(4).0, &author()).unwrap();
+        assert_eq!(spread(), [5], "one is taken back before its time, and no other");
         control.begin_end();
         assert!(control.spread_watch.lock().unwrap().is_none());
     }
@@ -483,6 +506,7 @@ mod tests {
             (spread(3, 1), "a key of this service has 2 to 2"),
             (spread(2, 0), "a second to seven days"),
             (spread(2, 700_000), "a second to seven days"),
+            (Wish::EndSpread { service: "s".into(), hash: 7 }, "nobody has spread the key 0000000000000007"),
         ] {
             let refused = control.change(&wish, &author()).unwrap_err().to_string();
             assert!(refused.contains(said), "{refused}");

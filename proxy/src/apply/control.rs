@@ -155,6 +155,14 @@ impl Control {
         let _ = self.topology.set(source);
     }
 
+    /// The file that is read, if it is a file alone.
+    pub(super) fn source_file(&self) -> Option<&std::path::Path> {
+        match &self.source {
+            Source::File(path) => Some(path),
+            Source::Joined { .. } | Source::Memory => None,
+        }
+    }
+
     /// The address that a listener is bound to.
     pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());

@@ -207,6 +207,11 @@ impl ControlHandle {
         origin.effective(&|name| std::env::var(name).ok(), &overrides.patches()).ok()
     }
 
+    /// The file that is read, if it is a file alone.
+    pub(crate) fn file(&self) -> Option<&std::path::Path> {
+        self.0.source_file()
+    }
+
     /// Reads the source again and applies it. Takes as long as a build does.
     pub(crate) fn reload_blocking(&self) -> (Result<Applied, ReloadError>, LastReload) {
         self.0.reload()

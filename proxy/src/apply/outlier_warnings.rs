@@ -4,15 +4,14 @@
 use super::health_driver::supervise;
 use crate::ambient;
 use crate::dispatcher::Shared;
+use crate::snapshot::Snapshot;
 use crate::snapshot::journal::Happening;
-use crate::snapshot::{Service, Snapshot};
-use ringway_health::{Observed, Reason, StandingOut, Told, Whole};
+use ringway_health::{Observed, StandingOut, Told, Whole};
 use ringway_telemetry::Sums;
 use ringway_telemetry::counters::{Registry as Counters, SESSION};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Longest time until a changed interval is noticed.
@@ -48,7 +47,6 @@ struct Driver {
     readings: Readings,
     /// When they were taken; none while nobody wants to know.
     read: Option<Instant>,
-    services: HashMap<Box<str>, StandingOut>,
 }
 
 impl Driver {
@@ -58,7 +56,7 @@ impl Driver {
         let Some(interval) = snapshot.config.outlier_interval else {
             if self.read.is_some() {
                 *self = Self::default();
-                snapshot.services.iter().for_each(|service| show(service, &StandingOut::default()));
+                snapshot.services.iter().for_each(|service| *service.live.standing_out() = StandingOut::default());
             }
             return TURN;
         };
@@ -69,25 +67,25 @@ impl Driver {
         let windows = self.readings.take(&shared.counters);
         // The first reading only is where the first window begins.
         if self.read.replace(now).is_some() {
-            self.judge(&snapshot, &windows, now, |service, told| tell(shared, service, told)).await;
+            judge(&snapshot, &windows, now, |service, told| tell(shared, service, told)).await;
         }
         interval.min(TURN)
     }
+}
 
-    /// Compares the backends of each service.
-    async fn judge(&mut self, snapshot: &Snapshot, windows: &Windows, now: Instant, tell: impl Fn(&str, &Told)) {
-        self.services.retain(|name, _| snapshot.service(name).is_some());
-        for service in &snapshot.services {
-            let name = service.config.name.as_str();
-            let standing_out = self.services.entry(name.into()).or_default();
-            let ids: HashSet<&str> = service.ids().into_iter().collect();
+/// Compares the backends of each service.
+async fn judge(snapshot: &Snapshot, windows: &Windows, now: Instant, tell: impl Fn(&str, &Told)) {
+    for service in &snapshot.services {
+        let name = service.config.name.as_str();
+        let ids: HashSet<&str> = service.ids().into_iter().collect();
+        let told = {
+            let mut standing_out = service.live.standing_out();
             standing_out.retain(|id| ids.contains(id));
-            let told = standing_out.handle_window(windows.get(name).map_or(&[], Vec::as_slice), now);
-            tell(name, &told);
-            show(service, standing_out);
-            // There may be many: nobody waits for all of them.
-            tokio::task::yield_now().await;
-        }
+            standing_out.handle_window(windows.get(name).map_or(&[], Vec::as_slice), now)
+        };
+        tell(name, &told);
+        // There may be many: nobody waits for all of them.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -141,13 +139,6 @@ fn observed(id: &str, came: &Sums) -> Observed {
     }
 }
 
-/// For the metrics.
-fn show(service: &Service, standing_out: &StandingOut) {
-    for (reason, count) in Reason::ALL.into_iter().zip(&service.live.standing_out) {
-        count.store(u32::try_from(standing_out.count(reason)).unwrap_or(u32::MAX), Relaxed);
-    }
-}
-
 /// Logs what there is to tell of a service, and keeps it.
 fn tell(shared: &Shared, service: &str, told: &Told) {
     let note = |to, backend: Option<&str>, text: &str| {
@@ -167,10 +158,8 @@ fn tell(shared: &Shared, service: &str, told: &Told) {
         note("over", more.is_empty().then_some(first), &text);
     }
     match told.whole {
-        Some(Whole::Failing(share, requests)) => {
-            let percent = share * 100.0;
-            let text =
-                format!("{percent:.1} % of {requests} requests fail (5xx or no response), and no backend stands out");
+        Some(Whole::Failing(failing)) => {
+            let (text, requests) = (failing.to_string(), failing.requests);
             tracing::warn!(service, requests, "backends of service {service} are failing: {text}");
             note("failing", None, &text);
         }
@@ -198,6 +187,7 @@ mod tests {
     use super::super::source::Source;
     use super::super::testing;
     use super::*;
+    use ringway_health::Reason;
     use ringway_telemetry::counters::BackendCounters;
 
     /// Counts so many responses of a class that took so long.
@@ -277,8 +267,11 @@ mod tests {
         control.apply(config("{}", "a b c")).unwrap();
         let (shared, mut driver, mut now) = (control.shared(), Driver::default(), ambient::now());
         let cells = ["a", "b", "c"].map(|id| shared.counters.backend("s", id));
-        let shown =
-            || shared.current.load().service("s").unwrap().live.standing_out.each_ref().map(|one| one.load(Relaxed));
+        let shown = || {
+            let snapshot = shared.current.load();
+            let standing_out = snapshot.service("s").unwrap().live.standing_out();
+            Reason::ALL.map(|reason| standing_out.count(reason))
+        };
         let events = || -> Vec<String> {
             shared
                 .journal

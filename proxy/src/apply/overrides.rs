@@ -132,6 +132,11 @@ impl Overrides {
         true
     }
 
+    /// Spreads a key no longer. `false`: nobody had spread it.
+    pub(super) fn end_spread(&mut self, service: &str, hash: u64) -> bool {
+        self.spreads.remove(&(service.to_owned(), hash)).is_some()
+    }
+
     /// Forgets what is over, what is as the file has it by now, and what has gone; a line for each of what has gone.
     pub(super) fn settle(&mut self, file: &Config, now: Instant) -> Vec<String> {
         let mut gone = Vec::new();

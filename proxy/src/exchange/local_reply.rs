@@ -31,7 +31,9 @@ pub(crate) struct LocalReply {
     pub(crate) is_head: bool,
     /// Whether the next request's head is known to follow.
     pub(crate) keep_alive: bool,
-    /// Empty if no route was chosen.
+    /// The place of its route among its listener's, if one was found.
+    pub(super) route: Option<usize>,
+    /// Empty if no service was chosen.
     pub(crate) service: Box<str>,
     /// The client, where a trusted hop has named another than the peer.
     pub(super) client: Option<Box<str>>,
@@ -55,6 +57,7 @@ impl LocalReply {
             version: Version::Http11,
             is_head: false,
             keep_alive: false,
+            route: None,
             service: Box::default(),
             client: None,
             id: None,
@@ -90,6 +93,7 @@ impl LocalReply {
             version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: false,
+            route: None,
             service: Box::default(),
             client: None,
             id: None,
@@ -201,7 +205,7 @@ impl LocalReply {
             fields: [
                 (Field::PEER, Value::Word(&peer.text)),
                 (Field::PROTOCOL, Value::Word(self.version.name())),
-                (Field::ROUTE, Value::Nothing),
+                (Field::ROUTE, self.route.map_or(Value::Nothing, |route| Value::Number(route as u64 + 1))),
                 (Field::TRIES, Value::Number(0)),
                 (Field::TLS_VERSION, peer.tls_version()),
                 (Field::TLS_CIPHER, peer.tls_cipher()),

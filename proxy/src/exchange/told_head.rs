@@ -217,9 +217,92 @@ fn is_secret(name: &str) -> bool {
     SECRET_NAMES.contains(&&*plain) || SECRETS.iter().any(|secret| plain.contains(secret))
 }
 
+/// Schemes of credentials, as `Authorization` has them.
+const SCHEMES: [&str; 5] = ["basic ", "bearer ", "digest ", "negotiate ", "token "];
+
+/// A text without what is a secret in it: values of parameters and of JSON by their names, users of addresses, and what is written as
+/// credentials are.
+fn without_secrets(text: &str) -> String {
+    if is_credentials(text) {
+        return BLANK.to_owned();
+    }
+    let plain = decoded(text);
+    if plain != text && without_json_secrets(&plain) != plain {
+        return BLANK.to_owned();
+    }
+    without_parameters(&without_json_secrets(&without_user(text)))
+}
+
+/// `Bearer ...`, or a JSON Web Token: three parts, of which the first is a JSON object.
+fn is_credentials(text: &str) -> bool {
+    let text = text.trim_start();
+    let is_scheme = |scheme: &str| text.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    SCHEMES.iter().any(|scheme| is_scheme(scheme)) || text.starts_with("eyJ") && text.matches('.').count() >= 2
+}
+
+/// Without the user and the password that stand before the host of an address.
+fn without_user(text: &str) -> String {
+    let (mut told, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("//") {
+        let (before, after) = rest.split_at(at + 2);
+        told.push_str(before);
+        let end = after.find(|one: char| one.is_whitespace() || "\"'<>".contains(one)).unwrap_or(after.len());
+        let authority = after[..end].find(['/', '?', '#']).unwrap_or(end);
+        rest = match after[..authority].rfind('@') {
+            Some(user) => {
+                told.push_str(BLANK);
+                &after[user..]
+            }
+            None => after,
+        };
+    }
+    told + rest
+}
+
+/// Without the values of JSON that are secrets by their names. What follows the beginning of a list or an object with such a name is
+/// left out whole.
+fn without_json_secrets(text: &str) -> String {
+    let (mut told, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(begin) = rest.find('"') {
+        let Some(length) = string_length(&rest[begin..]) else { break };
+        let end = begin + length;
+        let name = &rest[begin + 1..end - 1];
+        let after = rest[end..].trim_start();
+        let Some(value) = after.strip_prefix(':').map(str::trim_start) else {
+            told.push_str(&rest[..end]);
+            rest = &rest[end..];
+            continue;
+        };
+        told.push_str(&rest[..rest.len() - value.len()]);
+        rest = value;
+        // An escape may hide any letter.
+        if is_secret(name) || name.contains('\\') {
+            told.push_str(BLANK);
+            let length = match value.as_bytes().first() {
+                Some(b'{' | b'[') | None => value.len(),
+                Some(b'"') => string_length(value).unwrap_or(value.len()),
+                Some(_) => value.find([',', '}', ']']).unwrap_or(value.len()),
+            };
+            rest = &value[length..];
+        }
+    }
+    told + rest
+}
+
+/// Length of the string of JSON that a text begins with, quotes included.
+fn string_length(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    let end = text.bytes().enumerate().skip(1).find(|(_, byte)| {
+        let is_end = *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_end
+    });
+    end.map(|(at, _)| at + 1)
+}
+
 /// A text in which the values of parameters are blank that are secrets by their names: of a query, of an address with one or with a
 /// fragment, however it is written.
-fn without_secrets(text: &str) -> String {
+fn without_parameters(text: &str) -> String {
     let mut told = String::with_capacity(text.len());
     let mut is_blank = false;
     for piece in text.split_inclusive(['?', '&', ';', '#']) {
@@ -247,7 +330,8 @@ fn without_secrets(text: &str) -> String {
 /// Whether a value is an address, or a query, with a secret of its own.
 fn holds_secret(value: &str) -> bool {
     let inner = decoded(value);
-    inner.split(['?', '&', ';', '#']).any(|piece| piece.split_once('=').is_some_and(|(name, _)| is_secret(name)))
+    let is_told = !is_credentials(&inner) && without_user(&inner) == inner && without_json_secrets(&inner) == inner;
+    !is_told || inner.split(['?', '&', ';', '#']).any(|piece| piece.split_once('=').is_some_and(|(name, _)| is_secret(name)))
         // Written twice as carefully: what it is called stands in it somewhere.
         || inner.to_ascii_lowercase().contains("%3d") && is_secret(&inner)
 }
@@ -306,6 +390,19 @@ mod tests {
             ("next=a%253Fjwt%253Dabc", "next=(secret)"),
             ("token=ab?cd=ef&x=1", "token=(secret)&x=1"),
             ("token=a=b&x", "token=(secret)&x"),
+            // In an address, in JSON, and as credentials are written.
+            ("http://u:pw@h/?token=x", "http://(secret)@h/?token=(secret)"),
+            ("a https://u@h/x, //h/@me", "a https://(secret)@h/x, //h/@me"),
+            ("next=http%3A%2F%2Fu%3Ap%40h&x=1", "next=(secret)&x=1"),
+            (r#"{"token":"s\"x","a":[1,"token"],"b":"c"}"#, r#"{"token":(secret),"a":[1,"token"],"b":"c"}"#),
+            (r#"{"a":{"api-key" : 17},"b":2}"#, r#"{"a":{"api-key" : (secret)},"b":2}"#),
+            (r#"{"credentials":{"a":"b"},"c":1}"#, r#"{"credentials":(secret)"#),
+            (r#"{"\u0074oken":"s"}"#, r#"{"\u0074oken":(secret)}"#),
+            (r#"{"token":"cut..."#, r#"{"token":(secret)"#),
+            ("%7B%22token%22%3A%22s%22%7D", "(secret)"),
+            (r#"W/"etag", "other""#, r#"W/"etag", "other""#),
+            ("Bearer abc", "(secret)"),
+            ("eyJhbGciOiJub25lIn0.e30.", "(secret)"),
             ("no parameters, at all", "no parameters, at all"),
             ("?&;#=", "?&;#="),
             ("", ""),

@@ -12,7 +12,7 @@ use crate::net::quic_ids;
 use crate::net::tls::ClientTls;
 use crate::probe::Prober;
 use ringway_config::model;
-use ringway_health::{Event, EventKind, MemberKey, ServiceHealth};
+use ringway_health::{Event, EventKind, MemberKey, ServiceHealth, StandingOut};
 use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -252,8 +252,8 @@ pub struct ServiceLive {
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Backends of QUIC connections, by the ids that they have issued.
     pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
-    /// Backends that stand out from their peers, in the order of [`ringway_health::Reason::ALL`].
-    pub(crate) standing_out: [AtomicU32; 2],
+    /// Backends that stand out from their peers.
+    standing_out: Mutex<StandingOut>,
     /// Requests that wait for room.
     pub line: Line,
     /// Notifies one of them that there may be room.
@@ -292,7 +292,7 @@ impl ServiceLive {
             moved: Mutex::default(),
             limiter: Mutex::default(),
             quic_ids: Mutex::default(),
-            standing_out: Default::default(),
+            standing_out: Mutex::default(),
             line: Line::default(),
             room: Notify::new(),
             handoff_copies: AtomicU32::new(0),
@@ -307,6 +307,11 @@ impl ServiceLive {
     /// The health machine. Poisoning is ignored: its methods leave it consistent.
     pub fn health(&self) -> MutexGuard<'_, ServiceHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who stands out from its peers. Locked by those who judge and those who show it, never for a request.
+    pub(crate) fn standing_out(&self) -> MutexGuard<'_, StandingOut> {
+        self.standing_out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// There may be room for a waiting request.

@@ -50,7 +50,7 @@ fields! {
     STATUS "status",
     /// Why there was no response of a backend; how a session ended.
     REASON "reason",
-    /// The place of the route among its listener's, from 0.
+    /// The place of the route among its listener's, from 1.
     ROUTE "route",
     /// The service.
     SERVICE "service",

@@ -3,6 +3,7 @@
 use super::numbers::{fields, put, rounded};
 use super::service::ServiceView;
 use super::window::{WINDOW, Window};
+use crate::admin::standing_out;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::snapshot::{Service, Snapshot};
@@ -158,6 +159,9 @@ fn sums(service: &Service, window: &Window) -> Value {
     if panic {
         sums.insert("panic".into(), json!(true));
     }
+    if let Some(told) = standing_out::of_service(service) {
+        sums.insert("stands_out".into(), told);
+    }
     if let Some(digest) = service.ring_digest() {
         sums.insert("ring_digest".into(), json!(format!("{digest:016x}")));
     }
@@ -167,7 +171,7 @@ fn sums(service: &Service, window: &Window) -> Value {
     put(&mut sums, "moved_percent", moved * 100.0);
     if service.config.hot_keys.is_some() {
         sums.insert("counts_keys".into(), json!(true));
-        sums.insert("hot_keys".into(), super::service::hot_keys(service));
+        sums.insert("hot_keys".into(), super::service::hot_keys(service, unix_seconds()));
     }
     Value::Object(sums)
 }

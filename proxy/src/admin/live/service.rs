@@ -2,8 +2,8 @@
 
 use super::numbers::{fields, put, rounded};
 use super::window::Window;
-use crate::admin::hot_keys;
 use crate::admin::peak_share::peak_share;
+use crate::admin::{hot_keys, standing_out};
 use crate::ambient;
 use crate::apply::overrides::Overrides;
 use crate::snapshot::Service;
@@ -70,9 +70,13 @@ impl ServiceView<'_> {
         if let Some(text) = overridden(self.overrides, &self.service.config.name, &backend.config.id) {
             shown.insert("override".into(), json!(text));
         }
+        let at = |ago: Duration| json!((self.unix_seconds - ago.as_secs_f64()).round() as i64);
+        let since = |since| ("since", at(now.saturating_duration_since(since)));
+        if let Some(told) = standing_out::of_backend(self.service, &backend.config.id, since) {
+            shown.insert("stands_out".into(), told);
+        }
         let Some(view) = view else { return shown };
         put(&mut shown, "ejections", f64::from(view.ejections));
-        let at = |ago: Duration| json!((self.unix_seconds - ago.as_secs_f64()).round() as i64);
         if let Some((kind, ago)) = view.last_change {
             shown.insert("since".into(), at(ago));
             shown.insert("reason".into(), json!(kind.to_string()));
@@ -133,10 +137,15 @@ fn level_name(level: u8) -> String {
 }
 
 /// The hot keys, by hash.
-pub(super) fn hot_keys(service: &Service) -> Value {
+pub(super) fn hot_keys(service: &Service, unix_seconds: f64) -> Value {
     let keys = hot_keys::of(service).into_iter().map(|key| {
-        let told = json!({ "share": key.share.map(rounded), "owners": key.owners });
-        (format!("{:016x}", key.hash), told)
+        let mut told = Map::new();
+        told.insert("owners".into(), json!(key.owners));
+        put(&mut told, "share", key.share);
+        if let Some(left) = key.by_hand() {
+            told.insert("by_hand_until".into(), json!((unix_seconds + left.as_secs_f64()).round() as i64));
+        }
+        (format!("{:016x}", key.hash), Value::Object(told))
     });
     Value::Object(keys.collect())
 }

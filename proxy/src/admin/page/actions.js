@@ -4,6 +4,7 @@ import { whole } from './dialog.js';
 import { buttons, share } from './dom.js';
 import { api, perform } from './shell.js';
 
+const OWNERS_MAX = 32;
 const LASTS = 'It lasts until this process ends, or until it is taken back.';
 
 // What is said before the last backend is taken out.
@@ -36,7 +37,9 @@ export class Actions {
       },
       said: (result) => {
         const moved = (result?.moved ?? []).map(({ service, percent }) => `${Number(percent.toPrecision(3))} % of the keys of ${service} move`);
-        return [...(result?.changes ?? []), ...moved, result?.note].filter(Boolean).join('; ');
+        const told = [...(result?.changes ?? []), ...(result?.needs_restart ?? []).map((one) => `${one} (needs a restart)`), ...moved];
+        if (!told.length) return ['Nothing has changed.', ...(result?.overridden ?? []).map((line) => `Stands: ${line}.`)].join(' ');
+        return [...told, ...(result?.warnings ?? []), result?.note].filter(Boolean).join('; ');
       },
     });
   }
@@ -46,12 +49,12 @@ export class Actions {
   drain(service, row) {
     return this.perform({ title: `Drain ${row.id}?`, confirm: 'Drain', lines: [
       `It takes no new requests: its ${share(row.share ?? 0)} of the keys of ${service} go to the next backends of the ring.`,
-      `What is in flight (${row.in_flight ?? 0}) ends in its own time.`, LASTS] }, 'POST', this.path(service, row.id), { drain: true }, nobodyLeft(service, row.id));
+      `What is in flight (${row.in_flight ?? 0}) ends in its own time.`, LASTS] }, 'POST', this.path(service, row.id), { drain: true, maintenance: null }, nobodyLeft(service, row.id));
   }
 
   ready(service, row) {
     return this.perform({ title: `Make ${row.id} ready?`, confirm: 'Ready', lines: [
-      `It takes its keys of ${service} again (${share(row.share ?? 0)}), if its checks agree.`, LASTS] }, 'POST', this.path(service, row.id), { drain: false });
+      `It takes its keys of ${service} again (${share(row.share ?? 0)}), if its checks agree.`, LASTS] }, 'POST', this.path(service, row.id), { drain: false, maintenance: false });
   }
 
   weight(service, row) {
@@ -66,10 +69,21 @@ export class Actions {
       'The configuration file is read again, and put into force if it is valid.', 'No request fails; keys move as the file says. If it is not valid, nothing changes.'] }, 'POST', '/reload');
   }
 
-  spread(service, hash) {
+  // Never to fewer than serve it already.
+  spread(service, { hash, owners, backends }) {
+    const most = Math.min(backends, OWNERS_MAX);
+    const has = (owners ?? []).length;
     return this.perform({ title: `Spread the key ${hash}?`, confirm: 'Spread', lines: [
-      `Its requests of ${service} go to several backends for ten minutes, the less loaded of two each time. Their caches each fill with it.`],
-      field: { label: 'Backends that share it', value: '2', attributes: { inputmode: 'numeric', autocomplete: 'off' }, check: whole(2, 64) } },
-      'POST', `/services/${encodeURIComponent(service)}/hot-keys`, (answer) => ({ hash, owners: Number(answer), for_seconds: 600 }));
+      `${has} of the ${backends} backends of ${service} serve it now. For ten minutes as many as you say do, the less loaded of two each time. Their caches each fill with it.`],
+      field: { label: 'Backends that share it', value: String(Math.min(Math.max(has, 1) + 1, most)), attributes: { inputmode: 'numeric', autocomplete: 'off' }, check: whole(2, most) } },
+      'POST', this.keys(service), (answer) => ({ hash, owners: Number(answer), for_seconds: 600 }));
+  }
+
+  keys = (service) => `/services/${encodeURIComponent(service)}/hot-keys`;
+
+  endSpread(service, hash) {
+    return this.perform({ title: `Spread ${hash} no longer?`, confirm: 'End', lines: [
+      `What was set by hand ends now: the key of ${service} goes back to as many backends as it needs by itself.`] },
+      'POST', this.keys(service), { hash, end: true });
   }
 }

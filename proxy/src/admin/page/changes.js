@@ -3,8 +3,8 @@
 import { ago, badge, card, clock, el, lineList, link, percent, serviceHref, setAttribute, setText } from './dom.js';
 import { Table } from './table.js';
 
-const KINDS = { reload: 'Reloads', health: 'Health', overload: 'Overload', change: 'Runtime changes', rollout: 'Rollouts' };
-const BAD = new Set(['down', 'ejected', 'panic_began', 'refused', 'aborted']);
+const KINDS = { reload: 'Reloads', health: 'Health', outlier: 'Backends that stand out', handoff: 'Hand-offs', overload: 'Overload', change: 'Runtime changes', rollout: 'Rollouts' };
+const BAD = new Set(['down', 'ejected', 'panic_began', 'refused', 'aborted', 'stands_out', 'failing']);
 const GOOD = new Set(['up', 'returned', 'undrained', 'panic_ended', 'applied', 'normal', 'prepared', 'committed']);
 
 export function eventRows(frame) {

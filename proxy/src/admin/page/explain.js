@@ -32,12 +32,13 @@ export class Explain {
     this.from = el('input', { id: 'from', placeholder: '127.0.0.1', spellcheck: 'false', autocomplete: 'off' });
     this.listener = el('select', { id: 'listener' }, el('option', { value: '' }, 'any that fits'));
     this.error = el('p', { class: 'notice bad', role: 'alert', hidden: true });
+    this.notes = el('p', { class: 'notice', id: 'notes', hidden: true });
     this.verdict = el('p', { class: 'verdict', id: 'verdict' });
     this.facts = el('dl', { class: 'facts' });
     this.service = el('p');
     this.steps = el('ol', { class: 'steps' });
     this.table = candidates();
-    this.result = el('div', { hidden: true, 'aria-live': 'polite' }, card('Verdict', this.verdict, this.facts, this.service, this.steps), card('Candidates', this.table.node));
+    this.result = el('div', { hidden: true, 'aria-live': 'polite' }, card('Verdict', this.notes, this.verdict, this.facts, this.service, this.steps), card('Candidates', this.table.node));
     const form = el('form', { class: 'explain', onsubmit: (event) => { event.preventDefault(); this.ask(); } },
       el('label', { for: 'request' }, 'A request line with its headers, or a curl command'), this.input,
       el('div', { class: 'toolbar' }, el('label', { for: 'from' }, 'From'), this.from, el('label', { for: 'listener' }, 'Listener'), this.listener,
@@ -56,10 +57,12 @@ export class Explain {
   async ask() {
     this.error.hidden = true;
     try {
-      const request = parseRequest(this.input.value);
+      const { request, notes } = parseRequest(this.input.value);
       if (this.from.value.trim()) request.from = this.from.value.trim();
       if (this.listener.value) request.listener = this.listener.value;
       this.show(await this.api('POST', '/explain', request));
+      this.notes.hidden = !notes.length;
+      setText(this.notes, notes.join(' '));
     } catch (error) {
       this.result.hidden = true;
       this.error.hidden = false;

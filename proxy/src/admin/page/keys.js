@@ -1,6 +1,6 @@
 // Keys: the heaviest keys of each service, by hash. The keys themselves are not known to the page, nor to a log.
 
-import { bar, card, el, link, serviceHref, setText, share } from './dom.js';
+import { bar, card, el, link, serviceHref, setText, share, span } from './dom.js';
 import { Table } from './table.js';
 
 export class Keys {
@@ -14,7 +14,9 @@ export class Keys {
         { id: 'service', label: 'Service', sort: (row) => row.service, draw: (cell, row) => link(cell, row.service, serviceHref(row.service)) },
         { id: 'share', label: 'Share of requests', sort: (row) => row.share ?? 0, draw: (cell, row) => bar(cell, row.share, share(row.share)) },
         { id: 'owners', label: 'Owners', wide: true, draw: (cell, row) => setText(cell, (row.owners ?? []).join(', ')) },
-        { id: 'action', label: 'Action', draw: (cell, row) => actions.cell(cell, row.hash, () => [['Spread', () => actions.spread(row.service, row.hash)]]) },
+        { id: 'why', label: 'Spread', draw: (cell, row) => setText(cell, row.by_hand_until === undefined ? 'by itself' : `by hand, ${span(row.by_hand_until - row.now)} left`) },
+        { id: 'action', label: 'Action', draw: (cell, row) => actions.cell(cell, `${row.owners?.length} of ${row.backends} ${row.by_hand_until}`, () => [
+          ['Spread', () => actions.spread(row.service, row)], ...(row.by_hand_until === undefined ? [] : [['End', () => actions.endSpread(row.service, row.hash)]])]) },
       ],
     });
     this.without = el('p', { class: 'muted' });
@@ -23,7 +25,7 @@ export class Keys {
 
   update({ frame }) {
     const services = Object.entries(frame.services ?? {});
-    this.table.update(services.flatMap(([service, one]) => Object.entries(one.hot_keys ?? {}).map(([hash, key]) => ({ ...key, hash, service }))));
+    this.table.update(services.flatMap(([service, one]) => Object.entries(one.hot_keys ?? {}).map(([hash, key]) => ({ ...key, hash, service, backends: one.backends, now: frame.at }))));
     const silent = services.filter(([, one]) => !one.counts_keys).map(([name]) => name);
     setText(this.without, silent.length ? `Without hot_keys in the file, and so not counted: ${silent.slice(0, 12).join(', ')}${silent.length > 12 ? ` and ${silent.length - 12} more` : ''}.` : '');
   }

@@ -39,12 +39,12 @@ export function certificateState(certificate, now) {
 function servicesTable() {
   const text = (read) => (cell, row) => setText(cell, read(row));
   return new Table({
-    caption: 'Services', key: (row) => row.name, order: 'name', empty: 'No services.',
+    caption: 'Services', key: (row) => row.name, order: 'state', empty: 'No services.',
     columns: [
       { id: 'name', label: 'Service', sort: (row) => row.name, wide: true, draw: (cell, row) => link(cell, row.name, serviceHref(row.name)) },
       { id: 'backends', label: 'Backends up', sort: (row) => row.up / row.backends,
         draw: (cell, row) => bar(cell, row.up / row.backends, `${row.up} of ${row.backends}`, row.up === row.backends ? 'good' : row.up * 2 > row.backends ? 'warn' : 'bad') },
-      { id: 'state', label: 'State', draw: (cell, row) => badge(cell, ...serviceState(row)) },
+      { id: 'state', label: 'State', wide: true, sort: serviceWorry, draw: drawServiceState },
       { id: 'rate', label: 'Req / s', number: true, sort: (row) => row.requests_per_second ?? 0, draw: text((row) => number(row.requests_per_second ?? 0)) },
       { id: 'errors', label: '5xx', number: true, sort: (row) => row.classes?.['5xx'] ?? 0, draw: text((row) => (row.requests_per_second > 0 ? percent(row.classes?.['5xx'] ?? 0) : '–')) },
       { id: 'p50', label: 'p50', number: true, sort: (row) => row.p50_seconds, draw: text((row) => seconds(row.p50_seconds)) },
@@ -56,11 +56,29 @@ function servicesTable() {
   });
 }
 
+// Whether it answers with 5xx as no healthy one does: against its peers, or in the last seconds. Of a service, or of a backend.
+export const isFailing = (row) => Boolean(row.stands_out?.failing || row.stands_out?.whole) || rateTone(row.classes?.['5xx'] ?? 0) === 'bad';
+export const isSlow = (row) => Boolean(row.stands_out?.slow);
+
 export function serviceState(row) {
   if (row.panic) return ['panic', 'bad'];
   if (row.waiting > 0) return ['full', 'warn'];
   if (row.up === 0 && row.backends > 0) return ['none up', 'bad'];
-  return row.up < row.backends ? ['degraded', 'warn'] : ['fine', 'good'];
+  if (isFailing(row)) return ['failing', 'bad'];
+  if (row.up < row.backends) return ['degraded', 'warn'];
+  return isSlow(row) ? ['slow', 'warn'] : ['fine', 'good'];
+}
+
+// What needs a look stands first.
+function serviceWorry(row) {
+  const [state] = serviceState(row);
+  return ['panic', 'none up', 'full', 'failing', 'degraded', 'slow', 'fine'].indexOf(state);
+}
+
+function drawServiceState(cell, row) {
+  if (!cell.firstElementChild) cell.replaceChildren(el('span'), el('span', { class: 'reason muted' }));
+  badge(cell.firstElementChild, ...serviceState(row));
+  setText(cell.lastElementChild, row.stands_out?.text);
 }
 
 function listenersTable() {

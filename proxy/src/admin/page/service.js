@@ -2,11 +2,12 @@
 
 import { ago, badge, bar, card, el, facts, number, percent, seconds, setAttribute, setText, share, span, tone } from './dom.js';
 import { Ring, Tile } from './charts.js';
-import { Rates, serviceState } from './overview.js';
+import { Rates, isFailing, isSlow, serviceState } from './overview.js';
 import { Table } from './table.js';
 
 // What needs a look stands first.
-const WORRY = { down: 0, ejected: 0, degraded: 1, unknown: 2, draining: 3, drained: 3, up: 4 };
+const WORRY = { down: 0, ejected: 0, degraded: 2, unknown: 4, draining: 5, drained: 5, up: 6 };
+const worry = (row) => Math.min(WORRY[row.state] ?? 4, isFailing(row) ? 1 : isSlow(row) ? 3 : Infinity);
 const STATES = ['up', 'degraded', 'down', 'ejected', 'draining', 'drained', 'unknown'];
 
 function classesText(classes) {
@@ -16,10 +17,14 @@ function classesText(classes) {
 
 function drawState(cell, row) {
   if (!cell.firstElementChild) cell.replaceChildren(el('span'), el('span', { class: 'reason muted' }));
-  badge(cell.firstElementChild, row.state, tone(row.state));
+  const words = [isFailing(row) && 'failing', isSlow(row) && 'slow'].filter(Boolean);
+  const kind = tone(row.state);
+  badge(cell.firstElementChild, [row.state, ...words].join(', '), isFailing(row) ? 'bad' : words.length && kind === 'good' ? 'warn' : kind);
   const left = row.ejected_until > row.now ? `, ${span(row.ejected_until - row.now)} left` : '';
   const since = row.since ? ` (${ago(row.since, row.now)}${left})` : left;
-  const why = row.reason && row.state !== 'up' ? `${row.reason}${since}` : row.since ? `since ${span(row.now - row.since)}` : '';
+  const told = Object.values(row.stands_out ?? {}).map((one) => `${one.text} (for ${span(row.now - one.since)})`);
+  const state = row.reason && row.state !== 'up' ? `${row.reason}${since}` : row.since && !told.length ? `since ${span(row.now - row.since)}` : '';
+  const why = [state, ...told].filter(Boolean).join(' · ');
   setText(cell.lastElementChild, row.override ? `${why} · set at run time: ${row.override}` : why);
 }
 
@@ -31,7 +36,7 @@ function columns(actions, service) {
       setText(cell.firstElementChild, row.id);
       setText(cell.lastElementChild, row.address);
     } },
-    { id: 'state', label: 'State', wide: true, sort: (row) => WORRY[row.state] ?? 2, draw: drawState },
+    { id: 'state', label: 'State', wide: true, sort: worry, draw: drawState },
     { id: 'share', label: 'Share', sort: (row) => row.share ?? 0, title: 'Share of the keys that it owns when all are up', draw: (cell, row) => bar(cell, (row.share ?? 0) / row.largest, share(row.share ?? 0)) },
     { id: 'accept', label: 'Accepts', sort: (row) => row.accept ?? 1, title: 'What it accepts of its own keys now', draw: (cell, row) => bar(cell, row.accept ?? 1, share(row.accept ?? 1), tone(row.state)) },
     { id: 'flight', label: 'In flight', number: true, sort: (row) => row.in_flight ?? 0, draw: text((row) => (row.cap === undefined ? number(row.in_flight ?? 0) : `${number(row.in_flight ?? 0)} / ${number(row.cap)}`)) },
@@ -56,6 +61,7 @@ export class Service {
     this.state = el('span');
     this.policy = el('span', { class: 'muted' });
     this.panic = el('p', { class: 'notice bad', hidden: true, id: 'panic' });
+    this.wrong = el('p', { class: 'notice', hidden: true, id: 'stands-out' });
     this.missing = el('p', { class: 'notice', hidden: true }, 'There is no service of this name in the configuration in force.');
     this.ring = new Ring((ids) => this.pick(ids));
     this.facts = el('dl', { class: 'facts' });
@@ -68,7 +74,7 @@ export class Service {
     this.found = el('span', { class: 'muted' });
     const pair = (of, words, control, extra) => el('span', { class: extra ? `pair ${extra}` : 'pair' }, el('label', { for: of }, words), control);
     this.node = el('div', { class: 'view' },
-      el('div', { class: 'view-head' }, this.heading, this.state, this.policy), this.missing, this.panic,
+      el('div', { class: 'view-head' }, this.heading, this.state, this.policy), this.missing, this.panic, this.wrong,
       el('div', { class: 'service-top' },
         card('Ring', this.ring.node, el('p', { class: 'legend muted' }, 'Each arc is a share of the keys; its fill is what is accepted of it.')),
         el('div', { class: 'stack' }, el('div', { class: 'tiles' }, this.rates.nodes, this.flight.node, this.moved.node), card('Placement', this.facts))),
@@ -89,7 +95,8 @@ export class Service {
   }
 
   update({ frame, history }) {
-    const sums = frame.services?.[this.name];
+    // Names are strangers': `constructor` is one like any other.
+    const sums = Object.hasOwn(frame.services ?? {}, this.name) ? frame.services[this.name] : null;
     const service = frame.service?.name === this.name ? frame.service : null;
     this.missing.hidden = Boolean(sums);
     if (!sums) return;
@@ -99,6 +106,8 @@ export class Service {
     this.flight.update(number(sums.in_flight ?? 0), { more: sums.waiting > 0 ? `${number(sums.waiting)} waiting` : 'none waiting', kind: sums.waiting > 0 ? 'warn' : null });
     this.moved.update(percent(sums.moved_percent ?? 0), { more: 'at the last change' });
     this.panic.hidden = !sums.panic;
+    this.wrong.hidden = !sums.stands_out;
+    setText(this.wrong, sums.stands_out?.text);
     if (!service) return;
     setText(this.panic, service.panic?.text ?? '');
     const backends = service.backends ?? {};
@@ -120,7 +129,7 @@ export class Service {
   filter() {
     const wanted = this.find.value.trim().toLowerCase();
     const matches = (row) => (this.picked ? this.picked.has(row.id)
-      : !wanted || [row.id, row.address, row.reason, row.zone].some((text) => String(text ?? '').toLowerCase().includes(wanted)));
+      : !wanted || [row.id, row.address, row.reason, row.zone, ...Object.values(row.stands_out ?? {}).map((one) => one.text)].some((text) => String(text ?? '').toLowerCase().includes(wanted)));
     const rows = this.rows.filter((row) => matches(row) && (!this.only.value || row.state === this.only.value));
     setText(this.found, rows.length === this.rows.length ? '' : `${rows.length} of ${this.rows.length}`);
     this.backends.update(rows);

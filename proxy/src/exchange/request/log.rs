@@ -181,7 +181,7 @@ impl Request {
             fields: [
                 (Field::PEER, Value::Word(&client.peer.text)),
                 (Field::PROTOCOL, Value::Word(self.version.name())),
-                (Field::ROUTE, Value::Number(self.route as u64)),
+                (Field::ROUTE, Value::Number(self.route as u64 + 1)),
                 (Field::TRIES, Value::Number(self.report.backend.map_or(0, |_| u64::from(self.report.retries) + 1))),
                 (Field::TLS_VERSION, client.peer.tls_version()),
                 (Field::TLS_CIPHER, client.peer.tls_cipher()),

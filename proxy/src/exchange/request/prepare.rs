@@ -47,7 +47,7 @@ pub(crate) fn prepare(
     let routed = route_of(client, bytes, view, listener, head, key_bytes, started);
     let Routed { route, service, origin, hold, explain, admitted } = match routed {
         Ok(routed) => routed,
-        Err(Unrouted(why, service)) => {
+        Err(Unrouted { why, route, service }) => {
             let mut refusal = LocalReply::of(why, bytes, head);
             if worker.logs_chosen_fields() {
                 refusal.keep_head(bytes, head);
@@ -59,7 +59,9 @@ pub(crate) fn prepare(
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
             let service = service.map(|service| view.services[service].service.config.name.as_str());
-            let of_route = (None, None, None);
+            refusal.route = route;
+            let of_route =
+                (route.and_then(|route| http.routes[route].path.as_ref()), route.map(|route| route + 1), None);
             refusal.mark(&marks, tracing, &beginning(client, (bytes, head), (origin, started), service, of_route));
             return Err(refusal);
         }

@@ -17,13 +17,13 @@ use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Why a request goes to no backend: an error, perhaps of a service that was chosen, or a direct response of its route.
-pub(super) struct Unrouted(pub(super) Cause, pub(super) Option<usize>);
-
-impl From<(ProxyError, Option<usize>)> for Unrouted {
-    fn from((error, service): (ProxyError, Option<usize>)) -> Self {
-        Self(Cause::Error(error), service)
-    }
+/// Why a request goes to no backend: an error, or a direct response of its route.
+pub(super) struct Unrouted {
+    pub(super) why: Cause,
+    /// If one was found.
+    pub(super) route: Option<usize>,
+    /// If one was chosen.
+    pub(super) service: Option<usize>,
 }
 
 /// Where a request belongs.
@@ -93,8 +93,8 @@ pub(super) fn route_of(
     now: Instant,
 ) -> Result<Routed, Unrouted> {
     let (http, table) = (view.http(listener), view.routes(listener));
-    let Matched { origin, route } =
-        match_route(http, table, &client.peer, buffer, head).map_err(|(cause, _)| Unrouted(cause, None))?;
+    let Matched { origin, route } = match_route(http, table, &client.peer, buffer, head)
+        .map_err(|(why, route)| Unrouted { why, route, service: None })?;
     let server_name = client.peer.server_name.as_deref();
     let input = KeyInput {
         buffer,
@@ -107,7 +107,7 @@ pub(super) fn route_of(
     let worker = &client.open.worker;
     let Target { service, hold } = target_of(&http.routes[route], view, &input, head, key_bytes, worker);
     let this = &view.services[service].service;
-    let refuse = |error| (error, Some(service));
+    let refuse = |error| Unrouted { why: Cause::Error(error), route: Some(route), service: Some(service) };
 
     // Towards HTTP/2, the response to the handshake is made here.
     if this.config.protocol == UpstreamProtocol::H2
@@ -115,7 +115,7 @@ pub(super) fn route_of(
         && head.protocol.is_none()
         && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
     {
-        return Err(refuse(ProxyError::WebSocketKey).into());
+        return Err(refuse(ProxyError::WebSocketKey));
     }
     let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
     let arrived = (Arrival::New, http.routes[route].priority);

@@ -46,6 +46,7 @@ mod routes;
 mod saved;
 mod sessions;
 mod shortage;
+mod streams;
 mod tcp;
 mod tracing;
 mod udp;

@@ -177,7 +177,17 @@ fn planted_faults_are_found() {
         (Fault::ReservationLeaked, &["in flight"]),
         (Fault::TimerLost, &["never answered", "never end", "not closed", "in the end"]),
         (Fault::WakeUpLost, &["wait for room"]),
-        (Fault::BodyTruncated, &["is not what was sent", "malformed", "never answered", "half an answer", "has got"]),
+        (
+            Fault::BodyTruncated,
+            &[
+                "is not what was sent",
+                "malformed",
+                "never answered",
+                "half an answer",
+                "has got",
+                "given up without a word",
+            ],
+        ),
         (Fault::TruncationHidden, &["that was cut off", "ended true", "given up without a word"]),
         (Fault::UnsafeRetry, &["is a POST and was sent twice", "are allowed"]),
         (Fault::OldVersionCounted, &["connected"]),

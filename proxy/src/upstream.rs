@@ -107,7 +107,7 @@ impl Connector<'_> {
         loop {
             // A connection that another request is just opening serves as well.
             let mut opened = pin!(shared.opened());
-            if let Some(opening) = shared.open() {
+            if let Some(opening) = shared.open(limits) {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
                 let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening, None);
                 self.worker.spawn("the opening of a shared connection", async {
@@ -175,7 +175,7 @@ async fn open_shared(
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
         let connection = within(&timer, ProxyError::Http2Failed, beginning).await?;
         // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
-        if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
+        if connection.has_room(&service.config.pool) { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
     let outcome = opened.as_ref().map(|_| ()).map_err(|error| *error);

@@ -110,6 +110,8 @@ catalogue! {
     LISTENER_FULL_SECONDS = "ringway_listener_full_seconds_total", Counter, ["listener"], "Time in which clients waited for that.";
     ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
+    PIPES = "ringway_splice_pipes", Gauge, [], "Pipes in use, through which bulk goes from socket to socket without being copied.";
+    SPLICED_BYTES = "ringway_spliced_bytes_total", Counter, [], "Bytes of tunnels and TCP sessions that have gone through them.";
     COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Responses that were compressed.";
     COMPRESSION_SKIPPED = "ringway_compression_skipped_total", Counter, [], "Responses that were not, because as many as may be were being compressed.";
     COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of responses before their compression.";

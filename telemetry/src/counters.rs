@@ -202,6 +202,10 @@ pub struct WorkerCounters {
     pub accepted: Cell,
     /// Idle upstream connections now.
     pub upstream_idle: Cell,
+    /// Pipes in use.
+    pub pipes: Cell,
+    /// Bytes that have gone through them.
+    pub spliced_bytes: Cell,
     /// Errors of accept.
     pub accept_errors: Cell,
     /// Connections ended by a panic.

@@ -147,6 +147,8 @@ impl Metrics {
             (catalogue::CONNECTIONS, |counters| &counters.connections, 0),
             (catalogue::ACCEPTED, |counters| &counters.accepted, 0),
             (catalogue::UPSTREAM_IDLE, |counters| &counters.upstream_idle, 0),
+            (catalogue::PIPES, |counters| &counters.pipes, 0),
+            (catalogue::SPLICED_BYTES, |counters| &counters.spliced_bytes, 0),
             (catalogue::ACCEPT_ERRORS, |counters| &counters.accept_errors, 0),
             (catalogue::COMPRESSED, |counters| &counters.compressed, 0),
             (catalogue::COMPRESSION_SKIPPED, |counters| &counters.compression_skipped, 0),

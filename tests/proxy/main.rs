@@ -46,6 +46,8 @@ mod routes;
 mod saved;
 mod sessions;
 mod shortage;
+mod splice;
+mod streams;
 mod tcp;
 mod tracing;
 mod udp;

@@ -2,7 +2,8 @@
 
 use crate::common::peers::{Certificates, config, service};
 use crate::common::*;
-use std::net::TcpListener;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -82,4 +83,44 @@ fn a_backend_that_refuses_is_blamed_for_nothing_and_has_its_connections_once_it_
         let _ = std::io::copy(&mut &stream, &mut std::io::sink());
     });
     open(&ringway, 5.0);
+}
+
+#[test]
+fn an_opening_ahead_gives_its_place_to_the_first_request_that_needs_it() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("inner", "DNS:inner.test", "30");
+    let echo = Backend::echo("e");
+    let (listen, inner) = (free_address(), free_address());
+    // Whoever comes first waits for ever for the handshake.
+    let relay = Backend::custom(move |mut client, seen| {
+        let is_first = {
+            let mut seen = seen.lock().unwrap();
+            seen.push("connected".into());
+            seen.len() == 1
+        };
+        if is_first {
+            let _ = client.read_to_end(&mut Vec::new());
+            return seen.lock().unwrap().push("left".into());
+        }
+        let mut server = TcpStream::connect(inner).unwrap();
+        let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut client, &mut server);
+    });
+    let listeners = format!(
+        "  - {{ name: web, address: \"{listen}\", service: s }}\n\
+         \x20 - {{ name: inner, address: \"{inner}\", service: t, tls: {{ certificates: [ {} ] }} }}",
+        certificates.entry("inner")
+    );
+    // Nothing but the request ends it.
+    let more =
+        "tls: { verify: false }, pool: { idle_min: 1 }, limits: { connections_max: 1 }, timeouts: { connect: 1h },";
+    let services = service("s", more, &[("a", relay.address)]) + &service("t", "", &[("e", echo.address)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    wait_for("an opening that has no end", || (relay.requests() == ["connected"]).then_some(()));
+    for _ in 0..3 {
+        assert_eq!(get(listen, "/").unwrap().text(), "e");
+    }
+    assert!(relay.requests().iter().any(|noted| noted == "left"), "{:?}", relay.requests());
+    assert_eq!(of_a(&ringway, "failures_total"), 0.0);
 }

@@ -126,6 +126,7 @@ fn service_model(
                 0 => u32::MAX,
                 most => most,
             },
+            streams_max: pool.streams_max.value.0 as u32,
         },
         zone_aware: section.zone_aware.value,
         backends,

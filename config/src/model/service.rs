@@ -379,6 +379,8 @@ pub struct Pool {
     pub age_max: Duration,
     /// Requests that one carries, less what is drawn for it; `u32::MAX` is no limit.
     pub requests_max: u32,
+    /// Streams at once on a connection of HTTP/2.
+    pub streams_max: u32,
 }
 
 #[cfg(test)]

@@ -282,6 +282,10 @@ section! {
         default("0") age_max: Duration,
         /// Requests that one carries, after which it is closed; up to a tenth fewer, likewise. 0 is no limit.
         default("0") requests_max: Count,
+        /// Requests at once on a connection of HTTP/2, fewer if the backend says so: a worker that needs more opens another one, while
+        /// `connections_max` allows it, and requests go to the one that carries fewest. Those that were not needed for `idle_timeout`,
+        /// as few as the requests were, close once theirs are over.
+        default("100") streams_max: Int<1, 100>,
     }
 }
 

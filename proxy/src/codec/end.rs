@@ -8,6 +8,7 @@ use super::http2::{Downstream, Upstream};
 use super::source::{Failure, Gone, Source};
 use super::tunnel::Duplex;
 use crate::net::buffers::Buffer;
+use crate::net::transport::Transport;
 use ringway_http1::{Encoding, Progress};
 use ringway_message::{HeadWriter, ParseError};
 use std::io;
@@ -229,6 +230,10 @@ impl Duplex for ClientEnd {
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         each!(self, end => end.poll_gone(context))
     }
+
+    fn plain(&self) -> Option<&Transport> {
+        each!(self, end => end.plain())
+    }
 }
 
 impl Duplex for BackendEnd {
@@ -254,5 +259,9 @@ impl Duplex for BackendEnd {
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         each_backend!(self, end => end.poll_gone(context), Poll::Pending)
+    }
+
+    fn plain(&self) -> Option<&Transport> {
+        each_backend!(self, end => end.plain(), None)
     }
 }

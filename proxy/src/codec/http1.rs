@@ -4,6 +4,7 @@ use super::source::{Gone, Source};
 use super::tunnel::Duplex;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
+use crate::net::transport::Transport;
 use ringway_http1::{Body, Encoding, Progress, Resume};
 use ringway_message::{HeadWriter, ParseError, may_trail};
 use std::io;
@@ -123,5 +124,9 @@ impl Duplex for Http1 {
 
     fn poll_drive(&mut self, context: &mut Context<'_>) {
         self.stream.poll_drive(context);
+    }
+
+    fn plain(&self) -> Option<&Transport> {
+        self.stream.plain()
     }
 }

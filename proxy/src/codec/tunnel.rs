@@ -1,9 +1,11 @@
 //! Bytes between two connections, both ways, unparsed: TCP listeners and upgraded HTTP connections.
 
 use crate::dispatcher::{BULK_BYTES, BulkTurn, Dispatcher};
-use crate::net::buffers::Buffer;
+use crate::net::buffers::{Buffer, SMALL_BYTES};
+use crate::net::pipe::{Pipe, is_unsupported};
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
+use crate::net::transport::Transport;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -27,6 +29,10 @@ pub(crate) trait Duplex {
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+    /// The socket, where its bytes are the tunnel's as they are.
+    fn plain(&self) -> Option<&Transport> {
+        None
+    }
 }
 
 impl Duplex for Stream {
@@ -49,6 +55,10 @@ impl Duplex for Stream {
 
     fn poll_drive(&mut self, context: &mut Context<'_>) {
         Self::poll_drive(self, context);
+    }
+
+    fn plain(&self) -> Option<&Transport> {
+        Self::plain(self)
     }
 }
 
@@ -77,6 +87,10 @@ pub(crate) enum End {
 pub(crate) struct Direction {
     pub(crate) buffer: Buffer,
     pub(crate) moved: u64,
+    /// In place of the buffer, where much goes from socket to socket.
+    pipe: Option<Pipe>,
+    /// What the last read has brought.
+    last_read: usize,
     turn: BulkTurn,
     state: State,
 }
@@ -92,7 +106,7 @@ enum State {
 impl Direction {
     /// A direction that starts with bytes already read.
     pub(crate) fn new(buffer: Buffer) -> Self {
-        Self { buffer, moved: 0, turn: BulkTurn::default(), state: State::Open }
+        Self { buffer, moved: 0, pipe: None, last_read: 0, turn: BulkTurn::default(), state: State::Open }
     }
 
     /// Moves what can be moved. `Ok(true)`: something was.
@@ -105,11 +119,10 @@ impl Direction {
     ) -> io::Result<bool> {
         let mut progress = false;
         loop {
-            if !self.buffer.is_empty() {
-                match to.poll_write(self.buffer.bytes(), context) {
+            if self.holds_bytes() {
+                match self.poll_send(to, dispatcher, context) {
                     Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(count)) => {
-                        self.buffer.consume(count);
                         self.moved += count as u64;
                         progress = true;
                     }
@@ -123,39 +136,91 @@ impl Direction {
                 State::Ending => match to.poll_shutdown(context) {
                     Poll::Ready(_) => {
                         self.state = State::Ended;
-                        dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+                        self.release(dispatcher);
                         return Ok(true);
                     }
                     Poll::Pending => return Ok(progress),
                 },
                 State::Open => {}
             }
-            match self.poll_fill(from, dispatcher, context) {
+            match self.poll_fill(from, to, dispatcher, context) {
                 Poll::Ready(Ok(0)) => {
                     self.state = State::Ending;
                     progress = true;
                 }
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(count)) => {
+                    self.last_read = count;
+                    progress = true;
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 // A waiting tunnel holds no buffer.
                 Poll::Pending => {
-                    dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+                    self.release(dispatcher);
                     return Ok(progress);
                 }
             }
         }
     }
 
+    fn holds_bytes(&self) -> bool {
+        !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.len() > 0)
+    }
+
+    /// Returns what it has of the worker's.
+    fn release(&mut self, dispatcher: &Dispatcher) {
+        dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+        self.pipe.take().into_iter().for_each(|pipe| dispatcher.pipes.give(pipe));
+    }
+
+    /// Sends some of what was read.
+    fn poll_send(
+        &mut self,
+        to: &mut impl Duplex,
+        dispatcher: &Dispatcher,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let (true, Some(pipe), Some(socket)) = (self.buffer.is_empty(), &mut self.pipe, to.plain()) {
+            match ready!(socket.poll_drain_pipe(pipe, context)) {
+                Err(error) if is_unsupported(&error) => {
+                    // What is in the pipe goes by way of the buffer.
+                    dispatcher.pipes.refuse();
+                    if !self.buffer.is_allocated() {
+                        self.buffer = dispatcher.buffers.take();
+                    }
+                    self.buffer.read_by(|space| pipe.read(space))?;
+                }
+                drained => {
+                    let count = drained?;
+                    dispatcher.counters.spliced_bytes.add(count as u64);
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+        let count = ready!(to.poll_write(self.buffer.bytes(), context))?;
+        self.buffer.consume(count);
+        Poll::Ready(Ok(count))
+    }
+
     /// Reads once, at its turn; 0 is the end.
     fn poll_fill(
         &mut self,
         from: &mut impl Duplex,
+        to: &impl Duplex,
         dispatcher: &Dispatcher,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if !self.turn.poll(self.moved, &dispatcher.bulk, context) {
             return Poll::Pending;
         }
+        if self.moved > BULK_BYTES
+            && self.last_read >= SMALL_BYTES
+            && let (Some(from), Some(_)) = (from.plain(), to.plain())
+            && let Some(filled) = self.poll_fill_pipe(from, dispatcher, context)
+        {
+            return filled;
+        }
+        // It is empty: little comes at a time now.
+        self.pipe.take().into_iter().for_each(|pipe| dispatcher.pipes.give(pipe));
         if !self.buffer.is_allocated() {
             ready!(from.poll_read_ready(context))?;
             self.buffer = dispatcher.buffers.take();
@@ -164,6 +229,31 @@ impl Direction {
             dispatcher.buffers.grow(&mut self.buffer);
         }
         from.poll_fill(&mut self.buffer, context)
+    }
+
+    /// Reads into a pipe; `None`: there is none to be had, or it is of no use.
+    fn poll_fill_pipe(
+        &mut self,
+        from: &Transport,
+        dispatcher: &Dispatcher,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.pipe.is_none() {
+            match from.poll_read_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            self.pipe = Some(dispatcher.pipes.take(|| dispatcher.shared.shortage.bears_more())?);
+            dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+        }
+        match from.poll_fill_pipe(self.pipe.as_mut()?, context) {
+            Poll::Ready(Err(error)) if is_unsupported(&error) => {
+                dispatcher.pipes.refuse();
+                None
+            }
+            filled => Some(filled),
+        }
     }
 }
 
@@ -207,7 +297,7 @@ pub(crate) async fn relay(
     })
     .await;
     for way in [up, down] {
-        dispatcher.buffers.give(std::mem::take(&mut way.buffer));
+        way.release(dispatcher);
     }
     end
 }

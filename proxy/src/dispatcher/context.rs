@@ -8,6 +8,7 @@ use super::tap::Taps;
 use super::tasks;
 use crate::ambient;
 use crate::net::buffers::Buffers;
+use crate::net::pipe::Pipes;
 use crate::net::timer::{Timer, Timers};
 use ringway_http2::{Memory, MemoryLimits};
 use ringway_message::{RequestHead, ResponseHead};
@@ -43,6 +44,8 @@ pub(crate) struct Dispatcher {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) buffers: Buffers,
+    /// What much of a tunnel goes through.
+    pub(crate) pipes: Pipes,
     /// Long transfers that take turns.
     pub(crate) bulk: Rc<BulkQueue>,
     pub(crate) timers: Rc<Timers>,
@@ -79,6 +82,7 @@ impl Dispatcher {
             index,
             buffers: Buffers::default(),
             bulk: BulkQueue::new(&counters),
+            pipes: Pipes::new(&counters),
             timers: Timers::new(ambient::now()),
             counters,
             scratch: RefCell::default(),
@@ -221,6 +225,7 @@ impl Dispatcher {
     /// Frees memory that only a busier time needs.
     pub(crate) fn trim(&self) {
         self.buffers.trim();
+        self.pipes.trim();
         self.http2_memory.trim();
     }
 }

@@ -96,6 +96,14 @@ impl Buffer {
         count
     }
 
+    /// Reads once by a call, behind the bytes that are there.
+    pub(crate) fn read_by(&mut self, read: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> std::io::Result<usize> {
+        self.make_room(SMALL_BYTES);
+        let count = read(&mut self.data[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
     /// Reads once; 0 is the end of the stream, or that the buffer is full at `bytes_max`.
     pub(crate) fn poll_read(
         &mut self,

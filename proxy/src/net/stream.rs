@@ -42,6 +42,14 @@ impl Stream {
         }
     }
 
+    /// The connection itself, where what it carries is what its peer sends: no layer is between.
+    pub(crate) fn plain(&self) -> Option<&Transport> {
+        match self {
+            Self::Plain(transport) => transport.descriptor().map(|_| transport),
+            Self::Server(_) | Self::Client(_) | Self::Returned(_) => None,
+        }
+    }
+
     /// Whether the end of the output must be signalled by more than closing TCP.
     pub(crate) fn needs_close_notify(&self) -> bool {
         matches!(self, Self::Server(_) | Self::Client(_))

@@ -4,6 +4,7 @@
 //! writing, readiness both ways, a look at what has arrived, the end by a reset. TLS and HTTP/2 run on either kind. In a build
 //! without tests there is one kind, and this costs nothing.
 
+use crate::net::pipe::Pipe;
 use crate::net::shortage::{Rank, Resource, Shortage};
 use socket2::{SockFilter, SockRef};
 use std::io;
@@ -11,9 +12,9 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 #[cfg(test)]
@@ -87,6 +88,36 @@ impl Transport {
     /// Writes what is taken at once.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         each!(self, inner => inner.try_write(bytes))
+    }
+
+    /// Moves what has come into a pipe; 0 is the end.
+    pub(crate) fn poll_fill_pipe(&self, pipe: &mut Pipe, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => loop {
+                ready!(tcp.poll_read_ready(context))?;
+                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
+            #[cfg(test)]
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Moves what is taken out of a pipe.
+    pub(crate) fn poll_drain_pipe(&self, pipe: &mut Pipe, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => loop {
+                ready!(tcp.poll_write_ready(context))?;
+                match tcp.try_io(Interest::WRITABLE, || pipe.drain(tcp)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
+            #[cfg(test)]
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
     }
 
     /// What a look into the kernel's own queue gives, whatever the runtime has heard: bytes, an end, an error, or nothing.

@@ -213,6 +213,7 @@ impl WorkerLoop {
         self.watch_overload();
         if worker.shared.shortage.is_tight() {
             worker.release_idle();
+            worker.pipes.refuse();
         }
         worker.flush_log();
         worker.taps.sweep();

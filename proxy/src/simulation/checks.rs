@@ -195,6 +195,16 @@ fn workers(world: &World, wrong: &mut Vec<String>) {
                 worker.counters.upstream_idle.get()
             ));
         }
+        for service in &worker.view().services {
+            let most = service.service.config.pool.streams_max as usize;
+            for (connections, streams) in service.upstreams.iter().map(|upstream| upstream.shared.counts()) {
+                if streams > connections * most {
+                    wrong.push(format!(
+                        "worker {index}: {streams} streams on {connections} connections, each of which may have {most}"
+                    ));
+                }
+            }
+        }
         if worker.kept_bytes.get() > KEPT_BYTES_MAX || worker.mirroring.get() > COPIES_MAX {
             wrong.push(format!(
                 "worker {index}: {} bytes kept, {} copies",

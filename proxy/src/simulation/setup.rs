@@ -32,6 +32,7 @@ pub(super) struct Setup {
     keeps_body: bool,
     pub(super) limits: Limits,
     idle_max: u64,
+    streams_max: u64,
     reject_when_full: bool,
     drain_spread: &'static str,
 }
@@ -108,6 +109,7 @@ impl Setup {
             keeps_body: random.chance(70),
             limits,
             idle_max: random.pick(&[0, 1, 8]),
+            streams_max: random.pick(&[1, 3, 100]),
             reject_when_full: random.chance(50),
             drain_spread: random.pick(&["0", "2s"]),
         };
@@ -236,13 +238,14 @@ services:
             "    balance: {{ policy: {}, {key}bounded_load: {{ preset: {bound}, all_full: {}, queue: {{ length_max: {}, timeout: 2s }} }} }}
     health: {{ tcp: {{}}, interval: 1s, fall: 2, rise: 1 }}
     timeouts: {{ connect: 1s, response: 3s, request: 20s, body_idle: 4s, idle: 8s }}
-    pool: {{ idle_max: {}, idle_timeout: 4s }}
+    pool: {{ idle_max: {}, idle_timeout: 4s, streams_max: {} }}
     retry: {{ attempts: {}, same_backend: {}, on: [ {} ], backoff: {}, body_bytes_max: {}, budget: 100, budget_min: 1000 }}
 ",
             self.policy,
             self.all_full,
             self.queue_length,
             self.idle_max,
+            self.streams_max,
             self.attempts,
             self.same_backend,
             self.on,

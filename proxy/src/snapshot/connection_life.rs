@@ -65,7 +65,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn limits(age_max: Duration, requests_max: u32) -> Pool {
-        Pool { idle_max: 8, idle_min: 0, idle_timeout: SECOND * 30, age_max, requests_max }
+        Pool { idle_max: 8, idle_min: 0, idle_timeout: SECOND * 30, age_max, requests_max, streams_max: 100 }
     }
 
     #[test]

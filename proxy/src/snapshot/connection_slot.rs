@@ -7,8 +7,8 @@ use super::service::{Service, ServiceLive};
 use crate::error::ProxyError;
 use ringway_ring::Slot;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicUsize, fence};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -133,6 +133,9 @@ pub(crate) struct Wanting<'a>(&'a Connections);
 impl<'a> Wanting<'a> {
     pub(crate) fn begin(connections: &'a Connections) -> Self {
         connections.wanting.fetch_add(1, Relaxed);
+        // Either an opening ahead sees that somebody waits, or whoever waits sees that opening.
+        fence(SeqCst);
+        connections.wanted.notify_waiters();
         Self(connections)
     }
 }
@@ -140,6 +143,24 @@ impl<'a> Wanting<'a> {
 impl Drop for Wanting<'_> {
     fn drop(&mut self) {
         self.0.wanting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection that is being opened before a request needs it, and gives way to one that does. Its slot is given back before this.
+pub(crate) struct OpeningAhead<'a>(&'a Connections);
+
+impl<'a> OpeningAhead<'a> {
+    pub(crate) fn begin(connections: &'a Connections) -> Self {
+        connections.ahead.fetch_add(1, Relaxed);
+        Self(connections)
+    }
+}
+
+impl Drop for OpeningAhead<'_> {
+    fn drop(&mut self) {
+        self.0.ahead.fetch_sub(1, Relaxed);
+        // Whoever has waited for it looks again.
+        self.0.tell();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Limits on connections to backends, and the counts that are checked against them.
 
 use ringway_config::model::{self, UpstreamProtocol};
+use std::pin::pin;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
 use tokio::sync::Notify;
@@ -29,6 +30,10 @@ pub(crate) struct Connections {
     pub(super) open: AtomicU32,
     /// How many wait for one to be closed.
     pub(super) wanting: AtomicU32,
+    /// Being opened before a request needs them.
+    pub(super) ahead: AtomicU32,
+    /// Somebody waits for one to be closed from now on.
+    pub(super) wanted: Notify,
     /// One was closed while a request waited for that.
     closed: Notify,
 }
@@ -43,6 +48,22 @@ impl Connections {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (u32, u32) {
         (self.open.load(Relaxed), self.wanting.load(Relaxed))
+    }
+
+    /// Ready while somebody waits for one to be closed: what no request needs yet gives way.
+    pub(crate) async fn wanted(&self) {
+        let mut wanted = pin!(self.wanted.notified());
+        // Registered before the check, so that nobody who begins to wait between the two is missed.
+        wanted.as_mut().enable();
+        fence(SeqCst);
+        if self.wanting.load(Relaxed) == 0 {
+            wanted.await;
+        }
+    }
+
+    /// Whether any is being opened that will give way.
+    pub(crate) fn is_opening_ahead(&self) -> bool {
+        self.ahead.load(Relaxed) > 0
     }
 
     /// Ready once one has been closed while a request waited for that.

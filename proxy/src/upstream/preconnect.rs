@@ -8,7 +8,7 @@ use super::{Connector, open_shared};
 use crate::error::ProxyError;
 use crate::net::timer::Deadline;
 use crate::snapshot::Backend;
-use crate::snapshot::connection_slot::ConnectionSlot;
+use crate::snapshot::connection_slot::{ConnectionSlot, OpeningAhead};
 use crate::worker::{Seen, Upstream, Worker, WorkerService, part_of};
 use ringway_config::model::UpstreamProtocol;
 use ringway_ring::Slot;
@@ -151,8 +151,24 @@ async fn open_one(begun: Begun, service: Rc<WorkerService>, slot: Slot) {
     }
 }
 
-/// Opens one; none if there is no room for it: an idle connection elsewhere does not give way to another that is idle.
+/// Opens one; none if there is no room for it: an idle connection elsewhere does not give way to another that is idle, and this one gives
+/// way to what a request needs.
 async fn open(
+    worker: &Rc<Worker>,
+    service: &WorkerService,
+    slot: Slot,
+    upstream: &Rc<Upstream>,
+) -> Option<Result<(), ProxyError>> {
+    let connections = &service.service.live.connections;
+    let _ahead = OpeningAhead::begin(connections);
+    tokio::select! {
+        biased;
+        opened = open_in_room(worker, service, slot, upstream) => opened,
+        () = connections.wanted() => None,
+    }
+}
+
+async fn open_in_room(
     worker: &Rc<Worker>,
     service: &WorkerService,
     slot: Slot,

@@ -227,7 +227,7 @@ impl Worker {
             let limits = &service.service.config.pool;
             for upstream in &service.upstreams {
                 upstream.pool.expire(limits, &self.timers, &self.counters);
-                upstream.shared.expire(limits, &self.timers);
+                upstream.shared.expire(limits, &self.timers, self.shared.workers);
             }
         }
     }

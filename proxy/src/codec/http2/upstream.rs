@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 mod connection;
+mod demand;
 mod outgoing;
 mod shared;
 

@@ -11,7 +11,7 @@ use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer, Timers};
 use crate::snapshot::connection_life::ConnectionLife;
 use crate::snapshot::connection_slot::ConnectionSlot;
-use ringway_config::model::{Keepalive, UpstreamFlood};
+use ringway_config::model::{Keepalive, Pool, UpstreamFlood};
 use ringway_http2::{Config, Connection as Codec, Event, FloodLimits, Reason, Role};
 use ringway_message::{Limits, ResponseHead};
 use ringway_telemetry::counters::Registry;
@@ -23,8 +23,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Streams on one connection, whatever its peer would allow.
-pub(super) const STREAMS_MAX: usize = 100;
+/// Streams on one connection, whatever its peer would allow: as many as `pool.streams_max` may be.
+const STREAMS_MAX: u32 = 100;
 /// Largest head of a response, and most fields in it.
 const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 /// Room for heads that a connection keeps, and bytes of each.
@@ -82,11 +82,10 @@ impl Connection {
         let (timers, life) = (&dispatcher.timers, Cell::new(slot.life));
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
-        let streams_max = STREAMS_MAX as u32;
-        let window = super::super::window_of_all(streams_max);
+        let window = super::super::window_of_all(STREAMS_MAX);
         let config = Config {
             head: RESPONSE_LIMITS,
-            streams_max,
+            streams_max: STREAMS_MAX,
             connection_window: window,
             connection_window_max: window,
             floods: flood_limits(&flood),
@@ -118,9 +117,9 @@ impl Connection {
         Ok(this)
     }
 
-    /// Whether one more stream can be sent at once.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max()
+    /// Whether one more stream can be sent at once, of those that the configuration allows.
+    pub(crate) fn has_room(&self, limits: &Pool) -> bool {
+        !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max(limits)
     }
 
     /// Counts one more stream.
@@ -143,8 +142,9 @@ impl Connection {
         }
     }
 
-    pub(super) fn streams_max(&self) -> usize {
-        self.link.ask(Codec::streams_max).min(STREAMS_MAX)
+    /// Streams at once, as the configuration and the peer allow.
+    pub(super) fn streams_max(&self, limits: &Pool) -> usize {
+        self.link.ask(Codec::streams_max).min(limits.streams_max as usize)
     }
 }
 

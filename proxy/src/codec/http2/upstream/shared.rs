@@ -1,11 +1,13 @@
 //! One worker's connections to one backend: which one a stream goes to, and when another is opened.
 
 use super::Upstream;
-use super::connection::{Connection, STREAMS_MAX};
+use super::connection::Connection;
+use super::demand::Demand;
 use crate::error::ProxyError;
 use crate::net::timer::Timers;
 use ringway_config::model;
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -19,6 +21,7 @@ pub(crate) struct Shared {
     connections: RefCell<Vec<Rc<Connection>>>,
     /// Those that are being opened: all requests that need one wait for them.
     opening: Rc<Opens>,
+    demand: Demand,
 }
 
 #[derive(Default)]
@@ -51,21 +54,33 @@ impl Drop for Waiting {
     }
 }
 
+fn streams_of(connections: &[Rc<Connection>]) -> usize {
+    connections.iter().map(|connection| connection.line.streams.get()).sum()
+}
+
 impl Shared {
     /// Connections, and streams on them.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let connections = self.connections.borrow();
-        (connections.len(), connections.iter().map(|connection| connection.line.streams.get()).sum())
+        (connections.len(), streams_of(&connections))
     }
 
-    /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh. One
-    /// that takes no more closes once its streams are over.
+    /// The connection with room for one more stream that carries fewest; `newest`: the one that was opened last, which counts as fresh.
+    /// One that takes no more closes once its streams are over.
     pub(crate) fn take(&self, newest: bool, limits: &model::Pool, timers: &Timers) -> Option<Upstream> {
         let mut connections = self.connections.borrow_mut();
         connections
             .retain(|connection| !connection.line.closed.get() && !connection.life.get().is_over(limits, timers));
-        let mut with_room = (0..connections.len()).filter(|&index| connections[index].has_room());
-        let index = if newest { with_room.next_back() } else { with_room.next() }?;
+        let mut with_room = (0..connections.len()).filter(|&index| connections[index].has_room(limits));
+        let index = if newest {
+            with_room.next_back()
+        } else {
+            // Of equals the first: with few requests, the others are left to idle.
+            with_room.min_by_key(|&index| connections[index].line.streams.get())
+        }?;
+        if connections.len() > 1 {
+            self.demand.note(streams_of(&connections) + 1);
+        }
         let connection = &connections[index];
         connection.count_request();
         let upstream = Upstream::new(connection, connection.carried.replace(true));
@@ -82,11 +97,14 @@ impl Shared {
         Waiting(Rc::clone(&self.opening))
     }
 
-    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait.
-    pub(crate) fn open(&self) -> Option<Opening> {
+    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait, or one has failed and others may
+    /// yet succeed.
+    pub(crate) fn open(&self, limits: &model::Pool) -> Option<Opening> {
         let Opens { under_way, waiting, room, failed, .. } = &*self.opening;
-        let each = if room.get() == 0 { STREAMS_MAX } else { room.get() };
-        if under_way.get() >= waiting.get().div_ceil(each).min(OPENINGS_MAX) {
+        let most = limits.streams_max as usize;
+        let each = if room.get() == 0 { most } else { room.get().min(most) };
+        let awaits_others = failed.get().is_some() && under_way.get() > 0;
+        if awaits_others || under_way.get() >= waiting.get().div_ceil(each).min(OPENINGS_MAX) {
             return None;
         }
         under_way.set(under_way.get() + 1);
@@ -112,33 +130,48 @@ impl Shared {
         self.opening.over.notified()
     }
 
-    /// How that ended.
+    /// How that ended. Nothing is lost while others are under way: where connections are limited, these may be the last.
     pub(crate) fn outcome(&self) -> Result<(), ProxyError> {
-        self.opening.failed.get().map_or(Ok(()), Err)
+        match self.opening.failed.get() {
+            Some(error) if self.opening.under_way.get() == 0 => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Shares what was opened, or notifies the requests that wait for it of the failure.
     pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>, limits: &model::Pool) {
         match opened {
             Ok(connection) => {
-                opening.0.room.set(connection.streams_max().min(limits.requests_max as usize));
+                opening.0.room.set(connection.streams_max(limits).min(limits.requests_max as usize));
+                opening.0.failed.set(None);
                 self.connections.borrow_mut().push(connection);
             }
             Err(error) => opening.0.failed.set(Some(error)),
         }
     }
 
-    /// Drops connections that have been without streams for too long, and those that are too old: they close once their streams are
-    /// over.
-    pub(crate) fn expire(&self, limits: &model::Pool, timers: &Timers) {
+    /// Drops connections that have been without streams for too long, those that are too old, and those that were not needed, few as the
+    /// streams were that have been spread over them: they close once their streams are over. `workers` share what is kept open ahead.
+    pub(crate) fn expire(&self, limits: &model::Pool, timers: &Timers, workers: usize) {
         let (oldest, now) = (timers.before(limits.idle_timeout), timers.now());
-        self.connections.borrow_mut().retain(|connection| {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| {
             if connection.line.streams.get() > 0 {
                 connection.used.set(now);
             }
             let over = connection.line.closed.get() || connection.life.get().is_over(limits, timers);
             !over && connection.used.get() >= oldest
         });
+        if connections.len() < 2 {
+            return;
+        }
+        let streams = streams_of(&connections);
+        if let Some(most) = self.demand.most(streams, limits.idle_timeout, timers) {
+            let each = connections.iter().map(|connection| connection.streams_max(limits)).min().unwrap_or(1);
+            let kept = most.div_ceil(each.max(1)).max((limits.idle_min as usize).div_ceil(workers.max(1)));
+            connections.sort_by_key(|connection| Reverse(connection.line.streams.get()));
+            connections.truncate(kept.max(1));
+        }
     }
 
     /// Drops one without streams, which then closes. `false`: there is none.

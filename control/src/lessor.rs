@@ -9,6 +9,7 @@ mod drift;
 mod expiry_limiter;
 mod leases;
 mod load_answer;
+mod load_reporters;
 mod load_rings;
 mod load_size;
 mod loads;

@@ -9,10 +9,11 @@ mod tables;
 pub use position::Position;
 #[cfg(any(test, fuzzing))]
 pub(crate) use report::fuzz as fuzz_report;
-pub use report::{REPORT_BYTES_MAX, ReportAnswer, Reports, ReportsError, ServiceLoad};
+pub use report::{
+    REPORT_BYTES_MAX, ReportAnswer, Reports, ReportsError, SERVICES_MAX as REPORT_SERVICES_MAX, ServiceLoad,
+};
 #[cfg(any(test, fuzzing))]
 pub(crate) use tables::fuzz as fuzz_tables;
 pub use tables::{
-    Confirmed, MEMBERS_MAX as TABLES_MEMBERS_MAX, SERVICES_MAX as TABLES_SERVICES_MAX, ServiceTable, TableLine, Tables,
-    TablesError, TablesLine,
+    Confirmed, MEMBERS_MAX as TABLES_MEMBERS_MAX, RingTable, TABLES_MAX, TableLine, Tables, TablesError, TablesLine,
 };

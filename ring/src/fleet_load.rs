@@ -6,6 +6,9 @@
 //!
 //! An integrating controller, as [`crate::ShedController`] is, on the sum of all loads: smoothed (`F += 0.4 (L - F)`), with a dead band.
 //! Loads and shares stand in the order of the members' ids, which is that of their slots.
+//!
+//! Proxies in several zones place keys by several rings of the same members. Each ring has a [`FleetLoads`] and a table of its own; but what a
+//! member has too much of is the load that it gets by all of them ([`FleetTotals`]).
 
 use crate::hash::Hash;
 use crate::hot::{HotKey, HotParams, Remembered, Report, hot_among};
@@ -121,11 +124,13 @@ pub const FRESH_MILLIS: u64 = 10_000;
 /// See [`FleetTable::shed_after`].
 const HALVING_MILLIS: u64 = 5_000;
 
-/// The loads of one service whose members and weights all of its proxies agree on, and the table that follows from them.
+/// The loads of one service whose members, weights and ring all of its proxies agree on, and the table that follows from them.
 #[derive(Debug)]
 pub struct FleetLoads {
     proxies: BTreeMap<String, Told>,
     members: Vec<Smoothed>,
+    /// Members that are eligible.
+    eligible: usize,
     hot: BTreeMap<Hash, HotKey>,
     table: FleetTable,
     /// It waits until then for what has been in force before.
@@ -146,6 +151,41 @@ struct Smoothed {
     shed: f64,
 }
 
+/// What members get by all rings that are made of them.
+#[derive(Debug)]
+pub struct FleetTotals {
+    members: Vec<MemberTotal>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct MemberTotal {
+    load: f64,
+    /// What it would get, if each ring shared its load evenly among its eligible members.
+    even: f64,
+}
+
+impl FleetTotals {
+    /// Of so many members, that get nothing yet.
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        Self { members: vec![MemberTotal::default(); members] }
+    }
+
+    /// And what they get by this ring, as it was at [`FleetLoads::smooth`]. A ring of other members is left out.
+    pub fn add(&mut self, ring: &FleetLoads) {
+        if ring.members.len() != self.members.len() || ring.proxies.is_empty() {
+            return;
+        }
+        let sum: f64 = ring.members.iter().filter_map(|member| member.load).sum();
+        let even = sum / ring.eligible.max(1) as f64;
+        for (total, load) in self.members.iter_mut().zip(ring.members.iter().map(|member| member.load)) {
+            if let Some(load) = load {
+                (total.load, total.even) = (total.load + load, total.even + even);
+            }
+        }
+    }
+}
+
 impl FleetLoads {
     /// Of so many members. Nothing is published before [`FleetLoads::step`] has said so.
     #[must_use]
@@ -153,6 +193,7 @@ impl FleetLoads {
         Self {
             proxies: BTreeMap::new(),
             members: vec![Smoothed::default(); members],
+            eligible: 0,
             hot: BTreeMap::new(),
             table: FleetTable::idle(members),
             waits_until: None,
@@ -226,24 +267,22 @@ impl FleetLoads {
         &self.table
     }
 
-    /// A step; to be taken every [`STEP_MILLIS`]. `true`: what is published has changed.
+    /// A step of a ring that is alone with its members; to be taken every [`STEP_MILLIS`]. `true`: what is published has changed.
     pub fn step(&mut self, params: &FleetParams, now_millis: u64) -> bool {
-        self.proxies.retain(|_, told| now_millis.saturating_sub(told.at_millis) < GONE_MILLIS);
-        // Without a word from anybody all stays as it is; and what was in force may still come.
-        let Some(waits_until) = self.waits_until else { return false };
-        if self.proxies.is_empty() || !self.has_stepped && now_millis < waits_until {
-            return false;
-        }
-        let is_first = !std::mem::replace(&mut self.has_stepped, true);
-        let eligible = self.smooth(now_millis);
-        self.shed(&params.shed, eligible);
-        self.find_hot(params.hot.as_ref(), eligible, now_millis);
-        self.publish() || is_first
+        self.smooth(now_millis);
+        let mut totals = FleetTotals::new(self.members.len());
+        totals.add(self);
+        self.step_among(params, &totals, now_millis)
     }
 
-    /// Takes in the loads; gives how many members are eligible: those that some of the proxies give keys to, more than a tenth. A proxy alone
-    /// may be wrong about a member that is gone.
-    fn smooth(&mut self, now_millis: u64) -> usize {
+    /// Takes in the loads that were reported: the first half of a step, for all rings of the same members before the second of any. Those
+    /// members are eligible that some of the proxies give keys to, more than a tenth. A proxy alone may be wrong about a member that is gone.
+    pub fn smooth(&mut self, now_millis: u64) {
+        self.proxies.retain(|_, told| now_millis.saturating_sub(told.at_millis) < GONE_MILLIS);
+        // Without a word from anybody all stays as it is.
+        if self.proxies.is_empty() {
+            return;
+        }
         let mut sums = vec![(0.0, 0.0); self.members.len()];
         let mut voters = 0.0;
         for told in self.proxies.values() {
@@ -256,29 +295,39 @@ impl FleetLoads {
                 }
             }
         }
-        let mut eligible = 0;
+        self.eligible = 0;
         for (member, (load, votes)) in self.members.iter_mut().zip(sums) {
             let is_eligible = votes * 10.0 > voters;
-            eligible += usize::from(is_eligible);
+            self.eligible += usize::from(is_eligible);
             member.load = is_eligible.then_some(match member.load {
                 Some(before) => before + SMOOTHING * (load - before),
                 None => load,
             });
         }
-        eligible
     }
 
-    fn shed(&mut self, params: &ShedParams, eligible: usize) {
-        let sum: f64 = self.members.iter().filter_map(|member| member.load).sum();
-        let mean = sum / eligible.max(1) as f64;
-        for member in &mut self.members {
+    /// The second half: what follows from what the members get by all rings. `true`: what is published has changed.
+    pub fn step_among(&mut self, params: &FleetParams, totals: &FleetTotals, now_millis: u64) -> bool {
+        // What was in force may still come.
+        let Some(waits_until) = self.waits_until else { return false };
+        if self.proxies.is_empty() || !self.has_stepped && now_millis < waits_until {
+            return false;
+        }
+        let is_first = !std::mem::replace(&mut self.has_stepped, true);
+        self.shed(&params.shed, totals);
+        self.find_hot(params.hot.as_ref(), now_millis);
+        self.publish() || is_first
+    }
+
+    fn shed(&mut self, params: &ShedParams, totals: &FleetTotals) {
+        for (member, total) in self.members.iter_mut().zip(&totals.members) {
             // Of who takes no keys, what it shed is of no use any more when it comes back.
-            let Some(load) = member.load.filter(|_| mean >= LOAD_MIN && eligible > 1) else {
+            if member.load.is_none() || total.even < LOAD_MIN || self.eligible < 2 {
                 member.shed *= 0.5;
                 continue;
-            };
-            let error = load / mean - params.target;
-            if error.abs() > DEAD_BAND * (2.0 / (mean / 2.0).sqrt()).max(1.0) {
+            }
+            let error = total.load / total.even - params.target;
+            if error.abs() > DEAD_BAND * (2.0 / (total.even / 2.0).sqrt()).max(1.0) {
                 member.shed += GAIN * error;
             }
             // Also of what was adopted, and after the most has become less.
@@ -286,14 +335,14 @@ impl FleetLoads {
         }
     }
 
-    fn find_hot(&mut self, params: Option<&HotParams>, eligible: usize, now_millis: u64) {
+    fn find_hot(&mut self, params: Option<&HotParams>, now_millis: u64) {
         let Some(params) = params else { return self.hot.clear() };
         let mut seen = Remembered::default();
         for told in self.proxies.values() {
             seen.add(&told.report.seen, part_of(now_millis.saturating_sub(told.at_millis)));
         }
         let params = HotParams { keys_max: params.keys_max.min(TABLE_KEYS_MAX), ..*params };
-        self.hot = hot_among(&self.hot, &seen, &params, eligible);
+        self.hot = hot_among(&self.hot, &seen, &params, self.eligible);
     }
 
     fn publish(&mut self) -> bool {
@@ -535,6 +584,84 @@ mod tests {
         assert_eq!(fleet.table().hot.len(), TABLE_KEYS_MAX);
     }
 
+    /// A step of several rings of the same members.
+    fn step_all(rings: &mut [FleetLoads], params: &FleetParams, now: u64) {
+        let mut totals = FleetTotals::new(rings[0].members.len());
+        for ring in &mut *rings {
+            ring.smooth(now);
+            totals.add(ring);
+        }
+        rings.iter_mut().for_each(|ring| _ = ring.step_among(params, &totals, now));
+    }
+
+    #[test]
+    fn zones_shed_by_what_is_uneven_within_them_and_not_because_one_has_more_than_another() {
+        let mut zones = [begun(4), begun(4)];
+        for step in 0..40 {
+            let now = 2_000 + step * STEP_MILLIS;
+            // Two members are of the first zone, which is busy, and two of the other.
+            let mut busy = of(&[300.0, 100.0, 0.0, 0.0]);
+            busy.loads[2..].fill(NOT_ELIGIBLE);
+            let mut quiet = of(&[0.0, 0.0, 10.0, 10.0]);
+            quiet.loads[..2].fill(NOT_ELIGIBLE);
+            zones[0].handle_report("a", busy, now).unwrap();
+            zones[1].handle_report("b", quiet, now).unwrap();
+            step_all(&mut zones, &PARAMS, now);
+        }
+        assert!(zones[0].table().shed[0] > 0 && zones[0].table().shed[1..] == [0, 0, 0], "{:?}", zones[0].table());
+        assert_eq!(zones[1].table(), &FleetTable::idle(4));
+    }
+
+    #[test]
+    fn a_member_that_several_rings_load_is_bounded_by_all_of_it() {
+        let mut zones = [begun(3), begun(3)];
+        let (mut shed, mut now) = ([0.0; 2], 2_000);
+        for _ in 0..200 {
+            // By what each zone sees, its own member has as much as the first.
+            for (index, zone) in zones.iter_mut().enumerate() {
+                let first = 60.0 * (1.0 - shed[index]);
+                let mut loads = [first, 30.0, 30.0];
+                loads[index + 1] += 30.0 + 60.0 * shed[index];
+                zone.handle_report("p", of(&loads), now).unwrap();
+            }
+            step_all(&mut zones, &PARAMS, now);
+            shed = [parts(&zones[0])[0], parts(&zones[1])[0]];
+            now += STEP_MILLIS;
+        }
+        // 120 of 300 together, where 100 are even: within the dead band of 1.2.
+        assert_eq!(shed, [0.0; 2]);
+        for _ in 0..200 {
+            for (index, zone) in zones.iter_mut().enumerate() {
+                let kept = 90.0 * (1.0 - shed[index]);
+                zone.handle_report("p", of(&[kept, 30.0 + 45.0 * shed[index], 30.0 + 45.0 * shed[index]]), now)
+                    .unwrap();
+            }
+            step_all(&mut zones, &PARAMS, now);
+            shed = [parts(&zones[0])[0], parts(&zones[1])[0]];
+            now += STEP_MILLIS;
+        }
+        let load = 2.0 * 90.0 * (1.0 - shed[0]) / 100.0;
+        assert!(shed[0] > 0.2 && shed[0] == shed[1] && (1.1..1.3).contains(&load), "{shed:?}: {load}");
+    }
+
+    #[test]
+    fn a_ring_of_which_nobody_reports_any_more_counts_for_nothing() {
+        let mut rings = [begun(2), begun(2)];
+        for step in 0..60 {
+            let now = 2_000 + step * STEP_MILLIS;
+            if step < 5 {
+                rings[0].handle_report("a", of(&[500.0, 10.0]), now).unwrap();
+            }
+            rings[1].handle_report("b", of(&[10.0, 10.0]), now).unwrap();
+            step_all(&mut rings, &PARAMS, now);
+        }
+        assert!(rings[0].table().shed[0] > 0, "what it has published stays");
+        assert_eq!((rings[0].proxies(), rings[1].table().shed[0]), (0, 0));
+        let mut totals = FleetTotals::new(3);
+        totals.add(&rings[1]);
+        assert!(totals.members.iter().all(|member| member.load == 0.0), "of other members");
+    }
+
     #[test]
     fn without_a_word_shares_are_kept_for_ten_seconds_and_halved_every_five_then() {
         let after = |age| FleetTable::shed_after(40_000, age);
@@ -543,6 +670,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn proxies_shed_the_same_however_they_are_divided_among_rings(
+            loads in prop::collection::vec(prop::collection::vec(0..200_u16, 4), 6),
+            rings in prop::collection::vec(0..3_usize, 6),
+        ) {
+            // No load is right at the dead band's end, where it would count in which order loads are added up.
+            let params = FleetParams { shed: ShedParams { target: 1.212_345_6, share_max: 0.9 }, ..PARAMS };
+            let mut whole = begun(4);
+            let mut parts = [begun(4), begun(4), begun(4)];
+            let reported = |index: usize| LoadReport {
+                loads: loads[index].iter().map(|load| load * LOAD_UNIT).collect(), ..of(&[0.0; 4])
+            };
+            for step in 0..30 {
+                let now = 2_000 + step * STEP_MILLIS;
+                for (index, ring) in rings.iter().enumerate() {
+                    whole.handle_report(&index.to_string(), reported(index), now).unwrap();
+                    parts[*ring].handle_report(&index.to_string(), reported(index), now).unwrap();
+                }
+                whole.step(&params, now);
+                step_all(&mut parts, &params, now);
+            }
+            for part in parts.iter().filter(|part| part.proxies() > 0) {
+                let shed = part.members.iter().zip(&whole.members).map(|(one, other)| (one.shed - other.shed).abs());
+                prop_assert!(shed.fold(0.0, f64::max) < 1e-6, "{:?} and {:?}", part.table(), whole.table());
+            }
+        }
+
         #[test]
         fn whatever_is_reported_shares_stay_within_their_bounds(
             reports in prop::collection::vec((0..4_u8, prop::collection::vec(any::<u16>(), 5), 0..2_000_u64), 1..60),

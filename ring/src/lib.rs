@@ -49,8 +49,8 @@ pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
 pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
 pub use fleet_load::{
-    FRESH_MILLIS, FleetLoads, FleetParams, FleetTable, LOAD_UNIT, LoadReport, NOT_ELIGIBLE, REPORTED_LOAD_MAX,
-    ReportError, STEP_MILLIS, TABLE_KEYS_MAX,
+    FRESH_MILLIS, FleetLoads, FleetParams, FleetTable, FleetTotals, LOAD_UNIT, LoadReport, NOT_ELIGIBLE,
+    REPORTED_LOAD_MAX, ReportError, STEP_MILLIS, TABLE_KEYS_MAX,
 };
 pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, KeysUnderWay, is_copied};
 pub use handoff_decision::{CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, PreviousOwner};

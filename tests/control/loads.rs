@@ -25,7 +25,7 @@ fn number(out: &mut Vec<u8>, mut value: u64) {
 
 /// A report of service `s`, whose table sheds from 1.2 times the mean on.
 fn report(proxy: &str, seq: u64, digest: u64, tries: u64, loads: &[u64]) -> Vec<u8> {
-    let mut out = vec![1];
+    let mut out = vec![2];
     let text = |out: &mut Vec<u8>, text: &str| {
         number(out, text.len() as u64);
         out.extend(text.as_bytes());
@@ -34,7 +34,8 @@ fn report(proxy: &str, seq: u64, digest: u64, tries: u64, loads: &[u64]) -> Vec<
     // Instance, number, services.
     [7, seq, 1].into_iter().for_each(|value| number(&mut out, value));
     text(&mut out, "s");
-    [digest, 0].into_iter().for_each(|value| number(&mut out, value));
+    // By ring, and by members, which all rings here have; revision.
+    [digest, 1, 0].into_iter().for_each(|value| number(&mut out, value));
     out.extend(1.2_f64.to_le_bytes());
     out.extend(0.9_f64.to_le_bytes());
     // No hot keys; span, tries, members.
@@ -154,7 +155,7 @@ impl Watch {
     fn sheds(&self) -> Vec<(Vec<u64>, u64)> {
         let mut share = 0;
         let told = self.told("loads").into_iter().map(|(place, line)| {
-            let table = &line["services"]["s"];
+            let table = &line["services"]["s"][format!("{DIGEST:016x}")];
             if table.get("members").is_some() {
                 share = 0;
             }
@@ -198,7 +199,9 @@ fn one_table_for_all_is_relayed_and_goes_on_where_it_was_when_the_leader_is_kill
         (most(&watches[0]) && most(&watches[1])).then_some(())
     });
     let shown = curl(&cluster.urls[others[0]], "GET", "/v1/loads", &Value::Null).json();
-    let table = &shown["services"]["s"];
+    // And one of the ring that is behind.
+    let told = shown["services"]["s"].as_array().unwrap();
+    let table = told.iter().find(|table| table["digest"] == format!("{DIGEST:016x}")).unwrap();
     assert_eq!((&table["digest"], &table["members"]), (&json!(format!("{DIGEST:016x}")), &json!(3)), "{shown}");
     assert_eq!((&shown["fresh"], &table["shed"]), (&json!(true), &json!([{ "member": 0, "percent": 90.0 }])));
     let term = watches[0].sheds().last().unwrap().0[1];
@@ -230,7 +233,7 @@ fn who_contradicts_itself_or_sends_nonsense_is_named_and_the_others_balance_with
     assert_eq!(post(url, &[1; (1 << 20) + 1]).unwrap().status, 413);
     let reporters = Reporters::start(&cluster.urls, &[("p", DIGEST), ("liar", DIGEST)]);
     wait_for("a table", || {
-        (curl(url, "GET", "/v1/loads", &Value::Null).json()["services"]["s"]["members"] == 3).then_some(())
+        (curl(url, "GET", "/v1/loads", &Value::Null).json()["services"]["s"][0]["members"] == 3).then_some(())
     });
     reporters.tries.store(1_000_000, Relaxed);
     // Its heartbeats tell of no request.
@@ -298,6 +301,41 @@ fn proxies_of_a_fleet_obey_one_table_and_the_next_leaders_after_it() {
     });
     cluster.kill(leader(&cluster));
     assert!(same(term + 1)[1] > term);
+}
+
+#[test]
+fn proxies_of_two_zones_obey_tables_of_their_own() {
+    let cluster = Cluster::of(1, "");
+    let backends = [Backend::echo("a1"), Backend::echo("a2"), Backend::echo("b1"), Backend::echo("b2")];
+    let zones = ["a", "a", "b"];
+    let proxies: Vec<FleetProxy> = (0..3)
+        .map(|index| FleetProxy::start(&cluster, &format!("p{index}"), &format!("zone: {}\n", zones[index])))
+        .collect();
+    let list = backends
+        .iter()
+        .zip(["a1", "a2", "b1", "b2"])
+        .map(|(backend, id)| format!("{{ id: {id}, address: \"{}\", zone: {} }}", backend.address, &id[..1]));
+    let list: Vec<String> = list.collect();
+    let balance = "{ hash_key: [ { path: {} } ], shed: { target: 1.2, scope: fleet } }";
+    let document = format!(
+        "services: [ {{ name: s, zone_aware: true, balance: {balance}, backends: [ {} ] }} ]\n",
+        list.join(", ")
+    );
+    // Not in a rollout, which ends where proxies would have different rings.
+    let applied = cluster.control(&["apply", &cluster.write("main.yaml", &document), "--yes", "--direct"]);
+    assert!(applied.status.success(), "{}", applied.text());
+    wait_for("a fresh table at each, of its zone", || {
+        // Each look is a request, too: who has nothing under way says so once, and has no table after a while.
+        let tables = proxies.iter().map(|proxy| {
+            (0..20).for_each(|key| drop(get(proxy.listen, &format!("/{key}"))));
+            proxy.ringway.status()["services"][0]["fleet_table"].clone()
+        });
+        let tables: Vec<Value> = tables.collect();
+        let shown = curl(&cluster.urls[0], "GET", "/v1/loads", &Value::Null).json();
+        let digests = shown["services"]["s"].as_array()?.len();
+        let fresh = tables.iter().all(|table| table["state"] == "fresh" && table["refused"].is_null());
+        (digests == 2 && fresh).then_some(())
+    });
 }
 
 #[test]

@@ -43,21 +43,36 @@ impl Random {
     }
 }
 
-/// What one proxy sees: a 64th of loads that differ by a half either way, as noisy as so few requests are. Some keys cost much.
-fn service(random: &mut Random) -> ServiceLoad {
+/// Mean load of a member at this time, over the mean of all: most are between a half and one and a half of it, each of a fifth of them rises and falls
+/// by a third within a minute, and one in twenty has twice as much as it should have, another one every ten seconds.
+fn uneven(index: usize, seconds: f64) -> f64 {
+    let rest = 0.7 + 0.6 * (index as f64 * 0.618).fract();
+    let phase = index as f64 * 2.4;
+    let swings =
+        if index.is_multiple_of(5) { 0.33 * (seconds * std::f64::consts::TAU / 60.0 + phase).sin() } else { 0.0 };
+    let is_hot = (index + (seconds / 10.0) as usize).is_multiple_of(20);
+    (rest + swings).max(0.1) * if is_hot { 2.0 } else { 1.0 }
+}
+
+/// What one proxy sees: a 64th of the loads, as noisy as so few requests are. Some keys cost much, and which, changes.
+fn service(random: &mut Random, seconds: f64) -> ServiceLoad {
     let part = LOAD / PROXIES as f64;
     let load = |index: usize, random: &mut Random| {
-        let mean = part * (0.7 + 0.6 * (index as f64 * 0.618).fract());
         // About as wide as a mean of a quarter of a second's requests.
         let noise = (random.unit() + random.unit() - 1.0) * part;
-        ((mean + noise).max(0.0) * f64::from(LOAD_UNIT)).round() as u16
+        ((part * uneven(index, seconds) + noise).max(0.0) * f64::from(LOAD_UNIT)).round() as u16
     };
     let loads = (0..BACKENDS).map(|index| load(index, random)).collect();
-    let keys = (0..64_u64).map(|key| (key.wrapping_mul(0x9e37_79b9_7f4a_7c15), 2_000 + (random.unit() * 200.0) as u32));
-    let seen = Report { requests: 100_000, total: 1_000_000, keys: keys.collect() };
+    let first = (seconds / 2.0) as u64;
+    let key = |key: u64, random: &mut Random| {
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15), 2_000 + (random.unit() * 200.0) as u32)
+    };
+    let keys = (first..first + 64).map(|index| key(index, random)).collect();
+    let seen = Report { requests: 100_000, total: 1_000_000, keys };
     ServiceLoad {
         name: "s".into(),
         digest: 7,
+        members_digest: 7,
         revision: 1,
         params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: Some(HotParams::default()) },
         report: LoadReport { span_millis: 250, requests: 0, loads, seen },
@@ -67,7 +82,7 @@ fn service(random: &mut Random) -> ServiceLoad {
 }
 
 /// Reports for as long as it is polled.
-async fn report(api: Api, index: usize, moved: Arc<Moved>) -> Result<()> {
+async fn report(api: Api, index: usize, began: Instant, moved: Arc<Moved>) -> Result<()> {
     let member = api.members().first().cloned().ok_or("no member")?;
     let proxy = format!("p{index}");
     let heartbeat = json!({
@@ -76,12 +91,14 @@ async fn report(api: Api, index: usize, moved: Arc<Moved>) -> Result<()> {
     });
     let mut link = api.connect(&member).await.map_err(text("connect"))?;
     let mut random = Random(index as u64 + 1);
+    // Together all report 256 times a second: no burst at the beginning.
+    tokio::time::sleep(SPAN.mul_f64(random.unit())).await;
     for seq in 1_u64.. {
         if seq % 8 == 1 {
             let body = Bytes::from(heartbeat.to_string());
             taken(api.ask(&mut link, Method::PUT, &format!("/v1/proxies/{proxy}"), body).await, &moved)?;
         }
-        let services = vec![service(&mut random)];
+        let services = vec![service(&mut random, began.elapsed().as_secs_f64())];
         let report = Reports { proxy: proxy.clone(), instance: 7, seq, services };
         let body = Bytes::from(report.encode().map_err(text("report"))?);
         moved.reported.fetch_add(body.len() as u64, Relaxed);
@@ -124,10 +141,10 @@ async fn watch(api: Api, moved: Arc<Moved>) -> Result<()> {
 pub async fn loads(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
     let leader = members.leader(&members.api()?).await?;
     let moved = Arc::new(Moved::default());
-    let mut tasks = tokio::task::JoinSet::new();
+    let (mut tasks, began) = (tokio::task::JoinSet::new(), Instant::now());
     for index in 0..PROXIES {
         let member = vec![members.list[index % members.list.len()].url.clone()];
-        tasks.spawn(report(members.api_of(&member)?, index, Arc::clone(&moved)));
+        tasks.spawn(report(members.api_of(&member)?, index, began, Arc::clone(&moved)));
         tasks.spawn(watch(members.api_of(&member)?, Arc::clone(&moved)));
     }
     // Until connections are made, and the first table has been told.

@@ -6,7 +6,7 @@ use super::request::Call;
 use super::response::{Body, json, problem};
 use crate::Code;
 use crate::http::Problem;
-use crate::loads::{REPORT_BYTES_MAX, Tables};
+use crate::loads::{REPORT_BYTES_MAX, RingTable, Tables};
 use crate::state::Role;
 use bytes::Bytes;
 use hyper::Response;
@@ -24,7 +24,7 @@ pub(super) async fn report(api: &Api, ask: &Call<'_>, body: &Bytes) -> Result<Re
     Ok(json(&value!(answer)))
 }
 
-/// The tables, for people: shares in percent, of members by their places in the order of their ids.
+/// The tables of each service, for people.
 pub(super) async fn tables(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     let told = api.plane.tables().await?;
@@ -32,24 +32,11 @@ pub(super) async fn tables(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, 
     if let Some(line) = told.line {
         tables.take(line).map_err(|error| problem(500, Code::Internal, error.to_string()))?;
     }
-    let services: serde_json::Map<String, Value> = tables
-        .services
-        .iter()
-        .map(|(name, service)| {
-            let percent = |share: u16| (f64::from(share) * 1000.0 / f64::from(FULL_SHARE)).round() / 10.0;
-            let shed = service.table.shed.iter().enumerate().filter(|(_, share)| **share > 0);
-            let shed: Vec<Value> =
-                shed.map(|(slot, share)| value!({ "member": slot, "percent": percent(*share) })).collect();
-            let hot = service.table.hot.iter();
-            let hot: Vec<Value> =
-                hot.map(|(hash, owners)| value!({ "hash": format!("{hash:016x}"), "owners": owners })).collect();
-            let told = value!({
-                "digest": format!("{:016x}", service.digest), "revision": service.revision,
-                "position": service.position, "members": service.table.shed.len(), "shed": shed, "hot_keys": hot,
-            });
-            (name.clone(), told)
-        })
-        .collect();
+    let mut services: serde_json::Map<String, Value> = serde_json::Map::new();
+    for (name, rings) in &tables.services {
+        let told = rings.iter().map(|(digest, ring)| table(*digest, ring)).collect::<Vec<_>>();
+        services.insert(name.clone(), value!(told));
+    }
     Ok(placed(
         api,
         json(&value!({
@@ -57,4 +44,18 @@ pub(super) async fn tables(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, 
             "fresh": told.age_ms.is_some_and(|age| age <= FRESH_MILLIS), "services": services,
         })),
     ))
+}
+
+/// Shares in percent, of members by their places in the order of their ids.
+fn table(digest: u64, ring: &RingTable) -> Value {
+    let percent = |share: u16| (f64::from(share) * 1000.0 / f64::from(FULL_SHARE)).round() / 10.0;
+    let shed = ring.table.shed.iter().enumerate().filter(|(_, share)| **share > 0);
+    let shed: Vec<Value> = shed.map(|(slot, share)| value!({ "member": slot, "percent": percent(*share) })).collect();
+    let hot = ring.table.hot.iter();
+    let hot: Vec<Value> =
+        hot.map(|(hash, owners)| value!({ "hash": format!("{hash:016x}"), "owners": owners })).collect();
+    value!({
+        "digest": format!("{digest:016x}"), "revision": ring.revision, "position": ring.position,
+        "members": ring.table.shed.len(), "shed": shed, "hot_keys": hot,
+    })
 }

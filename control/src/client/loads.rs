@@ -97,7 +97,8 @@ impl Loads {
         }
     }
 
-    fn confirm(&self, position: Position, at: Instant) {
+    /// The tables at this place held at this time, by the leader's word.
+    pub(crate) fn confirm(&self, position: Position, at: Instant) {
         self.now.send_if_modified(|now| {
             let is_news = now.tables.position == Some(position) && now.confirmed < Some(at);
             if is_news {
@@ -218,7 +219,7 @@ impl Loads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loads::ServiceTable;
+    use crate::loads::RingTable;
     use ringway_ring::{FleetParams, FleetTable, LoadReport, ShedParams};
 
     fn at(term: u64, seq: u64) -> Position {
@@ -227,8 +228,8 @@ mod tests {
 
     fn tables(position: Position, share: u16) -> Tables {
         let table = Arc::new(FleetTable { shed: vec![0, share], hot: Vec::new() });
-        let service = ServiceTable { digest: 1, revision: 1, position, table };
-        Tables { position: Some(position), services: [("s".to_owned(), service)].into() }
+        let ring = RingTable { revision: 1, position, table };
+        Tables { position: Some(position), services: [("s".to_owned(), [(1, ring)].into())].into() }
     }
 
     fn known(loads: &Loads) -> (Option<Position>, Option<Instant>) {
@@ -289,7 +290,7 @@ mod tests {
         loads.begin();
         loads.handle_line(first.line(None), 1);
         let mut bad = second.line(Some(&first));
-        bad.services.get_mut("s").unwrap().as_mut().unwrap().digest = "x".into();
+        bad.services.get_mut("s").unwrap().insert("x".into(), None);
         loads.handle_line(bad, 1);
         loads.handle_line(second.line(Some(&first)), 1);
         assert_eq!(*loads.now.borrow().tables, first, "it may have missed something");
@@ -305,6 +306,7 @@ mod tests {
         let service = |name: String, members: usize| ServiceLoad {
             name,
             digest: 1,
+            members_digest: 1,
             revision: 0,
             params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: None },
             report: LoadReport { span_millis: 250, loads: vec![1; members], ..LoadReport::default() },

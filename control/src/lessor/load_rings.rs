@@ -1,7 +1,8 @@
-//! A service that proxies report of, by the ring that they have: what they see of it, and the table that follows.
+//! A service that proxies report of, by the ring that they have: what they see of it, and the tables that follow.
 
-use crate::loads::{Position, ServiceLoad, ServiceTable};
-use ringway_ring::{FleetLoads, FleetParams, FleetTable};
+use crate::loads::{Position, RingTable, ServiceLoad};
+use ringway_ring::{FleetLoads, FleetParams, FleetTable, FleetTotals};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,12 +10,13 @@ use std::time::Instant;
 /// Different parameters that are counted for a ring: a canary makes two of them.
 const VARIANTS_MAX: usize = 8;
 
+/// Rings of a service that have a table: one for each zone, twice while a change is on its way.
+pub(super) const RINGS_MAX: usize = 32;
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct LoadRings {
     pub(super) rings: BTreeMap<u64, LoadRing>,
-    /// The one that has the table.
-    pub(super) chosen: Option<u64>,
 }
 
 /// What is known of a service whose proxies have this ring.
@@ -22,6 +24,10 @@ pub(super) struct LoadRing {
     pub(super) loads: FleetLoads,
     pub(super) members: usize,
     pub(super) heard: Instant,
+    /// It is one of those that have a table.
+    pub(super) has_table: bool,
+    /// Rings with the same load the same members.
+    members_digest: u64,
     params: Arc<FleetParams>,
     revision: u64,
     /// Where what was adopted has come from: a proxy without a table comes before all that have one.
@@ -53,33 +59,55 @@ impl<'r> Votes<'r> {
 }
 
 impl LoadRings {
-    /// The table that is new, if one is.
+    /// The tables that are new, by ring.
     pub(super) fn step(
         &mut self,
         votes: Option<&BTreeMap<u64, Votes<'_>>>,
         position: Position,
         millis: u64,
         now: Instant,
-    ) -> Option<ServiceTable> {
-        let chosen = self.chosen;
-        // Of as many, the one that has the table already, and then the one of the latest revision.
-        let rank = |digest: &u64, votes: &Votes<'_>| {
-            (votes.count, chosen == Some(*digest), self.rings.get(digest).map(|ring| ring.revision))
-        };
-        let (most, votes) = votes?.iter().max_by_key(|(digest, votes)| rank(digest, votes))?;
-        let ring = self.rings.get_mut(most)?;
-        if let Some(params) = votes.params(&ring.params) {
-            ring.params = Arc::clone(params);
+    ) -> Vec<(u64, RingTable)> {
+        let totals = self.totals(millis);
+        let chosen = self.chosen(votes);
+        let mut tables = Vec::new();
+        for (digest, ring) in &mut self.rings {
+            let is_chosen = chosen.contains(digest);
+            ring.has_table &= is_chosen;
+            let Some(votes) = votes.and_then(|votes| votes.get(digest)).filter(|_| is_chosen) else { continue };
+            if let Some(params) = votes.params(&ring.params) {
+                ring.params = Arc::clone(params);
+            }
+            let Some(totals) = totals.get(&ring.group()) else { continue };
+            let changed = ring.loads.step_among(&ring.params, totals, millis);
+            // Until its first step the table of before holds.
+            if ring.loads.wants_table() || !changed && ring.has_table {
+                continue;
+            }
+            (ring.heard, ring.has_table) = (now, true);
+            let table = Arc::new(FleetTable::clone(ring.loads.table()));
+            tables.push((*digest, RingTable { revision: ring.revision, position, table }));
         }
-        let changed = ring.loads.step(&ring.params, millis);
-        // Until its first step the table of before holds, of whichever ring that is.
-        if ring.loads.wants_table() || !changed && chosen == Some(*most) {
-            return None;
+        tables
+    }
+
+    /// What the members get by all rings that are made of them.
+    fn totals(&mut self, millis: u64) -> BTreeMap<(u64, usize), FleetTotals> {
+        let mut totals: BTreeMap<(u64, usize), FleetTotals> = BTreeMap::new();
+        for ring in self.rings.values_mut() {
+            ring.loads.smooth(millis);
+            totals.entry(ring.group()).or_insert_with(|| FleetTotals::new(ring.members)).add(&ring.loads);
         }
-        ring.heard = now;
-        self.chosen = Some(*most);
-        let table = Arc::new(FleetTable::clone(ring.loads.table()));
-        Some(ServiceTable { digest: *most, revision: ring.revision, position, table })
+        totals
+    }
+
+    /// Those that may have a table: of most proxies; of as many, those that have one already, and then those of the latest revision.
+    fn chosen(&self, votes: Option<&BTreeMap<u64, Votes<'_>>>) -> Vec<u64> {
+        let mut rings: Vec<_> = self.rings.iter().collect();
+        if rings.len() > RINGS_MAX {
+            let count = |digest: &u64| votes.and_then(|votes| votes.get(digest)).map_or(0, |votes| votes.count);
+            rings.sort_by_key(|(digest, ring)| Reverse((count(digest), ring.has_table, ring.revision)));
+        }
+        rings.into_iter().take(RINGS_MAX).map(|(digest, _)| *digest).collect()
     }
 }
 
@@ -92,7 +120,21 @@ impl LoadRing {
             loads.adopt(FleetTable::clone(table));
         }
         let adopted = before.map(|(position, _)| Some(position));
-        Self { loads, members, heard: now, params: Arc::new(service.params), revision: service.revision, adopted }
+        Self {
+            loads,
+            members,
+            heard: now,
+            has_table: before.is_some(),
+            members_digest: service.members_digest,
+            params: Arc::new(service.params),
+            revision: service.revision,
+            adopted,
+        }
+    }
+
+    /// Of rings that load the same members.
+    fn group(&self) -> (u64, usize) {
+        (self.members_digest, self.members)
     }
 
     /// What a table of it is made for now.

@@ -1,16 +1,16 @@
 //! How much there is to work out of all services, so that it has an end.
 
 use super::load_rings::LoadRings;
-use crate::loads::Tables;
+use crate::loads::{ServiceLoad, Tables};
 use std::collections::BTreeMap;
 
 /// What a ring takes, in loads of members: of each member, and besides.
 const RING_HELD: (usize, usize) = (16, 64);
 
-/// Services and members of all rings and tables, and how many rings.
+/// Rings, which all may come to a table, and their members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LoadSize {
-    pub(super) services: usize,
+    pub(super) tables: usize,
     pub(super) members: usize,
     rings: usize,
 }
@@ -18,27 +18,60 @@ pub(super) struct LoadSize {
 impl LoadSize {
     /// A table of a ring that is there is counted once.
     pub(super) fn of(services: &BTreeMap<String, LoadRings>, tables: &Tables) -> Self {
-        let mut size = Self { services: services.len(), ..Self::default() };
+        let mut size = Self::default();
         for ring in services.values().flat_map(|service| service.rings.values()) {
-            (size.members, size.rings) = (size.members + ring.members, size.rings + 1);
+            size = size.with(ring.members);
         }
-        for (name, table) in &tables.services {
-            let known = services.get(name);
-            size.services += usize::from(known.is_none());
-            if known.is_none_or(|known| !known.rings.contains_key(&table.digest)) {
-                size.members += table.table.shed.len();
+        for (name, digest, table) in tables.iter() {
+            if services.get(name).is_none_or(|known| !known.rings.contains_key(&digest)) {
+                (size.tables, size.members) = (size.tables + 1, size.members + table.table.shed.len());
             }
         }
         size
     }
 
-    /// And another ring; `is_new`: of another service.
-    pub(super) fn with(self, is_new: bool, members: usize) -> Self {
-        Self { services: self.services + usize::from(is_new), members: self.members + members, rings: self.rings + 1 }
+    /// And another ring.
+    pub(super) fn with(self, members: usize) -> Self {
+        Self { tables: self.tables + 1, members: self.members + members, rings: self.rings + 1 }
+    }
+
+    /// Without one that has been there.
+    pub(super) fn without(self, members: usize) -> Self {
+        Self {
+            tables: self.tables.saturating_sub(1),
+            members: self.members.saturating_sub(members),
+            rings: self.rings.saturating_sub(1),
+        }
     }
 
     /// What that takes, in loads of members.
     pub(super) fn held(self) -> usize {
         self.members * RING_HELD.0 + self.rings * RING_HELD.1
+    }
+}
+
+/// What reports take: in loads, which is their keys, too, and what there is of every service; and members.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) loads: usize,
+    pub(super) members: usize,
+}
+
+impl Held {
+    pub(super) fn of(service: &ServiceLoad) -> Self {
+        let members = service.report.loads.len();
+        Self { loads: members + service.report.seen.keys.len() * 8 + 32, members }
+    }
+}
+
+impl std::ops::AddAssign for Held {
+    fn add_assign(&mut self, other: Self) {
+        (self.loads, self.members) = (self.loads + other.loads, self.members + other.members);
+    }
+}
+
+impl std::ops::SubAssign for Held {
+    fn sub_assign(&mut self, other: Self) {
+        (self.loads, self.members) = (self.loads - other.loads, self.members - other.members);
     }
 }

@@ -1,24 +1,26 @@
 //! Loads of the fleet, as a leader hears of them, and the tables that follow ([`FleetLoads`](ringway_ring::FleetLoads) works them out). A
-//! service has a table for the ring that most of its proxies have. Soft state: a new leader goes on from what it has relayed, or from what
+//! service has a table for each ring that proxies place its keys by: those of a zone have one. Soft state: a new leader goes on from what it has relayed, or from what
 //! proxies tell it.
 
 use super::load_answer::{LoadRefusal, LoadsAnswer};
-use super::load_rings::{LoadRing, LoadRings, Votes};
-use super::load_size::LoadSize;
+use super::load_reporters::{LIVE, Reporter, Told, votes};
+use super::load_rings::{LoadRing, LoadRings};
+use super::load_size::{Held, LoadSize};
 use super::trust::Trust;
-use crate::loads::{Position, Reports, ServiceLoad, ServiceTable, TABLES_MEMBERS_MAX, TABLES_SERVICES_MAX, Tables};
+use crate::loads::{
+    Position, REPORT_SERVICES_MAX, Reports, RingTable, ServiceLoad, TABLES_MAX, TABLES_MEMBERS_MAX, Tables,
+};
 use ringway_ring::FleetParams;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A proxy that has reported of a service within this time has a say in which ring has a table: it may tell of its services in several reports.
-const LIVE: Duration = Duration::from_secs(2);
 /// A table of which nobody has reported for so long has gone; and so has what was told of a refusal.
 const GONE: Duration = Duration::from_secs(10);
 /// Loads of members, by all proxies, that are held at a time, and what rings take: about as many bytes, twice.
 const HELD_MAX: usize = 32 << 20;
-/// The part of it that one proxy's reports may take.
+/// The part of it that one proxy's reports may take, and of the members of all tables those that it may tell of.
 const PROXY_PART: usize = 4;
 
 /// See the module.
@@ -37,32 +39,11 @@ pub(super) struct Loads {
     pub(super) tables_max: (usize, usize),
 }
 
-/// A proxy that reports.
-struct Reporter {
-    instance: u64,
-    seq: u64,
-    at: Instant,
-    /// Services that it reports of.
-    services: BTreeMap<String, Told>,
-    /// What its reports take here.
-    held: usize,
-    holds: Option<Position>,
-    refused: Option<(Instant, String)>,
-}
-
-/// What a proxy has reported of a service last.
-struct Told {
-    at: Instant,
-    digest: u64,
-    params: Arc<FleetParams>,
-    held: usize,
-}
-
 impl Loads {
     /// `before`: what this member has relayed last.
     pub(super) fn new(before: Arc<Tables>, now: Instant) -> Self {
         let (reporters, trust, services, size) = <_>::default();
-        let tables_max = (TABLES_SERVICES_MAX, TABLES_MEMBERS_MAX);
+        let tables_max = (TABLES_MAX, TABLES_MEMBERS_MAX);
         let mut loads = Self {
             began: now,
             reporters,
@@ -118,8 +99,9 @@ impl Loads {
         let Some(known) = self.services.get_mut(service) else { return };
         let Some(ring) = known.rings.get_mut(&digest) else { return };
         ring.loads.forget(proxy);
-        // The chosen one stays for a while: proxies go by its table.
-        if ring.loads.proxies() == 0 && known.chosen != Some(digest) {
+        // One that has a table stays for a while: it may come back.
+        if ring.loads.proxies() == 0 && !ring.has_table {
+            self.size = self.size.without(ring.members);
             known.rings.remove(&digest);
         }
     }
@@ -205,7 +187,7 @@ impl Loads {
         let refused = refused.filter(|(at, _)| now.saturating_duration_since(*at) < GONE);
         let (mut sum, mut left) = (held, Vec::new());
         for service in services {
-            let next = Told { at: now, digest: service.digest, params: self.params(service), held: held_by(service) };
+            let next = Told { at: now, digest: service.digest, params: self.params(service), held: Held::of(service) };
             sum += next.held;
             if let Some(known) = told.insert(service.name.clone(), next) {
                 sum -= known.held;
@@ -213,11 +195,14 @@ impl Loads {
             }
         }
         left.into_iter().for_each(|(name, digest)| self.leave(name, digest, &reports.proxy));
-        self.held = self.held - held + sum;
+        self.held = self.held - held.loads + sum.loads;
+        let is_fair = sum.loads <= self.held_max / PROXY_PART
+            && sum.members <= self.tables_max.1 / PROXY_PART
+            && told.len() <= REPORT_SERVICES_MAX;
         let (instance, seq) = (reports.instance, reports.seq);
         let reporter = Reporter { instance, seq, at: now, services: told, held: sum, holds, refused };
         self.reporters.insert(reports.proxy.clone(), reporter);
-        self.held + self.size.held() <= self.held_max && sum <= self.held_max / PROXY_PART
+        self.held + self.size.held() <= self.held_max && is_fair
     }
 
     /// The service's, where they are the same: most proxies say the same of all services.
@@ -230,7 +215,7 @@ impl Loads {
     /// What it has said counts for nothing, and what it says next is compared anew.
     fn silence(&mut self, proxy: &str) {
         let Some(reporter) = self.reporters.get_mut(proxy) else { return };
-        self.held -= std::mem::take(&mut reporter.held);
+        self.held -= std::mem::take(&mut reporter.held).loads;
         for (name, told) in std::mem::take(&mut reporter.services) {
             self.leave(&name, told.digest, proxy);
         }
@@ -241,7 +226,7 @@ impl Loads {
         let Some(reporter) = self.reporters.get_mut(proxy) else { return };
         let Some(told) = reporter.services.remove(service) else { return };
         reporter.held -= told.held;
-        self.held -= told.held;
+        self.held -= told.held.loads;
         self.leave(service, told.digest, proxy);
     }
 
@@ -264,17 +249,16 @@ impl Loads {
         let is_told = |held: &Position| holders.len() == 1 || holders.get(held).is_some_and(|count| *count > 1);
         let is_credible = service.holds.is_none_or(|held| held.epoch == at.0 && (held.term == at.1 || is_told(&held)));
         let millis = self.millis(now);
-        let before = self.tables.services.get(&service.name).filter(|table| table.digest == service.digest);
+        let before = self.tables.of(&service.name, service.digest);
         let before = self.tables.position.zip(before.map(|before| &before.table));
         let known = self.services.get(&service.name);
         if known.is_none_or(|known| !known.rings.contains_key(&service.digest)) {
             let ring = LoadRing::new(&service, before, now);
-            let is_new = known.is_none() && !self.tables.services.contains_key(&service.name);
-            let size = self.size.with(is_new, ring.members);
-            let (services_max, members_max) = self.tables_max;
-            let is_full = size.services > services_max || size.members > members_max;
+            let size = self.size.with(ring.members);
+            let (tables_max, members_max) = self.tables_max;
+            let is_full = size.tables > tables_max || size.members > members_max;
             if is_full || self.held + size.held() > self.held_max {
-                return Err((LoadRefusal::Full, "the leader has as many services and members as it can".to_owned()));
+                return Err((LoadRefusal::Full, "the leader has as many rings and members as it can".to_owned()));
             }
             self.size = size;
             self.services.entry(service.name.clone()).or_default().rings.insert(service.digest, ring);
@@ -318,17 +302,26 @@ impl Loads {
         self.forget_silent(now);
         let votes = votes(&self.reporters, now);
         let position = Position { seq: self.latest(at).seq + 1, epoch, term };
-        let mut next: Option<BTreeMap<String, ServiceTable>> = None;
+        let mut next: Option<BTreeMap<String, BTreeMap<u64, RingTable>>> = None;
         for (name, service) in &mut self.services {
-            if let Some(table) = service.step(votes.get(name.as_str()), position, millis, now) {
-                next.get_or_insert_with(|| self.tables.services.clone()).insert(name.clone(), table);
+            let tables = service.step(votes.get(name.as_str()), position, millis, now);
+            if !tables.is_empty() {
+                let next = next.get_or_insert_with(|| self.tables.services.clone());
+                next.entry(name.clone()).or_default().extend(tables);
             }
         }
         // What an earlier leader has published holds until somebody could have reported of it.
         let is_new = now.saturating_duration_since(self.began) < GONE;
-        let gone = |name: &String| !is_new && !self.services.contains_key(name);
-        if self.tables.services.keys().any(gone) {
-            next.get_or_insert_with(|| self.tables.services.clone()).retain(|name, _| !gone(name));
+        let stays = |name: &str, digest: u64, table: &RingTable| {
+            let ring = self.services.get(name).and_then(|known| known.rings.get(&digest));
+            ring.map_or(is_new && table.position.leader() != at, |ring| ring.has_table)
+        };
+        if self.tables.iter().any(|(name, digest, table)| !stays(name, digest, table)) {
+            let next = next.get_or_insert_with(|| self.tables.services.clone());
+            next.retain(|name, rings| {
+                rings.retain(|digest, table| stays(name, *digest, table));
+                !rings.is_empty()
+            });
         }
         let has_changed = next.is_some();
         if let Some(services) = next {
@@ -350,10 +343,27 @@ impl Loads {
         });
         let left: Vec<(String, String)> = told.collect();
         left.iter().for_each(|(proxy, service)| self.drop_told(proxy, service));
+        let from = self.unheard_since();
         self.services.retain(|_, service| {
-            service.rings.retain(|_, ring| ring.loads.proxies() > 0 || !is_over(ring.heard, GONE));
+            service.rings.retain(|_, ring| {
+                ring.loads.proxies() > 0 || !is_over(ring.heard, GONE) && from.is_none_or(|from| ring.heard > from)
+            });
             !service.rings.is_empty()
         });
+    }
+
+    /// Rings with a table of which nobody reports any more take a part of what there is room for: whoever has invented them is gone. The
+    /// time at which one was heard of last with which it is too much.
+    fn unheard_since(&self) -> Option<Instant> {
+        let rings = self.services.values().flat_map(|service| service.rings.values());
+        let mut unheard: Vec<_> = rings.filter(|ring| ring.loads.proxies() == 0).collect();
+        unheard.sort_by_key(|ring| Reverse(ring.heard));
+        let mut left = LoadSize::default();
+        let is_too_much = |ring: &&&LoadRing| {
+            left = left.with(ring.members);
+            left.tables > self.tables_max.0 / PROXY_PART || left.members > self.tables_max.1 / PROXY_PART
+        };
+        unheard.iter().find(is_too_much).map(|ring| ring.heard)
     }
 
     /// How a proxy reports: for how long it has not, of how many services, by which table it goes, and why it was refused lately.
@@ -367,19 +377,4 @@ impl Loads {
             refused: refused.map(|(_, why)| why.clone()),
         })
     }
-}
-
-/// What a report takes, in loads: its keys, and what there is of every service, too.
-fn held_by(service: &ServiceLoad) -> usize {
-    service.report.loads.len() + service.report.seen.keys.len() * 8 + 32
-}
-
-/// By service and ring, the proxies that have it.
-fn votes(reporters: &BTreeMap<String, Reporter>, now: Instant) -> BTreeMap<&str, BTreeMap<u64, Votes<'_>>> {
-    let mut votes: BTreeMap<&str, BTreeMap<u64, Votes<'_>>> = BTreeMap::new();
-    let live = reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
-    for (service, told) in live.flat_map(|reporter| &reporter.services) {
-        votes.entry(service).or_default().entry(told.digest).or_default().add(&told.params);
-    }
-    votes
 }

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Largest report: hot keys of a thousand services, or loads of some hundred thousand members.
 pub const REPORT_BYTES_MAX: usize = 1 << 20;
 /// The first byte.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Services of a report.
-const SERVICES_MAX: usize = 10_000;
+pub const SERVICES_MAX: usize = 10_000;
 /// Members of all its services.
 const MEMBERS_MAX: usize = 100_000;
 /// Keys that a report names for one service.
@@ -32,6 +32,8 @@ pub struct ServiceLoad {
     pub name: String,
     /// Of its ring and members: loads and shares stand in the order of their slots.
     pub digest: u64,
+    /// Of its members alone, which other rings may have, too: those of proxies in other zones.
+    pub members_digest: u64,
     /// The topology's revision that is in force there.
     pub revision: u64,
     /// What a table is to be made for.
@@ -108,6 +110,7 @@ pub enum ReportsError {
 struct WireService<'a> {
     name: Cow<'a, str>,
     digest: u64,
+    members_digest: u64,
     revision: u64,
     /// Target and most.
     shed: (f64, f64),
@@ -254,6 +257,7 @@ fn wire_service(service: &ServiceLoad) -> WireService<'_> {
     WireService {
         name: Cow::Borrowed(&service.name),
         digest: service.digest,
+        members_digest: service.members_digest,
         revision: service.revision,
         shed: (service.params.shed.target, service.params.shed.share_max),
         hot,
@@ -285,6 +289,7 @@ fn read_service(wire: WireService<'_>) -> ServiceLoad {
     ServiceLoad {
         name: wire.name.into_owned(),
         digest: wire.digest,
+        members_digest: wire.members_digest,
         revision: wire.revision,
         params: FleetParams { shed: ShedParams { target, share_max }, hot },
         report: LoadReport {
@@ -316,6 +321,7 @@ mod tests {
         ServiceLoad {
             name: name.into(),
             digest: 7,
+            members_digest: 5,
             revision: 3,
             params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: Some(HotParams::default()) },
             report: LoadReport {
@@ -352,7 +358,7 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_and_named() {
         assert_eq!(Reports::decode(&[]), Err(ReportsError::Malformed));
-        assert_eq!(Reports::decode(&[2, 0]), Err(ReportsError::Format(2)));
+        assert_eq!(Reports::decode(&[1, 0]), Err(ReportsError::Format(1)));
         let mut bytes = reports(vec![service("api", 3)]).encode().unwrap();
         bytes.push(0);
         assert_eq!(Reports::decode(&bytes), Err(ReportsError::Malformed), "something follows");

@@ -462,14 +462,14 @@ mod tests {
     fn tables() -> TablesTold {
         let position = Position { epoch: 1, term: 2, seq: 3 };
         let line = TableLine {
-            digest: "000000000000000a".into(),
             revision: 4,
             members: Some(5),
             at: Some(Position { epoch: 1, term: 1, seq: 9 }),
             shed: vec![1, 6],
             hot: vec![("ffffffffffffffff".into(), 2)],
         };
-        let services = BTreeMap::from([("s".to_owned(), Some(line)), ("t".to_owned(), None)]);
+        let rings = BTreeMap::from([("000000000000000a".to_owned(), Some(line)), ("b".to_owned(), None)]);
+        let services = BTreeMap::from([("s".to_owned(), rings)]);
         let line = TablesLine { position, from: Some(position), services };
         TablesTold { position: Some(position), line: Some(line), age_ms: Some(7), waited_ms: Some(8) }
     }

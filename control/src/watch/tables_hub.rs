@@ -117,14 +117,14 @@ impl TablesHub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loads::ServiceTable;
+    use crate::loads::RingTable;
     use ringway_ring::FleetTable;
 
     fn tables(seq: u64, share: u16) -> Arc<Tables> {
         let position = Position { epoch: 1, term: 1, seq };
         let table = Arc::new(FleetTable { shed: vec![0, share], hot: Vec::new() });
-        let service = ServiceTable { digest: 1, revision: 1, position, table };
-        Arc::new(Tables { position: Some(position), services: [("s".to_owned(), service)].into() })
+        let ring = RingTable { revision: 1, position, table };
+        Arc::new(Tables { position: Some(position), services: [("s".to_owned(), [(1, ring)].into())].into() })
     }
 
     fn told(known: &Tables, text: Option<Bytes>) -> Tables {
@@ -148,8 +148,8 @@ mod tests {
                 if (seq as usize).is_multiple_of(index + 1) {
                     *watcher = told(watcher, hub.line(watcher, &now));
                     assert_eq!(
-                        (watcher.position, &watcher.services["s"].table),
-                        (now.position, &now.services["s"].table)
+                        (watcher.position, &watcher.services["s"][&1].table),
+                        (now.position, &now.services["s"][&1].table)
                     );
                     assert_eq!(hub.line(watcher, &now), None);
                 }

@@ -428,9 +428,10 @@ fn messages() -> Vec<Message> {
     before.apply(Origin { leader: LEADER }, Command::Found { cluster: "shop".into(), epoch: 1, rules: 1 }).unwrap();
     let (last, revision) = state.history.last().unwrap();
     let position = Position { epoch: 1, term: 2, seq: 3 };
-    let (digest, shed, hot) = ("000000000000000a".to_owned(), vec![1, 6], vec![("ffffffffffffffff".to_owned(), 2)]);
-    let table = TableLine { digest, revision: 4, members: Some(5), at: None, shed, hot };
-    let services = BTreeMap::from([("s".to_owned(), Some(table)), ("t".to_owned(), None)]);
+    let (shed, hot) = (vec![1, 6], vec![("ffffffffffffffff".to_owned(), 2)]);
+    let table = TableLine { revision: 4, members: Some(5), at: None, shed, hot };
+    let rings = BTreeMap::from([("000000000000000a".to_owned(), Some(table)), ("b".to_owned(), None)]);
+    let services = BTreeMap::from([("s".to_owned(), rings)]);
     vec![
         // These builds did not say when a revision was made.
         Message::Snapshot(Snapshot { at_ms: None, ..Snapshot::of(&state) }),

@@ -15,6 +15,8 @@ pub struct ServiceLoad {
     pub service: String,
     /// Digest of its ring and its backends: loads stand in the order of their ids.
     pub digest: u64,
+    /// Of its backends alone, which are the same in other zones.
+    pub members_digest: u64,
     /// What a table is to be made for.
     pub params: FleetParams,
     /// What has been seen.
@@ -38,7 +40,8 @@ impl Handle {
                 live.fleet_bounds.report(digest, requests, &hot, now)?
             };
             let held = live.fleet_bounds.in_force(now).map(|(table, _)| table.stamp);
-            Some(ServiceLoad { service: service.config.name.clone(), digest, params, report, held })
+            let (name, members_digest) = (service.config.name.clone(), service.members_digest(0));
+            Some(ServiceLoad { service: name, digest, members_digest, params, report, held })
         });
         reports.collect()
     }
@@ -56,6 +59,13 @@ impl Handle {
         hot.sort_unstable();
         hot.truncate(ringway_ring::TABLE_KEYS_MAX);
         Some((digest, FleetTable { shed, hot }))
+    }
+
+    /// By which ring a service's keys are placed here; `None`: its bounds do not hold for the fleet.
+    #[must_use]
+    pub fn load_digest(&self, service: &str) -> Option<u64> {
+        let snapshot = self.current();
+        of_fleet(snapshot.service(service)?).map(|(_, digest, _)| digest)
     }
 
     /// A table for a service. It is obeyed if it is of the ring that is in force here and newer than what is known; the same again says

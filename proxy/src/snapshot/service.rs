@@ -171,14 +171,19 @@ impl Service {
     /// What proxies must have in common so that loads and shares in slot order mean the same to them: the ring, and its members in their
     /// order, those too that have no point on it. None for policies without a ring.
     pub(crate) fn fleet_digest(&self) -> Option<u64> {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(self.ring_digest()?);
+        Some(self.members_digest(self.ring_digest()?))
+    }
+
+    /// Of its members in their order, and their weights, which proxies have in common that place keys by other rings.
+    pub(crate) fn members_digest(&self, seed: u64) -> u64 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(seed);
         for backend in &self.backends {
             hasher.update(backend.config.id.as_bytes());
             // No id has a byte of zero.
             hasher.update(&[0]);
             hasher.update(&backend.config.weight.to_le_bytes());
         }
-        Some(hasher.digest())
+        hasher.digest()
     }
 
     /// The backends' ids, in slot order.

@@ -1,7 +1,8 @@
 //! Loads of the fleet, told to a leader.
 
+use super::super::load_rings::RINGS_MAX;
 use super::*;
-use crate::loads::{Position, ServiceLoad, ServiceTable};
+use crate::loads::{Position, RingTable, ServiceLoad};
 use ringway_ring::{FleetParams, FleetTable, HotParams, LOAD_UNIT, LoadReport, Report, STEP_MILLIS, ShedParams};
 
 const TERM: u64 = 4;
@@ -17,10 +18,11 @@ struct Fleet {
 
 fn service(name: &str, digest: u64, loads: &[f64]) -> ServiceLoad {
     let shed = ShedParams { target: 1.2, share_max: 0.9 };
-    let loads = loads.iter().map(|load| (load * f64::from(LOAD_UNIT)) as u16).collect();
+    let loads: Vec<u16> = loads.iter().map(|load| (load * f64::from(LOAD_UNIT)) as u16).collect();
     ServiceLoad {
         name: name.into(),
         digest,
+        members_digest: loads.len() as u64,
         revision: 0,
         params: FleetParams { shed, hot: Some(HotParams::default()) },
         report: LoadReport { span_millis: 250, requests: 50, loads, seen: Report::default() },
@@ -73,7 +75,14 @@ impl Fleet {
         Tables::clone(self.lessor.tables().0)
     }
 
-    fn of(&self, service: &str) -> ServiceTable {
+    /// Of a service with one ring.
+    fn of(&self, service: &str) -> RingTable {
+        let rings = self.rings(service);
+        assert_eq!(rings.len(), 1, "{rings:?}");
+        rings.into_values().next().unwrap()
+    }
+
+    fn rings(&self, service: &str) -> BTreeMap<u64, RingTable> {
         self.tables().services[service].clone()
     }
 
@@ -94,7 +103,8 @@ fn loads_of_all_become_one_table_which_is_published_when_it_changes_and_ends_wit
     fleet.run(6, &[("p", uneven(0.7)), ("q", uneven(0.3))]);
     let table = fleet.of("s");
     assert!(table.table.shed[0] > 10_000 && table.table.shed[1..] == [0, 0], "{table:?}");
-    assert_eq!((table.digest, table.position.epoch, table.position.term), (7, 1, TERM));
+    assert_eq!((table.position.epoch, table.position.term), (1, TERM));
+    assert!(fleet.rings("s").contains_key(&7));
     assert_eq!(fleet.tables().position, Some(table.position));
     // Even loads: it falls to nothing, and rests.
     let even = service("s", 7, &[10.0, 10.0, 10.0]);
@@ -113,26 +123,104 @@ fn loads_of_all_become_one_table_which_is_published_when_it_changes_and_ends_wit
 }
 
 #[test]
-fn the_ring_of_most_proxies_has_the_table() {
+fn each_ring_has_a_table_and_what_moves_to_another_goes_on_from_what_was_in_force() {
     let mut fleet = Fleet::new(Arc::default());
     ["p", "q", "r"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
     let loads = [30.0, 10.0, 10.0];
-    let (old, new) = (service("s", 1, &loads), service("s", 2, &[10.0, 30.0, 10.0, 10.0]));
+    let (old, new) = (service("s", 1, &loads), service("s", 2, &[10.0, 10.0, 10.0, 30.0]));
     fleet.run(10, &[("p", old.clone()), ("q", old.clone()), ("r", new.clone())]);
-    assert_eq!((fleet.of("s").digest, fleet.of("s").table.shed.len()), (1, 3));
-    let shed = fleet.of("s").table.shed[0];
-    // Two have gone on: they say what is in force there, in the order of the new ring's members.
-    let asked = fleet.report("q", vec![ServiceLoad { holds: fleet.tables().position, ..new.clone() }]);
+    let rings = fleet.rings("s");
+    let shed = rings[&1].table.shed[0];
+    assert!(shed > 0 && rings[&1].table.shed.len() == 3 && rings[&2].table.shed[3] > 0, "{rings:?}");
+    // A third change, to which two come: the first says what is in force there, in the order of the members of then.
+    let newest = service("s", 3, &[10.0, 30.0, 10.0, 10.0, 10.0]);
+    let asked = fleet.report("q", vec![ServiceLoad { holds: fleet.tables().position, ..newest.clone() }]);
     assert_eq!(asked.answer.want, ["s"]);
-    let in_force = Some(FleetTable { shed: vec![0, shed, 0, 0], hot: Vec::new() });
-    let told = ServiceLoad { holds: fleet.tables().position, in_force, ..new.clone() };
+    let in_force = Some(FleetTable { shed: vec![0, shed, 0, 0, 0], hot: Vec::new() });
+    let told = ServiceLoad { holds: fleet.tables().position, in_force, ..newest.clone() };
     assert_eq!(fleet.report("q", vec![told]).answer.want, [""; 0]);
     let before = fleet.tables().position;
-    fleet.step();
-    let now = fleet.of("s");
-    assert!(now.digest == 2 && fleet.tables().position > before);
-    assert!(now.table.shed[1].abs_diff(shed) < 9_000 && now.table.shed[0] == 0, "no jump: {now:?}, {shed}");
+    fleet.run(5, &[("p", old.clone()), ("q", newest.clone()), ("r", new.clone())]);
+    let now = fleet.rings("s")[&3].clone();
+    assert!(fleet.rings("s").len() == 3 && fleet.tables().position > before);
+    assert!(now.table.shed[1].abs_diff(shed) < 12_000 && now.table.shed[0] == 0, "no jump: {now:?}, {shed}");
+    // Whose proxies have all gone on to another has none any more, after a while.
+    fleet.run(50, &[("p", newest.clone()), ("q", newest.clone()), ("r", newest)]);
+    assert_eq!(fleet.rings("s").into_keys().collect::<Vec<_>>(), [3]);
     assert!(fleet.lessor.tables().1);
+}
+
+#[test]
+fn proxies_of_two_zones_have_tables_of_their_own_by_all_that_their_members_carry() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["a", "b", "c"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    let zone = |digest, loads: &[f64], away: std::ops::Range<usize>, hot: u64| {
+        let mut service = service("s", digest, loads);
+        service.report.loads[away].fill(ringway_ring::NOT_ELIGIBLE);
+        service.report.seen = Report { requests: 10_000, total: 10_000, keys: vec![(hot, 5_000)] };
+        service
+    };
+    // Each prefers two of the members; the first zone has two proxies, and its members carry ten times as much.
+    let first = zone(1, &[75.0, 25.0, 0.0, 0.0], 2..4, 77);
+    let other = zone(2, &[0.0, 0.0, 15.0, 5.0], 0..2, 99);
+    fleet.run(12, &[("a", first.clone()), ("b", first.clone()), ("c", other)]);
+    let rings = fleet.rings("s");
+    let shed = |digest| rings[&digest].table.shed.iter().map(|share| *share > 0).collect::<Vec<_>>();
+    let hot = |digest| rings[&digest].table.hot.iter().map(|key| key.0).collect::<Vec<_>>();
+    assert_eq!((shed(1), shed(2)), (vec![true, false, false, false], vec![false, false, true, false]));
+    assert_eq!((hot(1), hot(2)), (vec![77], vec![99]));
+    // The other zone's members are down, and its keys come to those of the first: to the one which has little there.
+    let mut overflow = zone(2, &[0.0, 50.0, 0.0, 0.0], 2..4, 99);
+    overflow.report.loads[0] = 0;
+    fleet.run(60, &[("a", first.clone()), ("b", first), ("c", overflow)]);
+    let rings = fleet.rings("s");
+    assert!(rings.values().all(|ring| ring.table.shed[1] == 0), "150 and 100, of 125 on average: {rings:?}");
+}
+
+#[test]
+fn a_service_has_so_many_tables_and_no_more_and_those_of_most_proxies_stay() {
+    let mut fleet = Fleet::new(Arc::default());
+    let names: Vec<String> = (0..RINGS_MAX + 8).map(|index| format!("odd{index}")).collect();
+    ["p", "q"].into_iter().chain(names.iter().map(String::as_str)).for_each(|proxy| fleet.beat(proxy, 0));
+    let odd: Vec<(&str, ServiceLoad)> = names
+        .iter()
+        .zip(100_u64..)
+        .map(|(name, digest)| (name.as_str(), service("s", digest, &[30.0, 10.0])))
+        .collect();
+    fleet.run(8, &odd);
+    assert_eq!(fleet.rings("s").len(), RINGS_MAX);
+    let before: Vec<u64> = fleet.rings("s").into_keys().collect();
+    let common = service("s", 7, &[30.0, 10.0]);
+    let told: Vec<_> = [("p", common.clone()), ("q", common)].into_iter().chain(odd).collect();
+    fleet.run(8, &told);
+    let after = fleet.rings("s");
+    assert!(after.len() == RINGS_MAX && after.contains_key(&7), "{:?}", after.keys());
+    assert_eq!(before.iter().filter(|digest| !after.contains_key(digest)).count(), 1, "the others keep theirs");
+}
+
+#[test]
+fn rings_that_a_proxy_invents_and_leaves_take_no_room_from_others() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "liar"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    fleet.lessor.loads.tables_max = (64, 400);
+    let good = service("s", 7, &[10.0; 40]);
+    for round in 0..40_u64 {
+        // It stays with each long enough for a table.
+        let invented = service("t", 1_000 + round, &[10.0; 90]);
+        fleet.run(6, &[("p", good.clone()), ("liar", invented)]);
+        let tables = fleet.tables();
+        let invented: usize = tables.services.get("t").map_or(0, BTreeMap::len);
+        assert!((1..=2).contains(&invented) && tables.of("s", 7).is_some(), "{round}: {:?}", tables.services.values());
+        // In between, many that it leaves at once.
+        for digest in 0..20 {
+            assert_eq!(fleet.report("liar", vec![service("t", digest, &[10.0; 90])]).refused, []);
+        }
+    }
+    let mut more = fleet.report("p", vec![good, service("u", 1, &[10.0; 60])]);
+    assert_eq!(more.refused, [], "there is room for another");
+    // A quarter of the members is what one may tell of.
+    more = fleet.report("liar", vec![service("t", 1, &[10.0; 60]), service("v", 1, &[10.0; 60])]);
+    assert_eq!(more.refused, [LoadRefusal::Full]);
 }
 
 #[test]
@@ -140,8 +228,8 @@ fn a_new_leader_goes_on_from_what_it_has_relayed_or_from_what_a_proxy_has_had_la
     let at = |seq| Position { epoch: 1, term: TERM - 1, seq };
     let table = |share: u16| FleetTable { shed: vec![share, 0], hot: vec![(5, 3)] };
     let relayed = |seq: u64| {
-        let service = ServiceTable { digest: 7, revision: 1, position: at(seq), table: Arc::new(table(20_000)) };
-        Arc::new(Tables { position: Some(at(seq)), services: [("s".to_owned(), service)].into() })
+        let ring = RingTable { revision: 1, position: at(seq), table: Arc::new(table(20_000)) };
+        Arc::new(Tables { position: Some(at(seq)), services: [("s".to_owned(), [(7, ring)].into())].into() })
     };
     let even = |held| ServiceLoad { holds: Some(at(held)), ..service("s", 7, &[12.0, 10.0]) };
     let first = |fleet: &mut Fleet, held, told: Option<FleetTable>| {
@@ -292,17 +380,24 @@ fn a_leader_holds_so_many_loads_and_no_more_and_of_one_proxy_a_quarter() {
 fn no_more_services_and_members_are_published_than_those_who_read_tables_take() {
     let mut fleet = Fleet::new(Arc::default());
     ["p", "liar"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
-    fleet.lessor.loads.tables_max = (3, 10);
+    fleet.lessor.loads.tables_max = (3, 40);
     let good = service("s", 7, &[10.0; 3]);
     fleet.run(8, &[("p", good.clone())]);
     let invented = |name: &str, members| service(name, 1, &vec![1.0; members]);
     let answer = fleet.report("liar", ["a", "b", "c", "d"].map(|name| invented(name, 1)).to_vec());
     assert_eq!(answer.refused, [LoadRefusal::Full; 2]);
     assert_eq!(answer.answer.refused.keys().collect::<Vec<_>>(), ["c", "d"]);
-    // Other rings of services that are there, with more members.
-    let answer = fleet.report("liar", vec![service("a", 2, &[1.0; 6])]);
-    assert_eq!(answer.refused, [LoadRefusal::Full]);
-    fleet.run(40, &[("p", good.clone()), ("liar", invented("b", 1))]);
+    // Another ring of a service that is there.
+    assert_eq!(fleet.report("p", vec![service("a", 2, &[1.0])]).refused, [LoadRefusal::Full]);
+    // Of members, too: those of one proxy, which are a quarter, and those of all.
+    fleet.lessor.loads.tables_max = (30, 16);
+    assert_eq!(fleet.report("liar", vec![invented("a", 4)]).refused, [LoadRefusal::Full]);
+    let names = ["o1", "o2", "o3", "o4"];
+    names.into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    let refused = names.map(|proxy| fleet.report(proxy, vec![invented(proxy, 4)]).refused);
+    assert_eq!(refused, [vec![], vec![], vec![], vec![LoadRefusal::Full]], "three and twelve, and four");
+    fleet.lessor.loads.tables_max = (30, 400);
+    fleet.run(60, &[("p", good.clone()), ("liar", invented("b", 1))]);
     assert_eq!(fleet.tables().services.len(), 2, "{:?}", fleet.tables());
     let mut reader = Tables::default();
     assert_eq!(reader.take(fleet.tables().line(None)), Ok(()));
@@ -366,7 +461,7 @@ fn a_new_leader_vouches_only_for_what_it_has_worked_out_itself() {
     let at = Position { epoch: 1, term: TERM - 1, seq: 9 };
     let before = |name: &str| {
         let table = Arc::new(FleetTable { shed: vec![20_000, 0], hot: Vec::new() });
-        (name.to_owned(), ServiceTable { digest: 7, revision: 0, position: at, table })
+        (name.to_owned(), BTreeMap::from([(7, RingTable { revision: 0, position: at, table })]))
     };
     let relayed = Tables { position: Some(at), services: [before("s"), before("t")].into() };
     let mut fleet = Fleet::new(Arc::new(relayed));
@@ -374,8 +469,9 @@ fn a_new_leader_vouches_only_for_what_it_has_worked_out_itself() {
     fleet.run(8, &[("p", service("s", 7, &[12.0, 10.0]))]);
     let tables = fleet.tables();
     assert_eq!(tables.position.map(|position| position.term), Some(TERM));
-    assert_eq!(tables.in_force().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["s"]);
-    assert_eq!(tables.services["t"].position, at);
+    let in_force = tables.iter().filter(|(.., ring)| tables.is_in_force(ring));
+    assert_eq!(in_force.map(|(name, ..)| name).collect::<Vec<_>>(), ["s"]);
+    assert_eq!(tables.services["t"][&7].position, at);
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(super) fn loads() -> Schemas {
     );
     let hot = object("A hot key.", vec![must("hash", text(), "Its hash"), must("owners", number(), "Its owners")]);
     let table = object(
-        "The table of a service.",
+        "The table of a service, for proxies that place its keys by one ring.",
         vec![
             must("digest", text(), "Of the ring and members that it is of, as proxies report it"),
             must("revision", number(), "The topology's revision of which proxies have reported it"),
@@ -27,7 +27,11 @@ pub(super) fn loads() -> Schemas {
             must("position", known(), "Where they are; null: none are published"),
             must("age_ms", or_null(number()), "Milliseconds since they were published, or known to hold"),
             must("fresh", flag(), "Proxies go by them"),
-            must("services", map(table), "By service"),
+            must(
+                "services",
+                map(list(table)),
+                "By service: one for each ring, as those of proxies in several zones are",
+            ),
         ],
     );
     let mut all = vec![("Loads", tables)];
@@ -78,7 +82,6 @@ fn lines() -> Schemas {
     let table = object(
         "What has changed in a table.",
         vec![
-            must("digest", text(), "Of the ring and members, in hexadecimal digits"),
             must("revision", number(), "The topology's"),
             may("members", number(), "It begins anew, with so many members that shed nothing"),
             may("at", named("LoadsPosition"), "With which it came, of an earlier leader: it is not known to hold"),
@@ -95,7 +98,11 @@ fn lines() -> Schemas {
         vec![
             must("position", named("LoadsPosition"), ""),
             may("from", named("LoadsPosition"), "It is a change of these; without, it tells the whole"),
-            must("services", map(or_null(named("TableLine"))), "Null: it has none any more"),
+            must(
+                "services",
+                map(map(or_null(named("TableLine")))),
+                "By service, and by the digest of the ring and members, in hexadecimal digits; null: it has none any more",
+            ),
         ],
     );
     let confirmed = object(

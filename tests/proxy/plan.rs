@@ -194,7 +194,7 @@ fn another_secret_of_a_cookie_moves_nothing_where_one_backend_has_all_keys() {
         )
     };
     let files = ["one", "two"].map(|name| file(&directory, name, &config(name)));
-    let said = crate::common::ringway(&["plan", &files[0], &files[1]]);
+    let said = ringway(&["plan", &files[0], &files[1]]);
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(said.contains("service s: no key moves") && !said.contains("at random"), "{said}");
 }

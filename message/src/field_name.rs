@@ -250,8 +250,20 @@ const NOT_BEHIND_BODIES: [&str; 26] = [
 /// its content is to be read (RFC 9110, 6.5.1; RFC 7230, 4.1.2 names them).
 #[must_use]
 pub fn may_trail(name: &[u8]) -> bool {
-    FieldName::classify(name) == FieldName::Other && !NOT_BEHIND_BODIES.iter().any(|known| reads_as(name, known))
+    let may_be_known = name.first().is_some_and(|first| FIRST_LETTERS >> (first & 31) & 1 == 1);
+    FieldName::classify(name) == FieldName::Other
+        && !(may_be_known && NOT_BEHIND_BODIES.iter().any(|known| reads_as(name, known)))
 }
+
+/// The letters that these begin with, a bit for each: most names that do stand in trailers begin with another.
+const FIRST_LETTERS: u32 = {
+    let (mut letters, mut at) = (0, 0);
+    while at < NOT_BEHIND_BODIES.len() {
+        letters |= 1 << (NOT_BEHIND_BODIES[at].as_bytes()[0] & 31);
+        at += 1;
+    }
+    letters
+};
 
 /// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
 #[must_use]

@@ -17,6 +17,7 @@ mod drain;
 mod edge;
 mod edges_of_balancing;
 mod explain;
+mod fairness;
 mod faults;
 mod framing;
 mod h2_upstream;

@@ -309,7 +309,7 @@ heartbeat(vote=[refused, {"refusal": "not here", "digest": "", "moved_ppm": 0}])
 until("the refusal", lambda: "aborted" in phase(refused))
 assert ask("get", "/v1/rollouts")["rollouts"][0]["refused"] == [{"proxy": "fake", "reason": "not here"}]
 # A report of no service: format, name, instance, number of the report.
-report = bytes([1, 4]) + b"fake" + bytes([7, 1, 0])
+report = bytes([2, 4]) + b"fake" + bytes([7, 1, 0])
 assert ask("post", "/v1/loads", body=report)["refused"] == {}
 assert "taken already" in ask("post", "/v1/loads", body=report)["refused"][""]
 problem("bad_body", 400, "post", "/v1/loads", body=report[:-1])

@@ -229,7 +229,8 @@ fn an_idle_shared_connection_gives_way_and_a_busy_one_makes_the_backend_full() {
     }
     // Some worker's connection is busy: the others go on to the next backend, and blame nobody.
     let busy = held(listen);
-    in_flight(&ringway, 1);
+    // With the backend: before that it may wait for a connection that another worker has.
+    wait_for("it to be under way", || (backend_status(&ringway, "one")["in_flight"] == 1).then_some(()));
     let texts: Vec<String> = (0..40).map(|_| get(listen, "/").unwrap().text()).collect();
     assert!(texts.iter().all(|text| text == "one" || text == "two"), "{texts:?}");
     assert!(texts.iter().any(|text| text == "two"), "no worker but one was asked: {texts:?}");

@@ -92,13 +92,14 @@ fn a_reset_and_an_idle_time_out_end_both_sides_and_free_the_pipe() {
         seen.lock().unwrap().push(format!("{:?}", error.kind()));
     });
     let listen = free_address();
-    let ringway = Ringway::start(&tcp(listen, "timeouts: { idle: 1s }", &backend));
+    let ringway = Ringway::start(&tcp(listen, "", &backend));
     let mut stream = send(listen, b"");
     stream.read_exact(&mut vec![0; 4 << 20]).unwrap();
     // Unread bytes make a reset of its end.
     drop(stream);
     wait_for("the backend to be told", || (backend.requests().len() == 1).then_some(()));
     nothing_is_left(&ringway);
+    ringway.reconfigure(&tcp(listen, "timeouts: { idle: 4s }", &backend));
     let mut stream = send(listen, b"");
     stream.read_exact(&mut vec![0; 4 << 20]).unwrap();
     // It stops reading, and is given up.
@@ -106,6 +107,26 @@ fn a_reset_and_an_idle_time_out_end_both_sides_and_free_the_pipe() {
     nothing_is_left(&ringway);
     let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
     assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+}
+
+#[test]
+fn urgent_bytes_in_the_middle_of_bulk_lose_nothing_of_what_follows() {
+    let (backend, listen) = (echo(), free_address());
+    let ringway = Ringway::start(&tcp(listen, "", &backend));
+    let mut stream = send(listen, b"");
+    let (first, rest) = (vec![1; 4 << 20], vec![2; 1 << 20]);
+    let (mut up, sent) = (stream.try_clone().unwrap(), [first.clone(), rest.clone()]);
+    let sender = std::thread::spawn(move || {
+        up.write_all(&sent[0]).unwrap();
+        socket2::SockRef::from(&up).send_out_of_band(b"!").unwrap();
+        up.write_all(&sent[1]).unwrap();
+        up.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    sender.join().unwrap();
+    assert!(got == [first, rest].concat(), "{} bytes", got.len());
+    nothing_is_left(&ringway);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => loop {
                 ready!(tcp.poll_read_ready(context))?;
-                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp)) {
+                match tcp.try_io(Interest::READABLE, || self.fill_pipe(pipe, tcp)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return Poll::Ready(result),
                 }
@@ -103,6 +103,20 @@ impl Transport {
             #[cfg(test)]
             Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
+    }
+
+    /// Linux's splice stops for ever at TCP's urgent bytes, as if nothing or the end had come: where a look finds bytes all the same, these two
+    /// are not spliced, and the readiness stays.
+    fn fill_pipe(&self, pipe: &mut Pipe, tcp: &TcpStream) -> io::Result<usize> {
+        let filled = pipe.fill(tcp);
+        let is_dry = match &filled {
+            Ok(count) => *count == 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if is_dry && self.look().is_ok_and(|count| count > 0) {
+            return Err(rustix::io::Errno::OPNOTSUPP.into());
+        }
+        filled
     }
 
     /// Moves what is taken out of a pipe.

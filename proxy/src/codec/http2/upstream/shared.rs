@@ -169,8 +169,13 @@ impl Shared {
         if let Some(most) = self.demand.most(streams, limits.idle_timeout, timers) {
             let each = connections.iter().map(|connection| connection.streams_max(limits)).min().unwrap_or(1);
             let kept = most.div_ceil(each.max(1)).max((limits.idle_min as usize).div_ceil(workers.max(1)));
+            // One with streams would keep its place among those that there may be, and take no more: only who is idle goes.
             connections.sort_by_key(|connection| Reverse(connection.line.streams.get()));
-            connections.truncate(kept.max(1));
+            let mut index = 0;
+            connections.retain(|connection| {
+                index += 1;
+                index <= kept.max(1) || connection.line.streams.get() > 0
+            });
         }
     }
 

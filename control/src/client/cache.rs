@@ -22,7 +22,7 @@ const BYTES_MAX: u64 = 256 << 20;
 pub struct Cache {
     directory: PathBuf,
     /// The slot that was written last: the other is next.
-    last: Mutex<Option<PathBuf>>,
+    last: Mutex<Option<(PathBuf, (u64, u64))>>,
 }
 
 impl Cache {
@@ -54,17 +54,16 @@ impl Cache {
         views.max_by_key(|view| (view.epoch, view.revision))
     }
 
-    /// The topology that was stored before this one, of the same epoch.
+    /// The topology of the revision right before this one. One that is older says nothing of when its members changed.
     #[must_use]
     pub fn load_before(&self, view: &View) -> Option<View> {
         let is_before = |before: &View| {
-            before.cluster == view.cluster && before.epoch == view.epoch && before.revision < view.revision
+            before.cluster == view.cluster && before.epoch == view.epoch && before.revision + 1 == view.revision
         };
-        let views = self.slots().into_iter().filter_map(|slot| read(&slot).ok()).filter(is_before);
-        views.max_by_key(|before| before.revision)
+        self.slots().into_iter().filter_map(|slot| read(&slot).ok()).find(is_before)
     }
 
-    /// Replaces the older of the two. A rollout is not stored: it may be over by the time it is read.
+    /// Replaces the older of the two, or the one of the same revision: what was before it stays. A rollout is not stored: it may be over by the time it is read.
     ///
     /// # Errors
     /// The disk's.
@@ -75,9 +74,13 @@ impl Cache {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let age = |slot: &PathBuf| read(slot).ok().map(|view| (view.epoch, view.revision));
         let [a, b] = self.slots();
+        let is_now = (view.epoch, view.revision);
         let first = match &*last {
-            Some(last) => *last != a,
-            None => age(&a) <= age(&b),
+            Some((last, age)) => (*last == a) == (*age == is_now),
+            None => match (age(&a), age(&b)) {
+                (of_a, of_b) if of_a == Some(is_now) || of_b == Some(is_now) => of_a == Some(is_now),
+                (of_a, of_b) => of_a <= of_b,
+            },
         };
         let slot = if first { a } else { b };
         let beside = slot.with_extension("new");
@@ -90,7 +93,7 @@ impl Cache {
         file.sync_all()?;
         std::fs::rename(&beside, &slot)?;
         File::open(&self.directory)?.sync_all()?;
-        *last = Some(slot);
+        *last = Some((slot, is_now));
         Ok(())
     }
 
@@ -202,6 +205,14 @@ mod tests {
         }
         assert_eq!(cache.load_before(&view(5)), Some(view(4)));
         assert_eq!((cache.load_before(&view(4)), cache.load_before(&View { epoch: 2, ..view(5) })), (None, None));
+        // Stored again, by who goes on and by who starts anew, however often, it pushes out nothing.
+        for cache in [cache, Cache::open(&directory.path().join("made")).unwrap()] {
+            for _ in 0..3 {
+                cache.store(&view(5)).unwrap();
+                assert_eq!((cache.load(), cache.load_before(&view(5))), (Some(view(5)), Some(view(4))));
+            }
+        }
+        let cache = Cache::open(&directory.path().join("made")).unwrap();
         // Every flipped bit and every cut is found: the other slot serves.
         let newest = cache.slots().into_iter().find(|slot| read(slot).unwrap().revision == 5).unwrap();
         let whole = std::fs::read(&newest).unwrap();

@@ -1,6 +1,7 @@
 //! The binary: command line and wiring, nothing else.
 
 mod admin;
+mod allocator;
 mod control;
 mod demo;
 mod explain;
@@ -24,10 +25,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
-
-/// What connections that have gone held is given back to the system: the C library's allocator keeps it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A layer-4/layer-7 reverse proxy that sends the same key to the same backend.
 #[derive(Debug, Parser)]
@@ -124,7 +121,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config } => run::run(&config),
+        Command::Run { config } => allocator::keep_giving_back().and_then(|()| run::run(&config)),
         Command::Check { file, json, no_files } => check(&file, json, !no_files),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Status(arguments) => status::status(&arguments),

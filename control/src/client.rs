@@ -262,10 +262,11 @@ impl Client {
                     return Err("its lines are too long".into());
                 }
                 if line.ends_with(b"\n") {
-                    let message: Message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+                    let message = self.loads.read(&line);
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
+                    let Some(message) = message? else { continue };
                     if is_stale(&message)
                         && look.is_due()
                         && let Some(better) = led(&api, member).await

@@ -85,7 +85,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["admin", "save"],
             &["run", "plan"],
             &["terminal"],
-            &["table"],
+            &["allocator", "table"],
         ],
     ),
 ];

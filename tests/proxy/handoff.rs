@@ -466,6 +466,55 @@ fn copies_say_nothing_of_who_the_client_is_unless_that_is_wanted() {
 }
 
 #[test]
+fn credentials_that_a_route_adds_or_takes_away_count_as_they_are_sent_and_explain_says_so() {
+    let secret = "authorization: Basic c2VjcmV0";
+    let added = "set: [ { name: authorization, value: Basic c2VjcmV0 } ]";
+    for (edits, field, copied) in [(added, "accept: */*", false), ("remove: [ Authorization ]", secret, true)] {
+        let (fleet, listen) = (echoes(3), free_address());
+        let all = targets(&fleet);
+        let of = |backends: &[(&str, SocketAddr)]| {
+            let route = format!("routes: [ {{ service: s, request_headers: {{ {edits} }} }} ]");
+            config(listen, "window: 1h", backends).replace("service: s }", &format!("{route} }}"))
+        };
+        let ringway = Ringway::start(&of(&all[..2]));
+        ringway.reconfigure(&of(&all));
+        let (admin, joined) = (ringway.admin.to_string(), all[2].0);
+        let mut seen = BTreeMap::new();
+        for key in 0..KEYS {
+            // Only keys that may go now: of each of the others it is said that it stays.
+            if !matches!(explanation_of(&ringway, key)["handoff"]["turn"].as_str(), Some("copied" | "moved")) {
+                continue;
+            }
+            let key_field = format!("x-key: {key}");
+            let arguments = [
+                "explain",
+                "--admin",
+                &admin,
+                "--request",
+                "GET /",
+                "-H",
+                "host: a",
+                "-H",
+                &key_field,
+                "-H",
+                field,
+                "--json",
+            ];
+            let live: serde_json::Value = serde_json::from_slice(&crate::common::ringway(&arguments).stdout).unwrap();
+            let turn = live["explanation"]["handoff"]["turn"].as_str().unwrap_or_default().to_owned();
+            let got = ask(listen, key, &format!("{field}\r\n"));
+            assert_eq!(
+                (turn.as_str(), got == joined),
+                if copied { ("copied", false) } else { ("moved", true) },
+                "{live}"
+            );
+            *seen.entry(turn).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 1, "{seen:?}");
+    }
+}
+
+#[test]
 fn no_client_names_a_previous_owner_nor_calls_its_request_a_copy() {
     let (fleet, listen) = (echoes(2), free_address());
     let all = targets(&fleet);

@@ -27,6 +27,7 @@ mod health;
 mod hostile;
 mod http;
 mod identity;
+mod idle;
 mod main_job;
 mod metrics;
 mod operator;

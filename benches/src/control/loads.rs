@@ -23,6 +23,8 @@ const BACKENDS: usize = 1_000;
 const LOAD: f64 = 38.0;
 /// Time between two reports of a proxy.
 const SPAN: Duration = Duration::from_millis(250);
+/// Requests of a proxy in that time, where each takes 50 ms: by how many there are it is judged what is noise.
+const REQUESTS: u32 = (LOAD * BACKENDS as f64 / PROXIES as f64 / 0.05 * 0.25) as u32;
 
 /// Bytes both ways, as they stand in bodies.
 #[derive(Default)]
@@ -73,9 +75,9 @@ fn service(random: &mut Random, seconds: f64) -> ServiceLoad {
         name: "s".into(),
         digest: 7,
         members_digest: 7,
-        revision: 1,
+        revision: 0,
         params: FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: Some(HotParams::default()) },
-        report: LoadReport { span_millis: 250, requests: 0, loads, seen },
+        report: LoadReport { span_millis: 250, requests: REQUESTS, loads, seen },
         holds: None,
         in_force: None,
     }
@@ -85,37 +87,44 @@ fn service(random: &mut Random, seconds: f64) -> ServiceLoad {
 async fn report(api: Api, index: usize, began: Instant, moved: Arc<Moved>) -> Result<()> {
     let member = api.members().first().cloned().ok_or("no member")?;
     let proxy = format!("p{index}");
-    let heartbeat = json!({
-        "version": "1", "epoch": 1, "revision": 0, "digest": "", "rings": {}, "stuck": null, "generation": 1, "vote": null,
-        "down": [], "requests": 0, "failed": 0, "canary": null, "instance": 7,
-    });
+    let heartbeat = |requests: u64| {
+        json!({
+            "version": "1", "epoch": 1, "revision": 0, "digest": "", "rings": {}, "stuck": null, "generation": 1, "vote": null,
+            "down": [], "requests": requests, "failed": 0, "canary": null, "instance": 7,
+        })
+    };
     let mut link = api.connect(&member).await.map_err(text("connect"))?;
     let mut random = Random(index as u64 + 1);
     // Together all report 256 times a second: no burst at the beginning.
     tokio::time::sleep(SPAN.mul_f64(random.unit())).await;
     for seq in 1_u64.. {
         if seq % 8 == 1 {
-            let body = Bytes::from(heartbeat.to_string());
+            let body = Bytes::from(heartbeat(seq * u64::from(REQUESTS)).to_string());
             taken(api.ask(&mut link, Method::PUT, &format!("/v1/proxies/{proxy}"), body).await, &moved)?;
         }
         let services = vec![service(&mut random, began.elapsed().as_secs_f64())];
         let report = Reports { proxy: proxy.clone(), instance: 7, seq, services };
         let body = Bytes::from(report.encode().map_err(text("report"))?);
         moved.reported.fetch_add(body.len() as u64, Relaxed);
-        taken(api.ask_bytes(&mut link, Method::POST, "/v1/loads", body).await, &moved)?;
+        let answer = taken(api.ask_bytes(&mut link, Method::POST, "/v1/loads", body).await, &moved)?;
+        // A leader that refuses has nothing to reckon: that would be measured in its place.
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+        if let Some(refused) = answer["refused"].as_object().filter(|refused| !refused.is_empty()) {
+            return Err(format!("a report is refused: {refused:?}"));
+        }
         tokio::time::sleep(SPAN.mul_f64(0.9 + 0.2 * random.unit())).await;
     }
     Ok(())
 }
 
 /// What no leader takes is lost, as a proxy's is.
-fn taken(answer: std::result::Result<Bytes, ApiError>, moved: &Moved) -> Result<()> {
+fn taken(answer: std::result::Result<Bytes, ApiError>, moved: &Moved) -> Result<Bytes> {
     match answer {
         Err(error) if error.is(Code::NoLeader) => {
             moved.lost.fetch_add(1, Relaxed);
-            Ok(())
+            Ok(Bytes::new())
         }
-        answer => answer.map(drop).map_err(text("report")),
+        answer => answer.map_err(text("report")),
     }
 }
 
@@ -156,6 +165,9 @@ pub async fn loads(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
     let share = (members.cpu(leader) - cpu) / seconds * 100.0;
     if let Some(ended) = tasks.try_join_next() {
         return Err(format!("a proxy has ended: {ended:?}"));
+    }
+    if after[2] == 0.0 {
+        return Err("no table was told".to_owned());
     }
     let rate = |index: usize| (after[index] - before[index]) / seconds;
     let mib = |index: usize| format!("{:.2} MB/s", rate(index) / 1e6);

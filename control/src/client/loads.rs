@@ -5,11 +5,13 @@ use super::random::Random;
 use crate::Code;
 use crate::http::{Api, ApiError, Link};
 use crate::loads::{Confirmed, Position, ReportAnswer, Reports, ReportsError, ServiceLoad, Tables, TablesLine};
+use crate::watch::wire::Message;
 use bytes::Bytes;
 use hyper::Method;
 use ringway_config::model::MemberUrl;
 use ringway_ring::STEP_MILLIS;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,6 +54,15 @@ struct Told {
     is_lost: bool,
 }
 
+impl Told {
+    /// A line was not taken.
+    fn lose(&mut self, error: &impl Display) {
+        if !std::mem::replace(&mut self.is_lost, true) {
+            tracing::warn!(%error, "tables of loads are not taken until the whole is told again");
+        }
+    }
+}
+
 impl Loads {
     /// The tables as they are known, and as they change.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<FleetTables>> {
@@ -72,9 +83,7 @@ impl Loads {
                 return;
             }
             if let Err(error) = told.tables.take(line) {
-                if !std::mem::replace(&mut told.is_lost, true) {
-                    tracing::warn!(%error, "tables of loads are not taken until the whole is told again");
-                }
+                told.lose(&error);
                 return;
             }
             told.is_lost = false;
@@ -88,6 +97,18 @@ impl Loads {
             }
             is_later
         });
+    }
+
+    /// A line of the watch stream; `None`: it is of loads, in a form of another release's. The topology, which comes on the same stream, goes on.
+    pub(crate) fn read(&self, line: &[u8]) -> Result<Option<Message>, String> {
+        match serde_json::from_slice(line) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if line.starts_with(b"{\"loads") => {
+                self.told.lock().unwrap_or_else(PoisonError::into_inner).lose(&error);
+                Ok(None)
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Takes it that tables hold still.
@@ -147,7 +168,9 @@ impl Loads {
                 Err(error) => {
                     link = None;
                     from += 1;
-                    let earlier = error.is(Code::UnknownPath) || error.is(Code::BadMethod);
+                    // An earlier release does not know reports, or knows another form of them.
+                    let earlier =
+                        [Code::UnknownPath, Code::BadMethod, Code::BadBody].iter().any(|code| error.is(*code));
                     tracing::debug!(%member, %error, "a report of loads is lost");
                     tokio::time::sleep(if earlier { EARLIER } else { backoff.mul_f64(random.unit()) }).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
@@ -296,6 +319,15 @@ mod tests {
         assert_eq!(*loads.now.borrow().tables, first, "it may have missed something");
         loads.handle_line(third.line(None), 1);
         assert_eq!(*loads.now.borrow().tables, third);
+        // Nor one of a form that is not known here.
+        assert_eq!(loads.read(b"{\"loads\":{\"form\":\"of tomorrow\"}}\n"), Ok(None));
+        assert_eq!(loads.read(b"{\"loads_confirmed\":7}\n"), Ok(None));
+        assert!(
+            loads.read(b"{\"topology\":7}\n").is_err() && matches!(loads.read(b"{\"rollout\":null}\n"), Ok(Some(_)))
+        );
+        loads.handle_line(tables(at(1, 4), 4).line(Some(&third)), 1);
+        assert_eq!(*loads.now.borrow().tables, third);
+        loads.handle_line(third.line(None), 1);
         let fourth = tables(at(1, 4), 4);
         loads.handle_line(fourth.line(Some(&third)), 1);
         assert_eq!(*loads.now.borrow().tables, fourth);

@@ -238,6 +238,9 @@ impl Direction {
         dispatcher: &Dispatcher,
         context: &mut Context<'_>,
     ) -> Option<Poll<io::Result<usize>>> {
+        if dispatcher.pipes.are_refused() {
+            return None;
+        }
         if self.pipe.is_none() {
             match from.poll_read_ready(context) {
                 Poll::Ready(Ok(())) => {}

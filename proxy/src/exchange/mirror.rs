@@ -51,8 +51,17 @@ pub(crate) fn begin(client: &Client, request: &mut Request, mirror: Mirror) {
 /// The last byte of the body has come: makes the copy that has waited for it.
 #[inline]
 pub(super) fn copy_rest(client: &Client, request: &mut Request) {
-    if let Some(mirror) = request.mirror.take() {
+    if let Some(mirror) = request.mirror {
         copy(client, request, mirror);
+        request.end_mirror();
+    }
+}
+
+/// The request is over, whatever has come of its body.
+#[inline]
+pub(super) fn end(request: &mut Request) {
+    if request.mirror.take().is_some() {
+        request.view.services[request.service].counters.mirror_left_out.increment();
     }
 }
 

@@ -271,6 +271,14 @@ impl Request {
         if self.mirror.is_some() { for_retries.max(COPIED_BYTES_MAX) } else { for_retries }
     }
 
+    /// No copy is waited for any more, and all of `out` has been sent: what was kept for the copy alone is released.
+    pub(super) fn end_mirror(&mut self) {
+        self.mirror = None;
+        if self.kept.as_ref().map_or(0, Kept::data) + self.joined > self.body_bytes_max() {
+            self.forget();
+        }
+    }
+
     /// Whether all of it is at hand, with no more of a body than what is copied.
     pub(super) fn is_copyable(&self) -> bool {
         let body = self.joined + self.kept.as_ref().map_or(0, Kept::data);

@@ -38,6 +38,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
             (error.status(), Some(error), next)
         }
     };
+    mirror::end(request);
     let ended_try = request.ended_try.take();
     let this = &request.view.services[request.service];
     let class = if error == Some(ProxyError::ClientClosed) { 0 } else { class_of(status) };

@@ -49,8 +49,8 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
 impl Pipe {
     fn open(place: PipePermit) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // Who may have no larger one (`pipe-user-pages-soft`) moves less at a time.
-        let _ = fcntl_setpipe_size(&writer, PIPE_BYTES);
+        // Who may have no larger one (`pipe-user-pages-soft`) would move a page or two at a time: copying is cheaper then.
+        fcntl_setpipe_size(&writer, PIPE_BYTES)?;
         Ok(Self { reader, writer, held: 0, place })
     }
 
@@ -87,7 +87,8 @@ impl Pipe {
 pub(crate) struct Pipes {
     counters: Arc<WorkerCounters>,
     kept: RefCell<Vec<(OwnedFd, OwnedFd)>>,
-    /// Sockets cannot be spliced here, or descriptors have come to their end: no pipe is opened until that is forgotten.
+    /// Sockets cannot be spliced here, descriptors have come to their end, or the kernel has no more room for pipes: none is opened until that is
+    /// forgotten.
     refused: Cell<bool>,
 }
 
@@ -121,6 +122,11 @@ impl Pipes {
         if held == 0 && !self.refused.get() && kept.len() < PIPES_MAX {
             kept.push((reader, writer));
         }
+    }
+
+    /// Whether those in use are to be given back as soon as they are empty.
+    pub(crate) fn are_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Splicing does not work, or costs descriptors that others need: for a while none is given.

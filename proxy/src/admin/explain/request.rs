@@ -6,6 +6,7 @@ use super::listener::listener_of;
 use super::nearest::nearest;
 use crate::admin::words::{self, Values};
 use crate::error::ProxyError;
+use crate::exchange::actions;
 use crate::exchange::local_reply::Cause;
 use crate::exchange::request::{Matched, match_route};
 use crate::l4::tcp::service_of;
@@ -53,13 +54,17 @@ pub(super) struct RequestExplanation {
     steps: Vec<String>,
 }
 
-/// What hand-off asks of a request.
-fn asked(described: &Described, head: &RequestHead, buffer: &[u8]) -> Asked {
+/// What hand-off asks of a request, as its route sends it on.
+fn asked(described: &Described, actions: Option<&Actions>, head: &RequestHead, buffer: &[u8]) -> Asked {
+    let edits = actions.map(|actions| &actions.request);
+    let stays = |name: &[u8]| !edits.is_some_and(|edits| actions::drops(edits, name));
+    let added = edits.map_or("", |edits| &edits.lines).lines().filter_map(|line| line.split(':').next());
+    let mut sent = head.fields.iter().map(|field| field.name.of(buffer)).filter(|name| stays(name));
     Asked {
         method: head.method,
         has_body: described.body_bytes > 0,
         upgrades: head.upgrade.is_some(),
-        has_credentials: head.fields.iter().any(|field| is_credential(field.name.of(buffer))),
+        has_credentials: sent.any(is_credential) || added.map(str::as_bytes).any(is_credential),
     }
 }
 
@@ -163,7 +168,7 @@ impl RequestExplanation {
                     server_name: peer.server_name.as_deref(),
                     connection_id: None,
                 };
-                self.asked = Some(asked(described, &head, &buffer));
+                self.asked = Some(asked(described, http.routes[route].actions.as_deref(), &head, &buffer));
                 self.target(config, &http.routes[route], &input, &head);
             }
             Err((cause, route)) => {
@@ -234,7 +239,7 @@ impl RequestExplanation {
     fn note_actions(&mut self, config: &Config, actions: &Actions, input: &KeyInput<'_>, head: &RequestHead) {
         if let Some(rewrite) = &actions.rewrite {
             let mut target = Vec::new();
-            crate::exchange::actions::write_target(rewrite, head.forward_target.of(input.buffer), &mut target);
+            actions::write_target(rewrite, head.forward_target.of(input.buffer), &mut target);
             self.steps.push(format!("the backend gets the target {}", words::text(&target)));
         }
         if let Some(mirror) = actions.mirror {

@@ -85,6 +85,7 @@ impl Exchange<'_> {
                     return Ok(());
                 }
                 mirror::copy_rest(self.client, self.request);
+                self.sent = self.sent.min(self.request.out.len());
                 self.end_upload(Upload::Done);
             } else {
                 match self.take_from_client(context)? {

@@ -97,13 +97,13 @@ impl Shared {
         Waiting(Rc::clone(&self.opening))
     }
 
-    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait, or one has failed and others may
-    /// yet succeed.
+    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait, or there may be no more than
+    /// those under way.
     pub(crate) fn open(&self, limits: &model::Pool) -> Option<Opening> {
         let Opens { under_way, waiting, room, failed, .. } = &*self.opening;
         let most = limits.streams_max as usize;
         let each = if room.get() == 0 { most } else { room.get().min(most) };
-        let awaits_others = failed.get().is_some() && under_way.get() > 0;
+        let awaits_others = failed.get() == Some(ProxyError::ConnectionLimit) && under_way.get() > 0;
         if awaits_others || under_way.get() >= waiting.get().div_ceil(each).min(OPENINGS_MAX) {
             return None;
         }
@@ -130,11 +130,13 @@ impl Shared {
         self.opening.over.notified()
     }
 
-    /// How that ended. Nothing is lost while others are under way: where connections are limited, these may be the last.
+    /// How that ended. Where connections are limited, nothing is lost while others are under way: these may be the last. Any other failure is
+    /// one of the backend's, and those who wait go elsewhere at once: what is still under way may hang.
     pub(crate) fn outcome(&self) -> Result<(), ProxyError> {
         match self.opening.failed.get() {
-            Some(error) if self.opening.under_way.get() == 0 => Err(error),
-            _ => Ok(()),
+            Some(ProxyError::ConnectionLimit) if self.opening.under_way.get() > 0 => Ok(()),
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 

@@ -14,6 +14,12 @@ fn ids(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("backend-{index}")).collect()
 }
 
+/// Members of equal weight that carry nothing.
+fn specs(ids: &[String]) -> impl Iterator<Item = MemberSpec<'_>> {
+    let spec = |id| MemberSpec { id, weight: 100, requests_max: u32::MAX, level: 0, load: Arc::new(Load::new(id)) };
+    ids.iter().map(String::as_str).map(spec)
+}
+
 fn ring(count: usize, points: u32) -> Ring {
     let ids = ids(count);
     let members: Vec<Member<'_>> = ids.iter().map(|id| Member { id, weight: 100 }).collect();
@@ -54,13 +60,7 @@ fn pick(criterion: &mut Criterion) {
     for count in [4, 1000] {
         for (name, bound) in [("bounded", Some(BoundParams::default())), ("unbounded", None)] {
             let ids = ids(count);
-            let members = ids.iter().map(|id| MemberSpec {
-                id,
-                weight: 100,
-                requests_max: u32::MAX,
-                level: 0,
-                load: Arc::new(Load::new(id)),
-            });
+            let members = specs(&ids);
             let policy = PolicyParams::Ring(RingParams::default());
             let backends = BackendSet::build(policy, bound, members, Arc::new(Total::new(2))).unwrap();
             backends.install();
@@ -114,13 +114,7 @@ fn change(criterion: &mut Criterion) {
 /// A set that places keys alone.
 fn placement(policy: PolicyParams, count: usize) -> BackendSet {
     let ids = ids(count);
-    let members = ids.iter().map(|id| MemberSpec {
-        id,
-        weight: 100,
-        requests_max: u32::MAX,
-        level: 0,
-        load: Arc::new(Load::new(id)),
-    });
+    let members = specs(&ids);
     let set = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
     set.install();
     set

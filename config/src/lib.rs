@@ -27,7 +27,7 @@ mod stamp;
 
 pub use changes::changes;
 pub use decode::{duration_text, parse_duration};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site, distance};
 pub use diff::{Diff, diff};
 pub use edit::{EditError, set_backend_fields};
 pub use effective::{BackendPatch, Effective, Origin};

@@ -47,7 +47,7 @@ pub use proxy::handle::{Handle, Prepared, Report};
 pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use routes::RouteTable;
-pub use snapshot::shadow::{ShadowError, ring_digest};
+pub use snapshot::shadow::{ShadowError, agreed_digest};
 pub use snapshot::{
     AdminAccessError, Backend, BackendState, Current, OfferedTable, Registry, Service, ServiceLive, Snapshot,
     SnapshotError, TableRefusal, TableStamp,

@@ -78,13 +78,13 @@ fn fleet_config(view: &View) -> FleetConfig {
     view.fleet_config(|name| (format!("{name}.pem").into(), format!("{name}.key").into()))
 }
 
-/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have. Services that
+/// What proxies have in common of the rings of the services that the fleet's texts define, built here by the same code that proxies have. Services that
 /// place without keys, and those without backends, have none.
 pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
     let loaded = check_fleet(&fleet_config(view))?;
     let mut rings = BTreeMap::new();
     for service in loaded.config.services.iter().filter(|service| !service.backends.is_empty()) {
-        let digest = ringway_proxy::ring_digest(service).with_context(|| format!("service {:?}", service.name))?;
+        let digest = ringway_proxy::agreed_digest(service).with_context(|| format!("service {:?}", service.name))?;
         if let Some(digest) = digest {
             rings.insert(service.name.clone(), format!("{digest:016x}"));
         }

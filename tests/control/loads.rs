@@ -321,9 +321,14 @@ fn proxies_of_two_zones_obey_tables_of_their_own() {
         "services: [ {{ name: s, zone_aware: true, balance: {balance}, backends: [ {} ] }} ]\n",
         list.join(", ")
     );
-    // Not in a rollout, which ends where proxies would have different rings.
-    let applied = cluster.control(&["apply", &cluster.write("main.yaml", &document), "--yes", "--direct"]);
+    // In a rollout: all vote for it, although each zone has a ring of its own; and nobody has drifted.
+    let applied = cluster.control(&["apply", &cluster.write("main.yaml", &document), "--yes"]);
     assert!(applied.status.success(), "{}", applied.text());
+    wait_for("all to be as agreed", || cluster.control(&["verify"]).status.success().then_some(()));
+    let heavier = document.replace("id: a1,", "id: a1, weight: 200,");
+    let applied = cluster.control(&["apply", &cluster.write("main.yaml", &heavier), "--yes"]);
+    assert!(applied.status.success(), "{}", applied.text());
+    wait_for("all to be as agreed", || cluster.control(&["verify"]).status.success().then_some(()));
     wait_for("a fresh table at each, of its zone", || {
         // Each look is a request, too: who has nothing under way says so once, and has no table after a while.
         let tables = proxies.iter().map(|proxy| {

@@ -1,10 +1,10 @@
 //! Names that somebody has typed: whether there is such a thing, and what it may be called instead.
 
 use crate::snapshot::Snapshot;
+use ringway_config::distance;
 
-/// Names that are told, and bytes of a name that are compared.
+/// Names that are told.
 const NAMED_MAX: usize = 8;
-const COMPARED_MAX: usize = 64;
 
 /// What there is instead of what is not there, the most alike first.
 pub(super) fn unknown<'n>(kind: &str, wanted: &str, names: impl Iterator<Item = &'n str>) -> String {
@@ -40,29 +40,12 @@ pub(super) fn backend(snapshot: &Snapshot, of: Option<&str>, wanted: &str) -> Re
     if names().any(|name| name == wanted) { Ok(()) } else { Err(unknown("backend", wanted, names())) }
 }
 
-/// How many bytes have to be changed, put in or left out to make one of the other (Levenshtein), of their beginnings.
-fn distance(one: &str, other: &str) -> usize {
-    let [one, other] = [one, other].map(|text| &text.as_bytes()[..text.len().min(COMPARED_MAX)]);
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, byte) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = at + 1;
-        for (column, wanted) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(byte != wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_most_alike_is_named_first_and_not_all_of_many_are() {
-        assert_eq!([distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")], [3, 0, 3]);
         let names = ["web", "api-v2", "api", "batch"];
         let told = unknown("service", "apj", names.into_iter());
         assert_eq!(told, "there is no service \"apj\"; there are api, web, api-v2, batch");

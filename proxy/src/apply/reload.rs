@@ -51,7 +51,7 @@ impl Control {
             self.show_origin(loaded.origin);
             Ok(applied)
         });
-        self.source.report(outcome.as_ref().map(|_| self.current.load().ring_digests()));
+        self.source.report(outcome.as_ref().map(|_| self.current.load().agreed_digests()));
         drop(changing);
         count(ReloadResult::of(&outcome));
         for line in outcome.iter().flat_map(|applied| &applied.overridden) {

@@ -98,7 +98,7 @@ impl Handle {
         // A registry of its own: what is tried leaves nothing behind in that of what serves.
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers(), ambient::now())?;
         control.try_bind(&snapshot.config)?;
-        Ok(Prepared { rings: snapshot.ring_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
+        Ok(Prepared { rings: snapshot.agreed_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
     }
 
     /// The version in force.
@@ -141,7 +141,7 @@ impl Handle {
         let totals = self.control.request_totals();
         Report {
             generation: snapshot.generation,
-            rings: snapshot.ring_digests(),
+            rings: snapshot.agreed_digests(),
             down,
             requests: totals.iter().sum(),
             failed: totals[0] + totals[5],

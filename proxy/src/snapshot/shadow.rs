@@ -111,14 +111,49 @@ fn level_shares(service: &model::Service) -> Vec<(u8, f64)> {
     health.level_shares().to_vec()
 }
 
-/// The digest of a service's ring, from its configuration alone: every proxy that runs it has the same. A function of membership (ids,
+/// The digest of a service's ring, from its configuration alone: every proxy of a zone that runs it has the same. A function of membership (ids,
 /// weights, levels, policy): a backend that drains, is ejected or ramps up is a member all the same. `None` for policies without a
 /// ring.
 ///
 /// # Errors
 /// The ring cannot be built.
-pub fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
+pub(crate) fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
     Ok(group_with(None, service, membership_weight)?.digest())
+}
+
+/// As [`ring_digest`], of what every proxy of a fleet that runs it has in common.
+///
+/// # Errors
+/// The ring cannot be built.
+pub fn agreed_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
+    Ok(ring_digest(service)?.map(|ring| agreed_of(service, ring)))
+}
+
+/// What proxies must have in common so that keys are where all take them to be: the ring. Where backends of a proxy's own zone come first,
+/// each zone has a ring of its own, and what these are made of is in common.
+pub(crate) fn agreed_of(service: &model::Service, ring: u64) -> u64 {
+    if !service.zone_aware {
+        return ring;
+    }
+    let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(service.policy.seed());
+    hasher.update(service.policy.name().as_bytes());
+    match service.policy {
+        PolicyParams::Ring(params) => hasher.update(&params.points.to_le_bytes()),
+        PolicyParams::Maglev(params) => hasher.update(&params.table_size.to_le_bytes()),
+        _ => {}
+    }
+    let mut backends: Vec<&model::Backend> = service.backends.iter().collect();
+    backends.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    for backend in backends {
+        // Neither an id nor a zone has a byte of zero.
+        for text in [backend.id.as_str(), backend.zone.as_deref().unwrap_or_default()] {
+            hasher.update(text.as_bytes());
+            hasher.update(&[0]);
+        }
+        hasher.update(&backend.weight.to_le_bytes());
+        hasher.update(&[backend.tier]);
+    }
+    hasher.digest()
 }
 
 /// A backend's weight in the ring. What it takes at the moment is a matter of its load.
@@ -197,6 +232,45 @@ mod tests {
             assert_eq!(running.services[0].ring_digest(), offline, "{policy} {backends:?}");
             assert_eq!(Some(explained), offline);
             assert_eq!(everybody, offline, "draining is no membership");
+        }
+    }
+
+    #[test]
+    fn proxies_of_all_zones_agree_on_what_their_rings_are_made_of_and_on_nothing_else() {
+        let digest = |own: &str, policy: &str, members: [(&str, u32, u8); 3]| {
+            let list = members.iter().enumerate().map(|(index, (zone, weight, tier))| {
+                format!(
+                    "{{ id: b{index}, address: \"10.0.0.{index}:80\", zone: {zone}, weight: {weight}, tier: {tier} }}"
+                )
+            });
+            let list: Vec<String> = list.collect();
+            let text = format!(
+                "zone: {own}\nservices: [ {{ name: s, zone_aware: true, balance: {{ {policy}, hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n\
+                 listeners: [ {{ name: l, address: \"127.0.0.1:1\", service: s }} ]\n",
+                list.join(", ")
+            );
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("proxy.yaml");
+            std::fs::write(&path, &text).unwrap();
+            let config = ringway_config::load_file(&path).unwrap_or_else(|error| panic!("{error}: {text}")).config;
+            let (ring, agreed) =
+                (ring_digest(&config.services[0]).unwrap(), agreed_digest(&config.services[0]).unwrap());
+            let running = Registry::default().prepare(Arc::new(config), 0, 1, crate::ambient::now()).unwrap();
+            assert_eq!(running.agreed_digests().get("s").copied(), agreed);
+            (ring, agreed)
+        };
+        let members = [("x", 100, 0), ("x", 50, 0), ("y", 100, 0)];
+        let (of_x, agreed) = digest("x", "policy: ring", members);
+        let (of_y, too) = digest("y", "policy: ring", members);
+        assert!(of_x != of_y && agreed == too && agreed.is_some());
+        for (policy, members) in [
+            ("policy: maglev", members),
+            ("policy: ring, points: 100", members),
+            ("policy: ring", [("x", 100, 0), ("x", 51, 0), ("y", 100, 0)]),
+            ("policy: ring", [("x", 100, 0), ("y", 50, 0), ("y", 100, 0)]),
+            ("policy: ring", [("x", 100, 0), ("x", 50, 1), ("y", 100, 0)]),
+        ] {
+            assert_ne!(digest("x", policy, members).1, agreed, "{policy} {members:?}");
         }
     }
 }

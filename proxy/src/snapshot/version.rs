@@ -3,7 +3,7 @@
 use super::admin_access::AdminAccess;
 use super::certificates::CertificateEnd;
 use super::service::Service;
-use super::shadow::Shadow;
+use super::shadow::{Shadow, agreed_of};
 use crate::net::tls::{AdminServer, ServerTls};
 use crate::planted::{self, Fault};
 use crate::routes::{NameTable, RouteTable};
@@ -115,10 +115,11 @@ impl Snapshot {
         self.admin.as_ref()?.tls.as_ref()
     }
 
-    /// The digests of its rings by service; those that hash.
-    pub(crate) fn ring_digests(&self) -> BTreeMap<String, u64> {
+    /// What a fleet compares of its rings, by service; those that hash.
+    pub(crate) fn agreed_digests(&self) -> BTreeMap<String, u64> {
+        let digest = |service: &Service| Some(agreed_of(&service.config, service.ring_digest()?));
         let services = self.services.iter();
-        services.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect()
+        services.filter_map(|service| Some((service.config.name.clone(), digest(service)?))).collect()
     }
 
     /// How much the metrics say of each backend, and how many backends they do not say everything of.

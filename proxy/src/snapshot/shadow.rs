@@ -121,7 +121,7 @@ pub(crate) fn ring_digest(service: &model::Service) -> Result<Option<u64>, Build
     Ok(group_with(None, service, membership_weight)?.digest())
 }
 
-/// As [`ring_digest`], of what every proxy of a fleet that runs it has in common.
+/// The digest of what every proxy of a fleet that runs the service has in common, whatever its zone; `None` for policies without a ring.
 ///
 /// # Errors
 /// The ring cannot be built.

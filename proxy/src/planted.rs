@@ -40,6 +40,12 @@ pub(crate) enum Fault {
     HandoffCopiesUnbounded,
     /// One that has ended stays counted.
     HandoffCopyLeaked,
+    /// Clients and backends may flood.
+    FloodUnlimited,
+    /// Any number of informational responses is taken.
+    InformationalsUnlimited,
+    /// A client that has flooded is held for ever.
+    FloodHeld,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 mod backends;
 mod checks;
 mod clients;
+mod floods;
 mod handing;
 mod happenings;
 mod ledger;
@@ -175,7 +176,10 @@ fn a_seed_is_played_twice_alike_and_another_otherwise() {
 fn planted_faults_are_found() {
     let faults: &[(Fault, &[&str])] = &[
         (Fault::ReservationLeaked, &["in flight"]),
-        (Fault::TimerLost, &["never answered", "never end", "not closed", "in the end"]),
+        (
+            Fault::TimerLost,
+            &["is held for", "floods, and that ends", "never answered", "never end", "not closed", "in the end"],
+        ),
         (Fault::WakeUpLost, &["wait for room"]),
         (
             Fault::BodyTruncated,
@@ -201,6 +205,9 @@ fn planted_faults_are_found() {
         (Fault::HandoffFieldPassed, &["of a previous owner", "has got a copy"]),
         (Fault::HandoffKept, &["windows are open", "are kept"]),
         (Fault::HandoffCopiesUnbounded, &["copies are under way"]),
+        (Fault::FloodUnlimited, &["floods, and that ends"]),
+        (Fault::InformationalsUnlimited, &["informational responses to request"]),
+        (Fault::FloodHeld, &["floods, and that ends false"]),
         (Fault::HandoffCopyLeaked, &["copies of handed keys", "copies are under way"]),
     ];
     let seeds = number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS_PLANTED);

@@ -6,6 +6,7 @@ use crate::codec::http2::{Driver, End, Link, Stream, window_of_all};
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream as Bytes;
 use crate::net::timer::Timer;
+use crate::planted::{self, Fault};
 use crate::worker::{OpenConnection, Peer, View};
 use ringway_config::model::Flood;
 use ringway_http2::{Config, Connection as Codec, Event, FloodLimits, Reason, Role};
@@ -93,9 +94,9 @@ impl Serving {
         linger.set(LINGER_TIME);
         // Checked first: a peer that reads nothing keeps TLS from sending close_notify.
         poll_fn(|context| match linger.poll_fired(context) {
-            true => Poll::Ready(()),
-            false if *floods => driver.poll_hold(context),
-            false => driver.poll_close(context),
+            true if !(*floods && planted::is_planted(Fault::FloodHeld)) => Poll::Ready(()),
+            _ if *floods => driver.poll_hold(context),
+            _ => driver.poll_close(context),
         })
         .await;
     }
@@ -200,6 +201,9 @@ impl Serving {
 
 /// What a client may send.
 fn flood_limits(flood: &Flood) -> FloodLimits {
+    if planted::is_planted(Fault::FloodUnlimited) {
+        return FloodLimits { resets_max: u32::MAX, pings_max: u32::MAX, ..FloodLimits::new(Role::Server) };
+    }
     FloodLimits {
         resets_max: flood.resets_max,
         resets_total_max: flood.resets_total_max,

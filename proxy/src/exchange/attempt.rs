@@ -8,6 +8,7 @@ use crate::error::ProxyError;
 use crate::exchange::clock::Clock;
 use crate::net::stream::Stream;
 use crate::net::timer::Deadline;
+use crate::planted::{self, Fault};
 use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Connection;
 use crate::worker::{Upstream, Worker};
@@ -176,7 +177,7 @@ impl Attempt {
     /// Counts one more informational response.
     pub(crate) fn count_informational(&mut self) -> Result<(), ProxyError> {
         self.informationals += 1;
-        if self.informationals > INFORMATIONAL_MAX {
+        if self.informationals > INFORMATIONAL_MAX && !planted::is_planted(Fault::InformationalsUnlimited) {
             Err(ProxyError::UnfitResponse(ParseError::Status))
         } else {
             Ok(())

@@ -12,6 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 
+/// One of those that may come before a response.
+const INFORMATIONAL: &str = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+/// More of them than anybody should take.
+pub(super) const INFORMATIONALS_ENDLESS: u32 = 20_000;
+
 /// How a response goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -28,6 +33,8 @@ pub(super) enum Fate {
     Never,
     /// The bytes that come are no HTTP.
     Garbage,
+    /// Informational (1xx) responses come, one after the other.
+    Endless,
 }
 
 /// How a backend handles one attempt.
@@ -72,6 +79,7 @@ impl Reply {
                 Fate::ResetBefore,
                 Fate::Never,
                 Fate::Garbage,
+                Fate::Endless,
             ])
         } else {
             Fate::Whole
@@ -224,6 +232,10 @@ impl Exchange<'_> {
                 let _ = output.write_all(b"\x01\x02 garbage\r\n\r\n").await;
                 return After::Close;
             }
+            Fate::Endless => {
+                self.note(number, |made| made.said = Said::Cut);
+                return self.never_come_to_the_end(output).await;
+            }
             Fate::Whole | Fate::Closed(_) | Fate::Reset(_) | Fate::Silent(_) => {}
         }
         let after = self.answer(number, &reply, input, output).await;
@@ -233,6 +245,11 @@ impl Exchange<'_> {
                 Ok(()) => After::Request,
                 Err(_) => After::Close,
             };
+        }
+        if reply.early && matches!(after, After::Close) {
+            // It has not read all: that turns its end into a reset, which may overtake the response.
+            let stale = self.carried > 0;
+            self.note(number, |made| made.stale |= stale);
         }
         after
     }
@@ -263,6 +280,18 @@ impl Exchange<'_> {
             self.world.ledger().violation(&format!("the body of request {} is malformed: {what}", self.id));
         }
         read.map(drop)
+    }
+
+    /// Sends one informational response after the other, until it is told to stop.
+    async fn never_come_to_the_end(&self, output: &mut WriteHalf<Socket>) -> After {
+        for _ in 0..INFORMATIONALS_ENDLESS {
+            if output.write_all(INFORMATIONAL.as_bytes()).await.is_err() {
+                return After::Close;
+            }
+        }
+        let what = format!("{INFORMATIONALS_ENDLESS} informational responses to request {} are taken", self.id);
+        self.world.ledger().violation(&what);
+        After::Close
     }
 
     /// For a service to which copies are sent.
@@ -306,7 +335,7 @@ impl Exchange<'_> {
         let bodiless = self.head.word(0) == "HEAD";
         let mut text = String::new();
         for _ in 0..reply.informationals {
-            text.push_str("HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n");
+            text.push_str(INFORMATIONAL);
         }
         text.push_str(&format!("HTTP/1.1 {} Said\r\nx-id: {}\r\nx-try: {number}\r\n", reply.status, self.id));
         let until_close = reply.framing == Framing::UntilClose;

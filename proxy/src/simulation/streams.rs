@@ -1,8 +1,9 @@
 //! Clients and backends that speak HTTP/2, by the library, over the same networks: streams that are reset in any state, windows that
 //! stay shut for a while, trailers, 1xx, refused streams, GOAWAY.
 
-use super::backends::{Backend, Fate, Reply};
+use super::backends::{Backend, Fate, INFORMATIONALS_ENDLESS, Reply};
 use super::clients::{self, PATIENCE};
+use super::floods;
 use super::handing::{self, COPY, CopyFate, FORGED, KEYS, PREVIOUS};
 use super::ledger::{self, Answer, Said};
 use super::message::{Cut, Framing};
@@ -216,6 +217,9 @@ pub(super) async fn serve_all(world: Rc<World>, backend: Rc<Backend>, listener: 
 
 async fn serve(world: Rc<World>, backend: Rc<Backend>, socket: Socket, mut random: Random) {
     let wire = socket.wire();
+    if random.chance(world.setup().faults / 4) {
+        return floods::flood_as_backend(&world, &backend, socket, &mut random).await;
+    }
     let builder = h2::server::Builder::new()
         .initial_window_size(random.pick(&[500, 2_000, 65_535]))
         .max_concurrent_streams(random.pick(&[1, 3, 100]))
@@ -356,9 +360,19 @@ impl Stream<'_> {
             }
             _ => {}
         }
+        let informational = || Response::builder().status(103).header("link", "</x>").body(()).expect("a response");
+        if reply.fate == Fate::Endless {
+            self.note(number, |made| made.said = Said::Cut);
+            for _ in 0..INFORMATIONALS_ENDLESS {
+                self.respond.send_informational(informational())?;
+                until(Some(Duration::from_millis(1)), &mut self.respond).await?;
+            }
+            let what = format!("{INFORMATIONALS_ENDLESS} informational responses to request {} are taken", self.id);
+            self.world.ledger().violation(&what);
+        }
+        let respond = &mut self.respond;
         for _ in 0..reply.informationals {
-            let informational = Response::builder().status(103).header("link", "</x>").body(()).expect("a response");
-            respond.send_informational(informational)?;
+            respond.send_informational(informational())?;
         }
         let mut response = Response::builder().status(reply.status).header("x-id", self.id).header("x-try", number);
         if matches!(reply.framing, Framing::Sized(_)) {

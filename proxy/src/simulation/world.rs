@@ -7,7 +7,7 @@ use super::happenings;
 use super::ledger::Ledger;
 use super::random::Random;
 use super::setup::{self, SERVICES, Setup};
-use super::{clients, counted, sessions, streams};
+use super::{clients, counted, floods, sessions, streams};
 use crate::ambient;
 use crate::dispatcher::PerIp;
 use crate::dispatcher::{Command, ListenerId, ListenerPermits, Listening, Occupancy, Shared};
@@ -59,6 +59,8 @@ pub(super) struct World {
     /// The same for HTTP/2 backends: backend, request, attempt.
     pub(super) streams: RefCell<BTreeSet<(String, u64, usize)>>,
     handing: RefCell<Handing>,
+    /// Backends that flood at the moment: requests may be on their connections.
+    flooding: Cell<usize>,
     /// Tasks of the scripts.
     pub(super) tasks: Cell<usize>,
 }
@@ -115,6 +117,21 @@ impl World {
     /// Some backend could not be connected to: waiting requests may have tried it.
     pub(super) fn was_unreachable(&self) -> bool {
         self.unreachable.get()
+    }
+
+    /// A backend begins to flood: any request may be on its connection, or be put there.
+    pub(super) fn begin_flood(&self) {
+        self.flooding.set(self.flooding.get() + 1);
+        let mut ledger = self.ledger();
+        ledger.records.values_mut().filter(|record| record.ended.is_none()).for_each(|record| record.excused = true);
+    }
+
+    pub(super) fn end_flood(&self) {
+        self.flooding.set(self.flooding.get() - 1);
+    }
+
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooding.get() > 0
     }
 
     /// Whether no client sends anything new.
@@ -209,6 +226,7 @@ impl World {
             serving: RefCell::default(),
             streams: RefCell::default(),
             handing: RefCell::default(),
+            flooding: Cell::new(0),
             tasks: Cell::new(0),
         })
     }
@@ -249,6 +267,9 @@ impl World {
         }
         for number in 1..=random.below(4) as u8 {
             self.spawn(streams::run(Rc::clone(self), number, random.fork()));
+        }
+        for number in 1..=random.below(3) as u8 {
+            self.spawn(floods::run(Rc::clone(self), number, random.fork()));
         }
         for number in 1..=random.below(3) as u8 {
             self.spawn(sessions::run(Rc::clone(self), number, random.fork()));

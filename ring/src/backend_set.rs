@@ -22,6 +22,7 @@ mod reserve;
 mod weighted;
 
 use member::MemberState;
+pub use reserve::HeldShare;
 
 /// All keys, in the units of level shares.
 const ALL_KEYS: u32 = 1 << 16;

@@ -45,7 +45,7 @@ mod sum;
 mod sync;
 mod total;
 
-pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
+pub use backend_set::{BackendSet, HOT_OWNERS_MAX, HeldShare, MemberSpec, Pick};
 pub use candidates::Candidates;
 pub use concurrency::{ConcurrencyController, ConcurrencyParams, Window, log_micros};
 pub use fleet_load::{

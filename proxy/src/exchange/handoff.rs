@@ -7,7 +7,7 @@ use super::request::{Copied, Handed, Request};
 use crate::codec::source::Source;
 use crate::planted::{self, Fault};
 use crate::snapshot::ServiceLive;
-use crate::snapshot::connections::add_below;
+use crate::snapshot::connections::{add_below, copies_max};
 use crate::snapshot::handoff::Moving;
 use crate::snapshot::handoff_copy::CopyOfKey;
 use crate::snapshot::handoff_request::Asked;
@@ -140,15 +140,14 @@ fn prepare_copy(
     moving: &Moving,
 ) -> Option<Ready> {
     let service = &request.view.services[request.service].service;
-    let most = service.config.handoff.as_ref()?.copy.in_flight_max;
+    let most = copies_max(&service.config)?;
     let most = if planted::is_planted(Fault::HandoffCopiesUnbounded) { u32::MAX } else { most };
     if !add_below(&service.live.handoff_copies, most) {
         return None;
     }
     let copying = Copying(Arc::clone(&service.live));
     let mut selection = service.backend_set.begin(mirror::context(worker, hash));
-    let next = ((moving.next, 0), moving.next);
-    let guard = search::acquire_handed(&request.view, request.service, &mut selection, next, worker.index)?;
+    let guard = search::acquire_copy(&request.view, request.service, &mut selection, moving.next, worker.index)?;
     let copied = request.copied_for(moving.next, moving.previous.0)?;
     Some(Ready { copying, of_key, guard, selection, copied })
 }

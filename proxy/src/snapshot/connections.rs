@@ -1,6 +1,8 @@
 //! Limits on connections to backends, and the counts that are checked against them.
 
+use super::service::Service;
 use ringway_config::model::{self, UpstreamProtocol};
+use ringway_ring::Slot;
 use std::pin::pin;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
@@ -21,6 +23,29 @@ pub(crate) fn places_together(service: &model::Service) -> u32 {
         UpstreamProtocol::Http1 => service.connections_max,
         UpstreamProtocol::H2 => u32::MAX,
     }
+}
+
+/// Of these, so many may be taken when one of them is for what can be left out: a copy of a request, whose place others may need.
+pub(crate) fn places_beside(service: &model::Service) -> u32 {
+    match places_together(service) {
+        u32::MAX => u32::MAX,
+        most => most / 2,
+    }
+}
+
+/// Copies of handed keys that may be under way; `None` where nothing is handed over. A quarter of the places is all that they may take.
+pub(crate) fn copies_max(service: &model::Service) -> Option<u32> {
+    let most = service.handoff.as_ref()?.copy.in_flight_max;
+    Some(match places_together(service) {
+        u32::MAX => most,
+        places => most.min(places / 4),
+    })
+}
+
+/// Whether a copy of a handed key's request may go to this backend, beside those that are under way: where requests leave it half of its places.
+pub(crate) fn has_room_for_copy(service: &Service, slot: Slot) -> bool {
+    let backend = &service.backends[usize::from(slot.0)];
+    backend.state.load.in_flight() < places(&service.config, &backend.config).div_ceil(2)
 }
 
 /// Connections to a service's backends, and the requests that want one.

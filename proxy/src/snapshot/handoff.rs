@@ -7,24 +7,36 @@ use super::shadow::group_of_after;
 use crate::ambient;
 use crate::planted::{self, Fault};
 use ringway_config::model;
-use ringway_ring::{BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, KeysUnderWay, Published, Slot};
+use ringway_ring::{
+    BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, HeldShare, KeysUnderWay, Published, Slot,
+};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Changes under way at once, each with a mebibyte of keys.
-const WINDOWS_MAX: usize = 4;
-/// A change that comes within such a part of the last one's window is a part of that one: a fleet grows backend by backend.
-const MERGED_WITHIN: u32 = 8;
+/// Changes under way at once, each with a mebibyte of keys once one has been handed over.
+const WINDOWS_MAX: usize = 8;
+/// A change that comes within such a part of the last one's window has the time of that one: a fleet grows backend by backend.
+const TOGETHER_WITHIN: u32 = 8;
 
 /// Where a configuration places keys when all are healthy and idle.
 #[derive(Debug)]
 pub(crate) struct Placement {
     set: BackendSet,
-    /// In slot order: what was there, its weight, and whether it takes no new keys.
-    members: Box<[(Box<str>, u32, bool)]>,
+    /// In slot order.
+    members: Box<[PlacedMember]>,
     overprovisioning_percent: u32,
+}
+
+/// One of those among whom keys are placed.
+#[derive(Debug)]
+struct PlacedMember {
+    id: Box<str>,
+    /// It takes no new keys.
+    drained: bool,
+    /// Of its level's keys, by weight.
+    share: f64,
 }
 
 /// One change under way.
@@ -68,8 +80,8 @@ pub(crate) struct Handoff {
 pub(crate) struct Moving {
     /// Whose its next request is.
     pub(crate) turn: HandoffTurn,
-    /// Who has had it, and the weight that this one had then.
-    pub(crate) previous: (Slot, u32),
+    /// Who has had it, and how much of the load this one may carry as long as keys go over.
+    pub(crate) previous: (Slot, HeldShare),
     /// Who is to have it.
     pub(crate) next: Slot,
     /// Where it is told, where it may be handed over by this request.
@@ -79,21 +91,30 @@ pub(crate) struct Moving {
 impl Placement {
     fn build(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
         let set = group_of_after(before, config)?;
-        let member = |backend: &model::Backend| (backend.id.as_str().into(), backend.weight, backend.drain);
-        let mut members: Box<[(Box<str>, u32, bool)]> = config.backends.iter().map(member).collect();
-        members.sort_unstable();
+        let weight = |backend: &model::Backend| if backend.drain { 0 } else { u64::from(backend.weight) };
+        let mut levels = std::collections::BTreeMap::<u8, u64>::new();
+        for backend in &config.backends {
+            *levels.entry(backend.level).or_default() += weight(backend);
+        }
+        let member = |backend: &model::Backend| PlacedMember {
+            id: backend.id.as_str().into(),
+            drained: backend.drain,
+            share: weight(backend) as f64 / levels[&backend.level].max(1) as f64,
+        };
+        let mut members: Box<[PlacedMember]> = config.backends.iter().map(member).collect();
+        members.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         Ok(Self { set, members, overprovisioning_percent: config.overprovisioning_percent })
     }
 
     fn slot_of(&self, id: &str) -> Option<Slot> {
-        let index = self.members.binary_search_by(|(known, ..)| (**known).cmp(id)).ok()?;
+        let index = self.members.binary_search_by(|known| (*known.id).cmp(id)).ok()?;
         u16::try_from(index).ok().map(Slot)
     }
 
     /// Whether every key is where it is in another.
     fn places_alike(&self, other: &Self) -> bool {
         let drained = |placement: &Self| -> Vec<Box<str>> {
-            placement.members.iter().filter(|(_, _, drained)| *drained).map(|(id, ..)| id.clone()).collect()
+            placement.members.iter().filter(|member| member.drained).map(|member| member.id.clone()).collect()
         };
         self.overprovisioning_percent == other.overprovisioning_percent
             && drained(self) == drained(other)
@@ -102,6 +123,11 @@ impl Placement {
 }
 
 impl Window {
+    /// Of a change that has the time of one before it.
+    fn beside(&self, before: Arc<Placement>) -> Self {
+        Self { since_millis: self.since_millis, ..Self::new(before, self.length, (self.head_start, self.opened)) }
+    }
+
     fn new(before: Arc<Placement>, length: Duration, (age, now): (Duration, Instant)) -> Self {
         let since_millis = ambient::unix_millis().saturating_sub(age.as_millis() as u64);
         let gone = before.members.iter().map(|_| AtomicBool::new(false)).collect();
@@ -122,8 +148,8 @@ impl Window {
         let is_away = |id: &str| {
             now.slot_of(id).is_none() || service.backends.iter().any(|backend| backend.id == id && backend.maintenance)
         };
-        for ((id, ..), gone) in self.before.members.iter().zip(&self.gone) {
-            if is_away(id) {
+        for (member, gone) in self.before.members.iter().zip(&self.gone) {
+            if is_away(&member.id) {
                 gone.store(true, Relaxed);
             }
         }
@@ -132,7 +158,7 @@ impl Window {
     /// Whether one that had gone is there again.
     fn has_returned(&self, now: &Placement) -> bool {
         let mut members = self.before.members.iter().zip(&self.gone);
-        members.any(|((id, ..), gone)| gone.load(Relaxed) && now.slot_of(id).is_some())
+        members.any(|(member, gone)| gone.load(Relaxed) && now.slot_of(&member.id).is_some())
     }
 
     /// Whether the key has been handed over.
@@ -169,19 +195,38 @@ impl Window {
 
 impl Open {
     fn new(window: Arc<Window>, now: &Placement) -> Self {
-        let slots = window.before.members.iter().map(|(id, ..)| now.slot_of(id)).collect();
+        let slots = window.before.members.iter().map(|member| now.slot_of(&member.id)).collect();
         Self { window, slots }
     }
 
-    /// Who had a key before, if that has been there ever since, and the weight that it had.
+    /// Who had a key before, if that has been there ever since, and its share of the load then.
     #[inline]
-    fn before(&self, hash: Hash) -> Option<(Slot, u32)> {
+    fn before(&self, hash: Hash) -> Option<(Slot, f64)> {
         let slot = usize::from(self.window.before.set.taker(hash)?.0);
         if self.window.gone[slot].load(Relaxed) {
             return None;
         }
-        Some((self.slots[slot]?, self.window.before.members[slot].1))
+        Some((self.slots[slot]?, self.window.before.members[slot].share))
     }
+}
+
+/// The window of a change: with the time of the last one, if it comes soon after that and brings nobody back. Who has had a key, and which
+/// have gone over, is its own in any case: a key that has gone over is with the backend that it went to.
+fn open_window(
+    under_way: &[Arc<Window>],
+    old: Arc<Placement>,
+    placement: &Placement,
+    (length, age, now): (Duration, Duration, Instant),
+) -> Window {
+    let is_soon = |newest: &&Arc<Window>| {
+        newest.elapsed(now).saturating_sub(age) < newest.length / TOGETHER_WITHIN && !newest.has_returned(placement)
+    };
+    if let Some(newest) = under_way.first().filter(is_soon) {
+        return newest.beside(old);
+    }
+    // No change is over before those that came before it: where their keys are is told by all of them.
+    let others = under_way.iter().map(|window| window.until().saturating_duration_since(now) + age);
+    Window::new(old, others.fold(length, Duration::max), (age, now))
 }
 
 impl Handoff {
@@ -220,10 +265,6 @@ impl Handoff {
         let kept = under_way.iter().filter(|_| !is_over);
         let mut windows: Vec<Arc<Window>> = kept.map(|open| Arc::clone(&open.window)).collect();
         windows.iter().for_each(|window| window.note_gone(placement, new));
-        let is_part = |newest: &Arc<Window>| {
-            newest.elapsed(now).saturating_sub(age) < newest.length / MERGED_WITHIN && !newest.has_returned(placement)
-        };
-        let goes_on = windows.first().is_some_and(is_part) || windows.len() >= WINDOWS_MAX;
         let moves = !old.places_alike(placement) && old.set.taker(0).is_some();
         if moves && age >= config.window {
             let (service, seconds) = (&new.name, age.as_secs());
@@ -233,14 +274,19 @@ impl Handoff {
                 "hand-off: by this clock the change is older than the window: its keys move at once"
             );
         }
-        let opens = moves && !goes_on && age < config.window;
+        let opens = moves && age < config.window;
         if opens {
-            // No change is over before those that came before it: where their keys are is told by all of them.
-            let others = windows.iter().map(|window| window.until().saturating_duration_since(now) + age);
-            let length = others.fold(config.window, Duration::max);
-            let window = Window::new(old, length, (age, now));
+            let window = open_window(&windows, old, placement, (config.window, age, now));
             window.note_gone(placement, new);
             windows.insert(0, Arc::new(window));
+            if windows.get(WINDOWS_MAX).is_some_and(|first| !first.is_over(now)) {
+                let service = &new.name;
+                tracing::warn!(
+                    service,
+                    "hand-off: {WINDOWS_MAX} changes are under way since: what the first one has not handed over moves at once"
+                );
+            }
+            windows.truncate(WINDOWS_MAX);
         }
         self.put(windows.into_iter().map(|window| Open::new(window, placement)).collect());
         opens
@@ -275,28 +321,31 @@ impl Handoff {
     pub(crate) fn look(&self, hash: Hash, now: Instant) -> Option<Moving> {
         let next = self.placement.as_ref()?.set.taker(hash)?;
         self.windows.with(|windows| {
-            let (mut moves, mut held): (Option<&Open>, Option<(Slot, u32)>) = (None, None);
+            let (mut moves, mut held): (Option<&Open>, Option<(Slot, f64)>) = (None, None);
             for open in windows.iter() {
                 let before = open.before(hash);
+                let slot = before.map(|(slot, _)| slot);
                 match moves {
                     None if open.window.is_over(now) => {}
-                    None if before.map(|(slot, _)| slot) != Some(next) => (moves, held) = (Some(open), before),
+                    None if slot != Some(next) => (moves, held) = (Some(open), before),
                     None => {}
                     // Whoever had it before that has gone since, and it has gone from there.
                     Some(_) if before.is_none() => break,
+                    Some(_) if slot == held.map(|(slot, _)| slot) => {}
                     // An earlier change has moved it there too, but it has not been handed over: it is where it was.
-                    Some(_) if before != held && !open.window.has_handed(hash) => held = before,
-                    Some(_) if before != held => break,
-                    Some(_) => {}
+                    Some(_) if !open.window.has_handed(hash) => held = before,
+                    Some(_) => break,
                 }
             }
-            let (window, previous) = (&moves?.window, held?);
+            let (window, (previous, share)) = (&moves?.window, held?);
+            let ramp = window.ramp(now);
             let is_late = || window.elapsed(now) * 2 > window.length;
             let has_handed = window.has_handed(hash) && !(is_late() && planted::is_planted(Fault::HandedKeyForgotten));
-            let turn = HandoffTurn::of(hash, window.ramp(now), has_handed);
+            let turn = HandoffTurn::of(hash, ramp, has_handed);
             let may_be_told = turn == HandoffTurn::First;
             let window = may_be_told.then(|| Arc::clone(window));
-            (previous.0 != next).then_some(Moving { turn, previous, next, window })
+            let held = HeldShare { before: share, left: 1.0 - ramp.share() };
+            (previous != next).then_some(Moving { turn, previous: (previous, held), next, window })
         })
     }
 
@@ -503,21 +552,31 @@ mod tests {
         let mut versions = Versions::new();
         versions.put(0, 0, &AB);
         assert!(versions.put(1, 0, &ABC));
-        assert!(!versions.put(9, 0, &["id: a", "id: b", "id: c", "id: d"]) && versions.windows() == 1);
-        assert!(versions.moving(9).iter().flatten().all(|(previous, ..)| previous == "a" || previous == "b"));
+        let of_c = versions.moving(9);
+        assert!(versions.put(9, 0, &["id: a", "id: b", "id: c", "id: d"]) && versions.windows() == 2);
+        // Nothing has gone over: all are where they were at first, and their time is that of the first change.
+        let (of_both, mut only_alone) = (versions.moving(9), 0);
+        assert!(of_both.iter().flatten().all(|(previous, ..)| previous == "a" || previous == "b"));
+        for (both, alone) in of_both.iter().zip(&of_c) {
+            if let (Some((.., next, turn)), Some((.., of_c))) = (both, alone) {
+                assert_eq!(turn, of_c);
+                only_alone += u32::from(next == "d");
+            }
+        }
+        assert!(only_alone > 0, "d gets what c was to have");
         // What has been handed over to c or d by now, and what has not, when e comes.
         let handed: Vec<bool> =
             versions.moving(39).iter().map(|moving| matches!(moving, Some((_, _, HandoffTurn::First)))).collect();
-        let window = versions.service().handoff.windows.with(|windows| Arc::clone(&windows[0].window));
         for (hash, _) in keys().zip(&handed).filter(|(_, handed)| **handed) {
-            assert!(window.hand_over(hash) || window.has_handed(hash));
+            let moving = versions.service().handoff.look(hash, versions.at(39)).expect("it is moving");
+            assert!(moving.window.expect("it may go over").hand_over(hash));
         }
         let before = versions.moving(40);
         let placed: Vec<String> = keys()
             .map(|hash| versions.service().backend_set.owner(hash).unwrap())
             .map(|slot| ["a", "b", "c", "d"][usize::from(slot.0)].to_owned())
             .collect();
-        assert!(versions.put(40, 0, &["id: a", "id: b", "id: c", "id: d", "id: e"]) && versions.windows() == 2);
+        assert!(versions.put(40, 0, &["id: a", "id: b", "id: c", "id: d", "id: e"]) && versions.windows() == 3);
         let mut from_new = 0;
         for ((after, before), (owner, handed)) in
             versions.moving(40).iter().zip(&before).zip(placed.iter().zip(&handed))
@@ -543,9 +602,60 @@ mod tests {
         };
         assert_eq!(held(&at_the_end), held(&after));
         assert!(after.iter().flatten().all(|(_, next, _)| next == "e"));
-        assert_eq!(versions.windows(), 2);
+        assert_eq!(versions.windows(), 3);
         assert_eq!(versions.service().handoff.poll(versions.at(81)), (0, Some(versions.at(120))));
-        assert_eq!(versions.service().handoff.poll(versions.at(120)), (2, None));
+        assert_eq!(versions.service().handoff.poll(versions.at(120)), (3, None));
+    }
+
+    #[test]
+    fn a_key_that_has_gone_over_is_with_the_backend_it_went_to_however_soon_the_next_change_comes() {
+        let abcd = ["id: a", "id: b", "id: c", "id: d"];
+        for (now, then) in [(&ABC[..], &abcd[..]), (&["id: a", "id: b, drain: true", "id: c"], &ABC)] {
+            let mut versions = Versions::new();
+            let first = if then.len() == 4 { &AB[..] } else { &ABC };
+            versions.put(0, 0, first);
+            versions.put(1, 0, now);
+            let mut went = std::collections::BTreeMap::new();
+            for hash in keys() {
+                let Some(moving) = versions.service().handoff.look(hash, versions.at(3)) else { continue };
+                if let Some(window) = moving.window.filter(|_| moving.turn == HandoffTurn::First) {
+                    assert!(window.hand_over(hash));
+                    let id = versions.service().backends[usize::from(moving.next.0)].config.id.clone();
+                    went.insert(hash, id);
+                }
+            }
+            versions.put(3, 0, then);
+            let mut moved = 0;
+            for (hash, moving) in keys().zip(versions.moving(3)) {
+                let Some(holder) = went.get(&hash) else { continue };
+                let service = versions.service();
+                let owner = &service.backends[usize::from(service.backend_set.owner(hash).unwrap().0)].config.id;
+                match moving {
+                    Some((_, next, HandoffTurn::Next)) => assert_eq!((&next, holder), (owner, owner)),
+                    Some((previous, next, _)) => {
+                        assert_eq!((&previous, &next), (holder, owner));
+                        moved += 1;
+                    }
+                    // Whoever has it goes on, or there is nobody to ask.
+                    None => assert!(owner == holder || service.backends.iter().all(|known| known.config.id != *holder)),
+                }
+            }
+            assert!(moved > 0, "{now:?} {then:?}");
+        }
+    }
+
+    #[test]
+    fn many_changes_at_once_end_the_first_one_and_each_has_its_time() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &["id: a", "id: b"]);
+        for change in 1..=WINDOWS_MAX as u64 + 1 {
+            // The bounds of what is together are 10 s.
+            let weight = format!("id: b, weight: {}", 100 + 20 * change);
+            assert!(versions.put_for("1h", change * 600, &["id: a", &weight]), "{change}");
+        }
+        assert_eq!(versions.windows(), WINDOWS_MAX);
+        let moved = versions.moving(WINDOWS_MAX as u64 * 600 + 601);
+        assert!(moved.iter().flatten().count() > 0);
     }
 
     #[test]

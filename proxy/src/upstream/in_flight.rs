@@ -97,6 +97,14 @@ impl Connected {
         service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held))))
     }
 
+    /// Counts one more for what can be left out: as long as half of the places are free.
+    pub(super) fn enter_beside(service: &Service) -> Option<Self> {
+        match connections::places_beside(&service.config) {
+            u32::MAX => Some(Self(None)),
+            most => service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held)))),
+        }
+    }
+
     /// For an exchange that the limit does not count.
     #[inline]
     pub(super) fn uncounted() -> Self {

@@ -1,11 +1,12 @@
 //! A request's way along its candidates: which reservation it gets, of those that are available at once.
 
 use crate::error::ProxyError;
+use crate::snapshot::connections::has_room_for_copy;
 use crate::upstream::failover::Failover;
 use crate::upstream::in_flight::{Connected, InFlight};
 use crate::worker::{View, Worker};
 use ringway_config::model;
-use ringway_ring::{AllFull, Pick, Selection, Slot};
+use ringway_ring::{AllFull, HeldShare, Pick, Selection, Slot};
 use ringway_telemetry::counters::RetryLimit;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -188,11 +189,37 @@ pub(crate) fn acquire_handed(
     view: &Rc<View>,
     service: usize,
     selection: &mut Selection,
-    (backend, owner): ((Slot, u32), Slot),
+    (backend, owner): ((Slot, HeldShare), Slot),
+    shard: usize,
+) -> Option<InFlight> {
+    let connected = Connected::enter(&view.services[service].service)?;
+    reserve_handed(view, service, selection, (backend, owner, connected), shard)
+}
+
+/// A reservation for the copy of a request on the backend that its key goes to: where requests leave room.
+pub(crate) fn acquire_copy(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    next: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let this = &view.services[service].service;
+    if !has_room_for_copy(this, next) {
+        return None;
+    }
+    let connected = Connected::enter_beside(this)?;
+    reserve_handed(view, service, selection, ((next, HeldShare::default()), next, connected), shard)
+}
+
+fn reserve_handed(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    (backend, owner, connected): ((Slot, HeldShare), Slot, Connected),
     shard: usize,
 ) -> Option<InFlight> {
     let this = &view.services[service];
-    let connected = Connected::enter(&this.service)?;
     if !this.service.backend_set.reserve_handed(selection, backend, owner, shard) {
         connected.give_back_unused();
         return None;

@@ -1,9 +1,17 @@
 //! Places on members: how many each may carry, and taking and giving them back without a choice.
 
 use super::{BackendSet, Level, MemberState};
-use crate::load::FULL_SHARE;
 use crate::selection::Selection;
 use crate::slot::Slot;
+
+/// What a member still carries of what it had before a change, whose keys go over little by little.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct HeldShare {
+    /// Its share of its level's load before the change: 0 to 1.
+    pub before: f64,
+    /// The share of the moved keys that may not go over yet: 0 to 1.
+    pub left: f64,
+}
 
 impl BackendSet {
     /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is below its
@@ -31,12 +39,12 @@ impl BackendSet {
         self.reserve(selection, slot, false, shard)
     }
 
-    /// Reserves a place on one member below the cap that it has with this weight, for a request whose key is handed off: its `owner` is known,
-    /// and the member may be one that takes no new keys. `true`: reserved.
+    /// Reserves a place on one member below the cap that it has with what it still holds, for a request whose key is handed off: its `owner`
+    /// is known, and the member may be one that takes no new keys. `true`: reserved.
     pub fn reserve_handed(
         &self,
         selection: &mut Selection,
-        (slot, weight): (Slot, u32),
+        (slot, held): (Slot, HeldShare),
         owner: Slot,
         shard: usize,
     ) -> bool {
@@ -44,7 +52,7 @@ impl BackendSet {
         if selection.tried.contains(slot.0) {
             return false;
         }
-        let Some(sum) = member.load.reserve(self.cap_with(member, weight)) else { return false };
+        let Some(sum) = member.load.reserve(self.cap_with(member, held)) else { return false };
         self.total.add(sum, shard, 1);
         selection.owner.get_or_insert(owner);
         selection.tried.insert(slot.0, self.members.len());
@@ -53,22 +61,23 @@ impl BackendSet {
 
     /// Whether a place could be reserved on one member as [`BackendSet::reserve_handed`] does.
     #[must_use]
-    pub fn has_room_handed(&self, (slot, weight): (Slot, u32)) -> bool {
+    pub fn has_room_handed(&self, (slot, held): (Slot, HeldShare)) -> bool {
         let member = &self.members[usize::from(slot.0)];
-        member.load.in_flight() < self.cap_with(member, weight)
+        member.load.in_flight() < self.cap_with(member, held)
     }
 
-    /// The load that a member may carry now; one that takes no new keys, what it might if it had this weight.
-    fn cap_with(&self, member: &MemberState, weight: u32) -> u32 {
-        let level = &self.levels[usize::from(member.level)];
-        if member.effective_weight() > 0 {
-            return self.cap_of(level, member, self.shared_load(level));
-        }
+    /// The load that a member may carry now, while it goes from its share before a change to the one that it has since: each key that has
+    /// not gone over is its load still.
+    fn cap_with(&self, member: &MemberState, held: HeldShare) -> u32 {
         let Some(bound) = self.bound else { return member.requests_max() };
-        let own = u64::from(weight) * u64::from(FULL_SHARE);
-        let all = self.total.eligible(level.key) + own;
-        let fair = (self.shared_load(level) + 1) as f64 * own as f64 / all.max(1) as f64;
-        bound.cap(fair, self.total.slack_min()).min(member.requests_max())
+        let level = &self.levels[usize::from(member.level)];
+        let weight = member.effective_weight();
+        // What the members of the level share has no part of one that takes no new keys.
+        let own = if weight == 0 { u64::from(member.load.in_flight()) } else { 0 };
+        let all = (self.shared_load(level) + own + 1) as f64;
+        let since = weight as f64 / self.total.eligible(level.key).max(1) as f64;
+        let share = since + (held.before - since).max(0.0) * held.left;
+        bound.cap(all * share, self.total.slack_min()).min(member.requests_max())
     }
 
     /// Whether a member is left that was not given to this request and takes keys at all, with room or without.
@@ -123,6 +132,7 @@ impl BackendSet {
 
 #[cfg(test)]
 mod tests {
+    use super::HeldShare;
     use crate::backend_set::{BackendSet, MemberSpec};
     use crate::{BoundParams, Load, Pick, PickContext, PolicyParams, RingParams, Slot, Total, hash_key};
     use std::sync::Arc;
@@ -164,13 +174,13 @@ mod tests {
         }
 
         fn reserve(&self, number: u64, slot: Slot) -> bool {
-            self.set.reserve_handed(&mut self.begin(number), (slot, 100), Slot(0), 0)
+            self.set.reserve_handed(&mut self.begin(number), (slot, A_THIRD), Slot(0), 0)
         }
 
         /// How many places are given on a member, one after the other.
         fn fill(&self, slot: Slot) -> usize {
             let reserves = |number: &u64| {
-                let said = self.set.has_room_handed((slot, 100));
+                let said = self.set.has_room_handed((slot, A_THIRD));
                 let reserved = self.reserve(*number, slot);
                 assert_eq!(said, reserved, "who asks is told what would be");
                 reserved
@@ -181,6 +191,9 @@ mod tests {
 
     const LEAVING: Slot = Slot(2);
 
+    /// What each has had, just after the change.
+    const A_THIRD: HeldShare = HeldShare { before: 1.0 / 3.0, left: 1.0 };
+
     fn bound(slack: f64) -> Option<BoundParams> {
         Some(BoundParams { factor: 1.25, slack, min_slots: 1 })
     }
@@ -188,37 +201,41 @@ mod tests {
     #[test]
     fn a_leaving_member_carries_for_handed_keys_what_its_weight_would_allow_beside_the_others() {
         let fleet = Fleet::new(bound(0.0), u32::MAX);
-        // The others' 20 and this one, of which a third: 7, times 1.25. What it has itself is left out of what they share.
-        assert_eq!(fleet.fill(LEAVING), 9);
-        assert_eq!((fleet.loads[2].in_flight(), fleet.total.sum()), (9, 29));
+        // A third of what the others have, of what it has itself, and of this one, times 1.25: as many as before the change.
+        assert_eq!(fleet.fill(LEAVING), 15);
+        assert_eq!((fleet.loads[2].in_flight(), fleet.total.sum()), (15, 35));
         // A place that is given back is given again, once.
         fleet.set.release(LEAVING, 0);
-        assert_eq!((fleet.loads[2].in_flight(), fleet.fill(LEAVING)), (8, 1));
-        (0..9).for_each(|_| fleet.set.release(LEAVING, 0));
+        assert_eq!((fleet.loads[2].in_flight(), fleet.fill(LEAVING)), (14, 1));
+        (0..15).for_each(|_| fleet.set.release(LEAVING, 0));
         assert_eq!((fleet.loads[2].in_flight(), fleet.total.sum()), (0, 20));
-        // Of half the weight, a fifth: 4.2, times 1.25.
-        let half = (0..100).take_while(|_| fleet.set.reserve_handed(&mut fleet.begin(7), (LEAVING, 50), Slot(0), 0));
+        // Half of its keys have had their time: a sixth.
+        let half = HeldShare { left: 0.5, ..A_THIRD };
+        let half = (0..100).take_while(|_| fleet.set.reserve_handed(&mut fleet.begin(7), (LEAVING, half), Slot(0), 0));
         assert_eq!(half.count(), 6);
     }
 
     #[test]
     fn a_strict_bound_is_strict_for_handed_keys_too_and_one_with_slack_has_the_fleets() {
-        for (slack, least, expected) in [(0.0, 3.0, 9), (2.0, 3.0, 17), (2.0, 0.0, 15)] {
+        for (slack, least, expected) in [(0.0, 3.0, 15), (2.0, 3.0, 38), (2.0, 0.0, 29)] {
             let fleet = Fleet::new(bound(slack), u32::MAX);
             fleet.total.set_slack_min(least);
-            // 8.75, and so many roots of 7.
             assert_eq!(fleet.fill(LEAVING), expected, "{slack} {least}");
         }
     }
 
     #[test]
-    fn a_member_that_takes_new_keys_carries_handed_ones_below_its_cap() {
+    fn a_member_that_takes_new_keys_carries_handed_ones_below_its_cap_or_what_its_share_was_while_keys_go_over() {
         let fleet = Fleet::new(bound(0.0), u32::MAX);
+        let had_more = HeldShare { before: 0.75, left: 1.0 };
+        assert!(fleet.set.has_room_handed((Slot(1), had_more)));
         let before = fleet.loads[1].in_flight();
         while fleet.loads[1].in_flight() < fleet.set.cap(Slot(1)) {
             assert!(fleet.reserve(1, Slot(1)));
         }
         assert!(!fleet.reserve(1, Slot(1)) && fleet.loads[1].in_flight() > before);
+        let left = |left| fleet.set.has_room_handed((Slot(1), HeldShare { left, ..had_more }));
+        assert!(left(1.0) && left(0.5) && !left(0.0), "as its keys go over, so does its share");
         assert_eq!(fleet.total.sum(), 20 + u64::from(fleet.loads[1].in_flight() - before));
     }
 
@@ -237,8 +254,8 @@ mod tests {
     fn one_request_has_no_two_places_on_a_member_and_belongs_to_the_owner_that_was_said() {
         let fleet = Fleet::new(bound(0.0), u32::MAX);
         let mut selection = fleet.begin(1);
-        assert!(fleet.set.reserve_handed(&mut selection, (LEAVING, 100), Slot(1), 0));
-        assert!(!fleet.set.reserve_handed(&mut selection, (LEAVING, 100), Slot(1), 0));
+        assert!(fleet.set.reserve_handed(&mut selection, (LEAVING, A_THIRD), Slot(1), 0));
+        assert!(!fleet.set.reserve_handed(&mut selection, (LEAVING, A_THIRD), Slot(1), 0));
         assert_eq!((selection.owner(), fleet.loads[2].in_flight()), (Some(Slot(1)), 1));
         // A try that fails there goes on to others.
         assert!(matches!(fleet.set.next(&mut selection, 0), Pick::Backend(slot) if slot != LEAVING));

@@ -1,11 +1,13 @@
 //! A key that a change under way has moved: who has had it, who is to have it, and what would be done now.
 
 use crate::snapshot::Service;
+use crate::snapshot::connections::{copies_max, has_room_for_copy, places_beside};
 use crate::snapshot::handoff::Moving;
 use crate::snapshot::handoff_request::Asked;
 use ringway_config::model::{Handoff, SafeMethod};
 use ringway_ring::{
-    CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, Hash, PreviousOwner, Slot, is_copied,
+    CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, Hash, HeldShare, PreviousOwner, Slot,
+    is_copied,
 };
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,8 +46,10 @@ impl HandoffFacts for Facts<'_> {
         if self.moving.window.as_ref().is_some_and(|window| window.is_copying(self.hash)) {
             return CopyPlace::UnderWay;
         }
-        let has_place = service.backend_set.has_room_handed((next, 0))
-            && service.live.handoff_copies.load(Relaxed) < self.config.copy.in_flight_max;
+        let has_place = service.backend_set.has_room_handed((next, HeldShare::default()))
+            && has_room_for_copy(service, next)
+            && service.live.connected.held() < places_beside(&service.config)
+            && copies_max(&service.config).is_some_and(|most| service.live.handoff_copies.load(Relaxed) < most);
         if has_place { CopyPlace::Reserved } else { CopyPlace::Full }
     }
 

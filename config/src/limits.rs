@@ -1,10 +1,15 @@
 //! How large a file may be: what is read costs memory and time in proportion to it, and no more than this.
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_yaml::budget::BudgetBreach;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+/// How long what comes from a pipe may take.
+const PIPE_TIME: Duration = Duration::from_secs(10);
 /// Most bytes of a file.
 const BYTES_MAX: u64 = 64 << 20;
 /// Values of a file: texts, numbers, lists and mappings, names of fields among them. 100,000 backends are 900,000 of them.
@@ -87,8 +92,12 @@ pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static st
 /// The content of a file, never more than a configuration may have: one without an end is an error like any other.
 ///
 /// # Errors
-/// It cannot be read, or is too large ([`ErrorKind::FileTooLarge`]).
+/// It cannot be read, or is too large ([`ErrorKind::FileTooLarge`]), or is a pipe: whoever waits for what comes from one waits for as long as
+/// others please.
 pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    if is_pipe(path)? {
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, "it is a pipe, not a file"));
+    }
     let too_large = || std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes"));
     let file = std::fs::File::open(path)?;
     // A file that says how long it is costs nothing; pipes and devices say 0.
@@ -100,6 +109,41 @@ pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     if bytes.len() as u64 > BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
+fn is_pipe(path: &Path) -> std::io::Result<bool> {
+    Ok(std::fs::metadata(path)?.file_type().is_fifo())
+}
+
+/// What comes from a pipe, to its end: `ringway check <(ssh host cat ringway.yaml)`. Not for longer than [`PIPE_TIME`].
+fn read_pipe(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Without this, nobody who reads gets past the opening before somebody writes.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut pipe = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let (mut bytes, mut part, until) = (Vec::new(), vec![0; 64 << 10], Instant::now() + PIPE_TIME);
+    loop {
+        match pipe.read(&mut part) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) if bytes.len() + count > BYTES_MAX as usize => {
+                return Err(std::io::Error::new(
+                    ErrorKind::FileTooLarge,
+                    format!("it has more than {BYTES_MAX} bytes"),
+                ));
+            }
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let left = until.saturating_duration_since(Instant::now());
+                let left = rustix::event::Timespec::try_from(left).map_err(std::io::Error::other)?;
+                let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
+                if Instant::now() >= until || poll(&mut ready, Some(&left))? == 0 {
+                    let what = format!("it is a pipe, and its end has not come within {PIPE_TIME:?}");
+                    return Err(std::io::Error::new(ErrorKind::TimedOut, what));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Reads a configuration's file.
 ///
 /// # Errors
@@ -108,7 +152,12 @@ pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     let refuse = |code, message: String, help: String| {
         Box::new(Diagnostic::new(Severity::Error, code, Place::default(), message, Some(help)))
     };
-    let bytes = read_bytes(path).map_err(|error| match error.kind() {
+    let bytes = match is_pipe(path) {
+        Ok(true) => read_pipe(path),
+        Ok(false) => read_bytes(path),
+        Err(error) => Err(error),
+    };
+    let bytes = bytes.map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => refuse("too_large", format!("the file is too large: {error}"), SPLIT.into()),
         _ => {
             refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions".into())
@@ -141,6 +190,30 @@ mod tests {
 
     fn refused(text: &str) -> Diagnostic {
         load_str("f.yaml", text, &|_| None).unwrap_err().0.remove(0)
+    }
+
+    #[test]
+    fn pipes_are_read_as_configurations_alone_and_nobody_is_waited_for_for_ever() {
+        let directory = std::env::temp_dir().join(format!("ringway-pipes-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let pipe = directory.join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert_eq!(read_bytes(&pipe).unwrap_err().to_string(), "it is a pipe, not a file");
+        // Nobody writes.
+        assert_eq!(read(&pipe).unwrap(), "");
+        // Somebody does, little by little.
+        let (held, text) =
+            (std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap(), "a: 1\n".repeat(50_000));
+        let sent = text.clone();
+        let writing = std::thread::spawn(move || {
+            use std::io::Write;
+            let mut held = held;
+            held.write_all(sent.as_bytes()).unwrap();
+        });
+        assert_eq!(read(&pipe).unwrap(), text);
+        writing.join().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -85,7 +85,8 @@ impl Config {
 
     pub(crate) fn sites(&mut self) -> impl Iterator<Item = &mut Site> {
         let admin = self.admin.iter_mut().map(|admin| &mut admin.site);
-        admin.chain(self.listeners.iter_mut().map(|listener| &mut listener.site))
+        let overload = self.overload.iter_mut().map(|overload| &mut overload.memory_site);
+        admin.chain(overload).chain(self.listeners.iter_mut().map(|listener| &mut listener.site))
     }
 
     /// The files that it names and whose content matters: certificates, keys, authorities, tokens of the admin listener.
@@ -232,6 +233,8 @@ pub struct Process {
 pub struct Overload {
     /// Most resident memory; none is the limit of the cgroup.
     pub memory_bytes_max: Option<u64>,
+    /// Where that stands.
+    pub memory_site: Site,
     /// How late a worker may be; none is not looked at.
     pub lag_max: Option<Duration>,
     /// Whether client connections and descriptors are looked at.

@@ -157,7 +157,8 @@ section! {
         default("{}") admin: AdminSection,
         /// Data-path threads; 0 is one per core. Needs a restart.
         default("0") workers: Int<0, 1024>,
-        /// Most client connections at once, over all listeners.
+        /// Most client connections at once, over all listeners. UDP flows are among them; where there are other listeners, half of it
+        /// at most, and half of what the limit on descriptors bears.
         default("100000") connections_max: Positive,
         /// What the process stops doing as what it may use of this host comes to its end.
         default("{}") overload: OverloadSection,

@@ -3,12 +3,14 @@
 
 mod busy;
 pub(crate) mod memory;
+mod own_work;
 mod shed;
 mod stage;
 mod state;
 mod ticks;
 
 pub(crate) use busy::BusyMeter;
+pub(crate) use own_work::OwnWork;
 pub(crate) use shed::Shed;
 pub(crate) use stage::{Change, Resource, Stage, Stages, Usage};
 pub(crate) use state::OverloadState;

@@ -176,6 +176,34 @@ fn flows_are_bounded() {
 }
 
 #[test]
+fn flows_leave_half_of_the_places_to_connections() {
+    let (echo, backend) = (Echo::start("u"), Backend::echo("h"));
+    let (datagrams, http) = (free_address(), free_address());
+    let text =
+        simple(http, "", &[("a", backend.address)]).replace("workers: 2", "workers: 2\nconnections_max: 8").replace(
+            "listeners: [ ",
+            &format!(
+                "listeners: [ {{ name: d, address: \"{datagrams}\", protocol: udp, udp: {{ idle: 1h }}, service: u }}, "
+            ),
+        ) + &format!("  - {{ name: u, backends: [ {{ id: u, address: \"{}\" }} ] }}\n", echo.address);
+    let ringway = Ringway::start(&text);
+    let clients: Vec<UdpSocket> = (0..20).map(|_| client(datagrams)).collect();
+    let served = clients
+        .iter()
+        .filter(|client| {
+            client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            ask(client, "x").is_some()
+        })
+        .count();
+    assert!((1..=4).contains(&served), "{served} flows");
+    assert!(ringway.metric("ringway_rejected_requests_total{reason=\"udp_flows_max\"}") >= 16.0);
+    let kept: Vec<_> = (0..4).map(|_| send(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    for mut connection in kept {
+        assert_eq!(read_answer(&mut connection, true).unwrap().status, 200);
+    }
+}
+
+#[test]
 fn datagrams_of_both_families_come_by_one_listener_and_are_answered_from_where_they_went() {
     if UdpSocket::bind("[::1]:0").is_err() {
         skipped("there is no IPv6 here");

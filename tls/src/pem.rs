@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Take};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
@@ -23,6 +24,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// A file, as far as one of TLS goes: one without an end has one here.
 fn open(path: &Path) -> std::io::Result<Take<File>> {
+    // Whoever waits for what comes from a pipe waits for as long as others please.
+    if std::fs::metadata(path)?.file_type().is_fifo() {
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, "it is a pipe, not a file"));
+    }
     Ok(File::open(path)?.take(BYTES_MAX))
 }
 
@@ -131,6 +136,15 @@ mod tests {
         assert!(chain(endless).is_err());
         assert!(PrivateKeyDer::from_pem_reader(open(endless).unwrap()).is_err());
         assert!(matches!(staple(endless), Err(FileError::Ocsp { .. })));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = chain(&pipe).unwrap_err().to_string();
+        assert!(error.contains("it is a pipe, not a file"), "{error}");
     }
 
     struct Directory(tempfile::TempDir);

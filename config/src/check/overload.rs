@@ -1,6 +1,7 @@
 //! Overload: thresholds that follow each other, limits that are none. Warnings: a time that there is something to see in.
 
 use super::text::nonzero;
+use crate::diagnostic::Site;
 use crate::findings::Findings;
 use crate::model;
 use crate::schema::{OutlierWarningsSection, OverloadSection};
@@ -45,6 +46,7 @@ pub(super) fn overload(section: &OverloadSection, findings: &mut Findings) -> Op
     let shed = section.shed_low_priority.as_ref().map(|at| share(at.value.0));
     section.enabled.value.then(|| model::Overload {
         memory_bytes_max: section.memory_max.as_ref().map(|at| at.value.0),
+        memory_site: section.memory_max.as_ref().map_or_else(Site::default, |at| Site::at(at.place)),
         lag_max: section.lag_max.as_ref().map(|at| at.value),
         connections: section.connections.value,
         stop_keep_alive,

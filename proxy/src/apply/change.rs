@@ -72,6 +72,7 @@ impl Control {
             return Err(ChangeError::Fleet(self.place_of(wish)));
         }
         let changing = self.changing();
+        let _takes_memory = self.shared.overload.changes.begin();
         let (file, before) = self.file();
         let mut overrides = before.clone();
         self.take_in(&file, &mut overrides, wish, author)?;

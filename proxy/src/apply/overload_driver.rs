@@ -4,7 +4,7 @@ use super::health_driver::supervise;
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
-use crate::overload::{BusyMeter, Change, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
+use crate::overload::{BusyMeter, Change, OwnWork, Resource, Shed, Stage, Stages, Turn, Usage, Watchdog};
 use crate::snapshot::journal::{Happening, Journal};
 use ringway_config::model::{Config, Overload};
 use ringway_telemetry::catalogue;
@@ -58,6 +58,7 @@ struct Driver {
     turns: u64,
     /// What the cgroup lets the process have.
     cgroup_bytes_max: Option<u64>,
+    own_work: OwnWork,
 }
 
 impl Driver {
@@ -71,6 +72,7 @@ impl Driver {
             lags: [Duration::ZERO; LAGS],
             turns: 0,
             cgroup_bytes_max: None,
+            own_work: OwnWork::default(),
         }
     }
 
@@ -113,15 +115,16 @@ impl Driver {
         let mut usage = Usage::default();
         let overload = config.overload.as_ref();
         usage.set(Resource::Lag, self.lag(overload.and_then(|overload| overload.lag_max), now));
-        usage.set(Resource::Memory, self.memory(overload));
+        usage.set(Resource::Memory, self.memory(overload, now));
         usage.set(Resource::Connections, self.connections(config.process.connections_max));
         usage.set(Resource::Descriptors, self.shared.shortage.use_by_clients());
         usage
     }
 
-    fn memory(&self, overload: Option<&Overload>) -> Option<(u64, u64)> {
+    fn memory(&mut self, overload: Option<&Overload>, now: Instant) -> Option<(u64, u64)> {
         let limit = overload.and_then(|overload| overload.memory_bytes_max).or(self.cgroup_bytes_max)?;
-        Some((memory::resident(memory::read)?, limit))
+        let resident = memory::resident(memory::read)?;
+        Some((self.own_work.without(resident, self.shared.overload.changes.is_under_way(), now), limit))
     }
 
     /// Of the worker that is least late, at the best of the last looks: where one alone is late, or all were for a moment, there is time
@@ -172,28 +175,18 @@ fn tell(Change { from, to, by }: Change, usage: &Usage, journal: &Journal) {
     let (used, limit) = usage.of(by).unwrap_or_default();
     let (stage, before, resource, unit) = (to.name(), from.name(), by.name(), by.unit());
     let percent = (usage.pressure(by) * 100.0).round();
-    let text = format!("{used} of {limit} {unit} are used, {percent} %: {}", to.effect());
+    let of_it = match usage.of(by) {
+        Some(_) => format!("{used} of {limit} {unit} are used, {percent} %"),
+        None => format!("{resource} is not looked at any more"),
+    };
+    let text = format!("{of_it}: {}", to.effect());
     journal.note(&Happening { kind: "overload", to: stage, text, ..Happening::default() });
     if to > from {
         metrics::counter!(catalogue::OVERLOAD_ENTERED.name, "stage" => stage).increment(1);
         let effect = to.effect();
-        tracing::warn!(
-            stage,
-            before,
-            resource,
-            used,
-            limit,
-            "overload: {used} of {limit} {unit} are used, {percent} %: {effect}"
-        );
+        tracing::warn!(stage, before, resource, used, limit, "overload: {of_it}: {effect}");
     } else {
-        tracing::info!(
-            stage,
-            before,
-            resource,
-            used,
-            limit,
-            "less overload: {used} of {limit} {unit} are used, {percent} %"
-        );
+        tracing::info!(stage, before, resource, used, limit, "less overload: {of_it}");
     }
 }
 

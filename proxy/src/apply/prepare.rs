@@ -10,7 +10,7 @@ use crate::ambient;
 use crate::net::tls;
 use crate::snapshot::Snapshot;
 use ringway_config::model::Config;
-use ringway_config::{Diff, Origin, diff};
+use ringway_config::{Diagnostics, Diff, Origin, diff};
 use ringway_ring::Movement;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -58,6 +58,9 @@ impl Control {
         // A shadow is read from a file of its own, which may have changed where this one has not.
         if *old.config == config && !is_first && (config.shadow.is_none() || files == Files::Stay) && same_files {
             return Ok(None);
+        }
+        if !is_first {
+            memory_suffices(&old.config, &config, self.shared.overload.changes.resident())?;
         }
         config.share(&old.config);
         let mut diff = self.differences(&old.config, &config, files);
@@ -118,6 +121,25 @@ impl Control {
     pub(crate) fn try_bind(&self, config: &Config) -> Result<(), ReloadError> {
         self.state().listeners.bind_new(config, self.workers).map(drop).map_err(ReloadError::Bind)
     }
+}
+
+/// A limit that is less than what the process has, before this change takes its own, would turn all clients away.
+fn memory_suffices(old: &Config, new: &Config, resident: Option<u64>) -> Result<(), ReloadError> {
+    let limit = |config: &Config| config.overload.as_ref().and_then(|overload| overload.memory_bytes_max);
+    let (Some(overload), Some(most), Some(resident)) = (&new.overload, limit(new), resident) else { return Ok(()) };
+    if limit(old) == Some(most) || resident < most {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let message = format!(
+        "`memory_max` of {:.1} MiB is less than the {:.1} MiB that this process has now: it would turn all clients away",
+        mib(most),
+        mib(resident)
+    );
+    let help =
+        format!("write at least {}MiB, or remove it: then it is the limit of the cgroup", resident.div_ceil(1 << 19));
+    let finding = overload.memory_site.error("out_of_range", message, &help);
+    Err(ReloadError::Invalid(Diagnostics(vec![finding])))
 }
 
 fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {

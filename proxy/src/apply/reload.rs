@@ -16,13 +16,16 @@ impl Control {
     /// does.
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         // Read and applied as one: of two at a time, the one that has read last is the one that holds.
-        self.read_again(self.changing())
+        let changing = self.changing();
+        let _takes_memory = self.shared.overload.changes.begin();
+        self.read_again(changing)
     }
 
     /// As [`Control::reload`], after a change of the file at `path`, or of one that it names: unless somebody else has had it put into
     /// force meanwhile.
     pub(crate) fn follow(&self, path: &Path) {
         let changing = self.changing();
+        let _takes_memory = self.shared.overload.changes.begin();
         if !self.says_what_is_in_force(path) {
             // Logged and counted inside: nobody waits for it.
             let _ = self.read_again(changing);

@@ -169,17 +169,22 @@ impl ConnectionPermit {
         Ok(Self { occupancy: Arc::clone(occupancy), listener: Arc::clone(listener), worker, is_flow: false })
     }
 
-    /// The same for a flow of datagrams.
+    /// The same for a flow of datagrams, of which there may be fewer: anybody's datagram begins one.
     pub(crate) fn take_flow(
         occupancy: &Arc<Occupancy>,
         listener: &Arc<ListenerPermits>,
         worker: usize,
-        process_max: usize,
+        (process_max, flows_max): (usize, usize),
         listener_max: usize,
     ) -> Option<Self> {
-        let mut permit = Self::take(occupancy, listener, worker, process_max, listener_max).ok()?;
+        if !enter(&occupancy.flows, flows_max) {
+            return None;
+        }
+        let Ok(mut permit) = Self::take(occupancy, listener, worker, process_max, listener_max) else {
+            occupancy.flows.fetch_sub(1, Relaxed);
+            return None;
+        };
         permit.is_flow = true;
-        occupancy.flows.fetch_add(1, Relaxed);
         Some(permit)
     }
 

@@ -202,7 +202,12 @@ impl Front {
     /// A permit for one more flow: if none is free, that of a flow without a response.
     fn permit(&self, active_listener: &ActiveListener, view: &View, udp: &UdpListener) -> Option<ConnectionPermit> {
         let (shared, shard) = (&self.worker.shared, self.worker.index);
-        let most = view.snapshot.config.process.connections_max;
+        let config = &view.snapshot.config;
+        let most = config.process.connections_max;
+        // Nobody has to answer for a flow: connections have half of the places, and of the descriptors, to themselves.
+        let has_connections = config.listeners.iter().any(|listener| !matches!(listener.protocol, Protocol::Udp(_)));
+        let flows_max = if has_connections { most.div_ceil(2).min(shared.shortage.connections_max()) } else { most };
+        let most = (most, flows_max);
         let is_full = self.flows.borrow().count >= share(udp.flows_max, shared.workers, shard);
         let take =
             || ConnectionPermit::take_flow(&shared.occupancy, &active_listener.permits, shard, most, udp.flows_max);

@@ -53,6 +53,7 @@ pub(super) mod tests {
     pub(in super::super) fn config() -> Overload {
         Overload {
             memory_bytes_max: None,
+            memory_site: <_>::default(),
             lag_max: None,
             connections: true,
             stop_keep_alive: 0.7,

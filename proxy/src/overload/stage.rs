@@ -159,7 +159,7 @@ pub(crate) struct Change {
 }
 
 /// The stage that is in force. It is entered at once, and left one step at a time, each after all pressures have been below 95 % of its
-/// threshold for `hold`, without a break.
+/// threshold for `hold`, without a break; at once where the configuration has another section.
 #[derive(Debug)]
 pub(crate) struct Stages {
     stage: Stage,
@@ -167,12 +167,14 @@ pub(crate) struct Stages {
     by: Resource,
     /// Since when the stage could be left.
     below_since: Option<Instant>,
+    /// What it was decided by.
+    decided_by: Option<Overload>,
 }
 
 impl Default for Stages {
     /// Of a process that begins.
     fn default() -> Self {
-        Self { stage: Stage::Normal, by: Resource::Memory, below_since: None }
+        Self { stage: Stage::Normal, by: Resource::Memory, below_since: None, decided_by: None }
     }
 }
 
@@ -189,6 +191,7 @@ impl Stages {
             *self = Self::default();
             return (from != Stage::Normal).then_some(change);
         };
+        let is_new = self.decided_by.replace(config.clone()).is_some_and(|before| before != *config);
         let (asked, by) = usage.asked(config, 1.0);
         if asked > from {
             (self.stage, self.by, self.below_since) = (asked, by, None);
@@ -198,6 +201,10 @@ impl Stages {
         if held >= from {
             self.below_since = None;
             return None;
+        }
+        if is_new {
+            (self.stage, self.below_since) = (held, None);
+            return Some(Change { from, to: held, by: self.by });
         }
         let since = *self.below_since.get_or_insert(now);
         if now.saturating_duration_since(since) < config.hold {
@@ -223,6 +230,7 @@ mod tests {
     fn config() -> Overload {
         Overload {
             memory_bytes_max: None,
+            memory_site: <_>::default(),
             lag_max: None,
             connections: true,
             stop_keep_alive: 0.8,
@@ -292,6 +300,24 @@ mod tests {
             (Stage::Normal, after(33)),
         ];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn another_section_holds_at_once_in_both_directions() {
+        let (mut stages, begin) = (Stages::default(), ambient::now());
+        let usage = only(Resource::Memory, 0.97);
+        stages.handle_usage(&usage, Some(&config()), begin);
+        assert_eq!(stages.stage(), Stage::StopAccepting);
+        let wider = Overload { stop_accepting: 1.05, refuse_requests: 1.05, ..config() };
+        let change = stages.handle_usage(&usage, Some(&wider), begin + TURN).unwrap();
+        assert_eq!((change.from, change.to), (Stage::StopAccepting, Stage::StopAccepting.before().before()));
+        // The limit has gone.
+        let none = Overload { memory_bytes_max: Some(1), ..config() };
+        let change = stages.handle_usage(&Usage::default(), Some(&none), begin + TURN * 2).unwrap();
+        assert_eq!(change.to, Stage::Normal);
+        assert_eq!(stages.handle_usage(&Usage::default(), Some(&none), begin + TURN * 3), None);
+        stages.handle_usage(&usage, Some(&config()), begin + TURN * 4);
+        assert_eq!(stages.stage(), Stage::StopAccepting);
     }
 
     #[test]

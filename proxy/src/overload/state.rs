@@ -1,6 +1,7 @@
 //! The stage in force and the pressures that led to it: written by the control side, read by workers and at a scrape.
 
 use super::busy::Busy;
+use super::own_work::Changes;
 use super::shed::Shed;
 use super::stage::{Resource, Stage, Usage};
 use super::ticks::Ticks;
@@ -21,6 +22,8 @@ pub(crate) struct OverloadState {
     pub(crate) ticks: Ticks,
     /// How busy they are.
     pub(crate) busy: Busy,
+    /// Changes of the configuration that are being read and built.
+    pub(crate) changes: Changes,
 }
 
 impl OverloadState {
@@ -33,6 +36,7 @@ impl OverloadState {
             pressures: <_>::default(),
             ticks: Ticks::new(workers, now),
             busy: Busy::new(workers),
+            changes: Changes::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::{Described, Subject};
-use super::foreign::reject_foreign;
+use super::foreign::{self, reject_foreign};
 use super::live::Live;
 use super::page;
 use super::query::pairs;
@@ -92,6 +92,11 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // Checks that leave it out have always been answered.
+    let is_check = matches!(request.uri().path(), "/healthz" | "/readyz");
+    if let Some(problem) = foreign::wrong_host(&request).filter(|_| !is_check) {
+        return error(StatusCode::BAD_REQUEST, problem);
+    }
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);
         return rejected;

@@ -157,7 +157,7 @@ impl Tapped {
     }
 
     /// It has ended: its life is told to those who want it as it was.
-    pub(super) fn end<'a>(self: Box<Self>, ended: &Ended, steps: impl Iterator<Item = Step<'a>>) {
+    pub(super) fn end<'a>(self, ended: &Ended, steps: impl Iterator<Item = Step<'a>>) {
         let duration = ended.at.saturating_duration_since(ended.started);
         let begun = &*self.begun;
         let mut followed = begun.followed.take();

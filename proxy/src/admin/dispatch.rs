@@ -92,10 +92,8 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // Checks that leave it out have always been answered.
-    let is_check = matches!(request.uri().path(), "/healthz" | "/readyz");
-    if let Some(problem) = foreign::wrong_host(&request).filter(|_| !is_check) {
-        return error(StatusCode::BAD_REQUEST, problem);
+    if let Some(rejected) = foreign::wrong_host(&request) {
+        return rejected;
     }
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);

@@ -6,14 +6,18 @@ use crate::apply::handle::ControlHandle;
 use hyper::{Method, Request, StatusCode, Version, header};
 use ringway_config::browser::Asked;
 
-/// What is wrong with the name that a request is for: HTTP/1.1 has exactly one `Host` (RFC 9112, 3.2). Earlier versions need none, and
-/// two are wrong in any.
-pub(super) fn wrong_host<B>(request: &Request<B>) -> Option<&'static str> {
-    match request.headers().get_all(header::HOST).iter().count() {
-        0 if request.version() == Version::HTTP_11 => Some("the request has no Host: HTTP/1.1 needs one"),
-        0 | 1 => None,
-        _ => Some("the request has several fields Host"),
+/// Rejects requests without the name that they are for: HTTP/1.1 has exactly one `Host` (RFC 9112, 3.2). Earlier versions need none, and
+/// several are wrong in any. Checks whether the process is up that leave it out have always been answered.
+pub(super) fn wrong_host<B>(request: &Request<B>) -> Option<Reply> {
+    if matches!(request.uri().path(), "/healthz" | "/readyz") {
+        return None;
     }
+    let problem = match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() == Version::HTTP_11 => "the request has no Host: HTTP/1.1 needs one",
+        0 | 1 => return None,
+        _ => "the request has several fields Host",
+    };
+    Some(error(StatusCode::BAD_REQUEST, problem))
 }
 
 /// Rejects requests of other origins' pages in a browser that reaches this listener. To change something, the name in the request

@@ -121,7 +121,7 @@ pub(crate) fn ring_digest(service: &model::Service) -> Result<Option<u64>, Build
     Ok(group_with(None, service, membership_weight)?.digest())
 }
 
-/// As [`ring_digest`], of what every proxy of a fleet that runs it has in common.
+/// As `ring_digest`, of what every proxy of a fleet that runs it has in common.
 ///
 /// # Errors
 /// The ring cannot be built.

@@ -48,19 +48,20 @@ const SERVICES: [Column; 10] = [
     Column { head: "why", is_number: false, rank: 7 },
 ];
 
+/// Why a backend is in its state is of more use than how much it should have.
 const BACKENDS: [Column; 12] = [
     Column { head: "backend", is_number: false, rank: 0 },
     Column { head: "state", is_number: false, rank: 0 },
-    Column { head: "share %", is_number: true, rank: 5 },
-    Column { head: "accepts %", is_number: true, rank: 6 },
-    Column { head: "in flight", is_number: true, rank: 4 },
+    Column { head: "share %", is_number: true, rank: 9 },
+    Column { head: "accepts %", is_number: true, rank: 8 },
+    Column { head: "in flight", is_number: true, rank: 5 },
     Column { head: "req/s", is_number: true, rank: 1 },
     Column { head: "5xx %", is_number: true, rank: 2 },
     Column { head: "p50 ms", is_number: true, rank: 7 },
-    Column { head: "p99 ms", is_number: true, rank: 3 },
-    Column { head: "spills/s", is_number: true, rank: 10 },
-    Column { head: "address", is_number: false, rank: 9 },
-    Column { head: "why", is_number: false, rank: 8 },
+    Column { head: "p99 ms", is_number: true, rank: 4 },
+    Column { head: "spills/s", is_number: true, rank: 11 },
+    Column { head: "address", is_number: false, rank: 10 },
+    Column { head: "why", is_number: false, rank: 3 },
 ];
 
 /// From this share of 5xx on, it is failing.
@@ -332,6 +333,8 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(text.contains("certificate /etc/c.pem: 5 days left") && text.contains("panic: 1 of 3"), "{text}");
         assert!(rows[1].contains("4.2"), "{text}");
+        let narrow = draw(&frame, Some("s"), Sort::State, 80);
+        assert!(narrow.contains("ejected for 30.0 s: 5"), "why it is out is of more use than its share: {narrow}");
         for width in [30, 60, 80, 200] {
             for service in [None, Some("s")] {
                 let text = draw(&frame, service, Sort::Requests, width);

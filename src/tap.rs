@@ -180,8 +180,11 @@ fn write_life(out: &mut dyn Write, life: &Value) -> io::Result<()> {
     }
     let duration = at(&life["duration_seconds"]);
     write!(out, "  {duration}  ")?;
+    let is_unfinished = life["unfinished"] == true;
     match response["status"].as_u64() {
+        Some(status) if is_unfinished => write!(out, "not ended yet: response {status} has begun")?,
         Some(status) => write!(out, "response {status}")?,
+        None if is_unfinished => write!(out, "not ended yet: no response so far")?,
         None => write!(out, "no response")?,
     }
     if let Some(reason) = response["reason"].as_str() {
@@ -220,6 +223,9 @@ fn write_routing(out: &mut dyn Write, life: &Value) -> io::Result<()> {
 fn write_step(out: &mut dyn Write, step: &Value) -> io::Result<()> {
     if step["kind"] == "queue" {
         writeln!(out, "  {}  waits for a backend with room", at(&step["began_seconds"]))?;
+        if step["ended_seconds"].is_null() {
+            return Ok(());
+        }
         return writeln!(out, "  {}  has waited", at(&step["ended_seconds"]));
     }
     let (kind, backend, address) = (text(&step["kind"]), text(&step["backend"]), text(&step["address"]));
@@ -229,6 +235,9 @@ fn write_step(out: &mut dyn Write, step: &Value) -> io::Result<()> {
     }
     if !step["response_seconds"].is_null() {
         writeln!(out, "  {}    the response begins: {}", at(&step["response_seconds"]), step["status"])?;
+    }
+    if step["ended_seconds"].is_null() {
+        return Ok(());
     }
     let how = step["error"].as_str().map(|error| format!(": {}", line(error))).unwrap_or_default();
     writeln!(out, "  {}    the {kind} is over{how}", at(&step["ended_seconds"]))
@@ -309,6 +318,24 @@ mod tests {
             let Some(place) = rest.find(part) else { panic!("{part}:\n{text}") };
             rest = &rest[place..];
         }
+    }
+
+    #[test]
+    fn what_has_not_ended_says_so_and_how_far_it_has_come() {
+        let life = |status: Value| {
+            written(&json!({
+                "unfinished": true, "request": { "at": 0.0, "method": "GET", "path": "/slow" }, "route": { "number": 1 },
+                "steps": [
+                    { "kind": "queue", "began_seconds": 0.001, "ended_seconds": null },
+                    { "kind": "try", "backend": "b0", "address": "127.0.0.1:80", "began_seconds": 0.002, "ended_seconds": null },
+                ],
+                "response": { "status": status }, "duration_seconds": 9.0,
+            }))
+        };
+        let none = life(Value::Null);
+        assert!(none.contains("+9.000000 s  not ended yet: no response so far\n"), "{none}");
+        assert!(none.contains("try on b0") && !none.contains("is over") && !none.contains("has waited"), "{none}");
+        assert!(life(200.into()).contains("not ended yet: response 200 has begun\n"));
     }
 
     #[test]

@@ -51,6 +51,34 @@ pub enum Load {
     Busy(u32),
 }
 
+/// Where a count is made, and with how many traces.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// For files.
+    pub directory: &'a Path,
+    /// The share of the requests whose traces are recorded, as the configuration has it; `None`: there are no traces.
+    pub sample: Option<&'a str>,
+}
+
+/// Longer than spans are gathered for before they are sent.
+const DELIVERY: Duration = Duration::from_secs(3);
+
+impl Setting<'_> {
+    /// The section of traces, and somebody who takes them.
+    fn tracing(&self) -> Result<String> {
+        let Some(sample) = self.sample else { return Ok(String::new()) };
+        let collector = backend::serve_collector()?;
+        Ok(format!("tracing: {{ endpoint: \"http://127.0.0.1:{collector}\", sample: {sample} }}\n"))
+    }
+
+    /// Waits until spans are delivered: that is a part of their cost.
+    fn rest(&self) {
+        if self.sample.is_some() {
+            std::thread::sleep(DELIVERY);
+        }
+    }
+}
+
 impl Scenario {
     /// All, the cheapest first.
     pub const ALL: [Self; 4] = [Self::Http1, Self::Https, Self::Http2, Self::Grpc];
@@ -71,17 +99,18 @@ impl Scenario {
     ///
     /// # Errors
     /// What is missing, did not start, or answered wrongly.
-    pub fn count(self, load: Load, requests: u64, times: u32, directory: &Path) -> Result<Counts> {
+    pub fn count(self, load: Load, requests: u64, times: u32, of: &Setting<'_>) -> Result<Counts> {
         let (mut once, mut twice) = (Counts::MAX, Counts::MAX);
         for _ in 0..times.max(1) {
-            let counted = self.run(load, requests, directory)?;
+            let counted = self.run(load, requests, of)?;
             (once, twice) = (once.min(counted.0), twice.min(counted.1));
         }
         Ok(twice.of_each(once, requests))
     }
 
     /// Instructions of so many requests, and of twice as many, on a connection of their own.
-    fn run(self, load: Load, requests: u64, directory: &Path) -> Result<(Counts, Counts)> {
+    fn run(self, load: Load, requests: u64, of: &Setting<'_>) -> Result<(Counts, Counts)> {
+        let directory = of.directory;
         let parked = Parked::default();
         let backend = match self {
             Self::Grpc => backend::serve_grpc(&parked)?,
@@ -89,7 +118,9 @@ impl Scenario {
         };
         let port = free_port()?;
         let config = directory.join("ringway.yaml");
-        doing(std::fs::write(&config, self.config(load, port, backend, directory)), "write the configuration")?;
+        let tracing = of.tracing()?;
+        let text = tracing + &self.config(load, port, backend, directory);
+        doing(std::fs::write(&config, text), "write the configuration")?;
         let ringway = doing(std::env::current_exe(), "find this program")?.with_file_name("ringway");
         let mut proxy = Proxy::start(&ringway, &config, load != Load::AtRest, directory)?;
         proxy.wait_until_it_listens(port)?;
@@ -105,8 +136,10 @@ impl Scenario {
         self.load(front, crowd, WARMING, directory)?;
         proxy.count()?;
         self.load(front, crowd, requests, directory)?;
+        of.rest();
         let once = proxy.count()?;
         self.load(front, crowd, 2 * requests, directory)?;
+        of.rest();
         let twice = proxy.count()?;
         proxy.end()?;
         Ok((once, twice))

@@ -4,4 +4,5 @@ pub mod attack;
 pub mod compare;
 pub mod control;
 pub mod instructions;
+pub mod seen;
 pub mod simulate;

@@ -27,5 +27,5 @@ pub use hop::nominate;
 pub use path::{climbs, is_below};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
-pub use trace_context::{TraceParent, is_trace_state, trace_state, write_hex};
+pub use trace_context::{TraceParent, has_trace_context, is_trace_state, trace_state, write_hex};
 pub use writer::{HeadWriter, Line, OpenLine};

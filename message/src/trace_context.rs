@@ -29,8 +29,10 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Where the trace's id stands in what [`TraceParent::write`] has written.
+    /// Where the trace's id stands in a value of version 00.
     pub const ID: Range<usize> = 3..35;
+    /// Bytes of the name in [`TraceParent::line`].
+    pub const LINE_NAME_BYTES: usize = 11;
 
     /// Reads a value of any version; what a later one adds is passed over (4.3).
     #[must_use]
@@ -66,25 +68,41 @@ impl TraceParent {
         Self::parse(found?)
     }
 
-    /// Writes it in version 00.
+    /// The whole field line in version 00, with its end.
     #[inline]
-    pub fn write(&self, out: &mut Vec<u8>) {
+    #[must_use]
+    pub fn line(&self) -> [u8; 70] {
         let flags = if self.sampled { SAMPLED } else { 0 } | if self.random { RANDOM } else { 0 };
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&self.trace_id, &mut text[3..35]);
-        write_hex(&self.span_id, &mut text[36..52]);
+        let mut text = *b"traceparent: 00-00000000000000000000000000000000-0000000000000000-00\r\n";
+        write_hex(&self.trace_id, &mut text[16..48]);
+        write_hex(&self.span_id, &mut text[49..65]);
         // Below ten.
-        text[54] += flags;
-        out.extend_from_slice(&text);
+        text[67] += flags;
+        text
     }
 
-    /// Puts another span's id into what [`TraceParent::write`] has written.
+    /// Puts another span's id into the value in what [`TraceParent::line`] has written.
     #[inline]
     pub fn overwrite_span(span_id: &[u8; 8], written: &mut [u8]) {
         if let Some(place) = written.get_mut(36..52) {
             write_hex(span_id, place);
         }
     }
+}
+
+/// Whether a request has any field of trace context, valid or not. Most have none.
+#[inline]
+#[must_use]
+pub fn has_trace_context(bytes: &[u8], head: &RequestHead) -> bool {
+    head.fields.iter().any(|field| is_trace_field(field.name.of(bytes)))
+}
+
+/// Whether a field is one of trace context. Neither name has a dash that could be spelled otherwise.
+#[inline]
+fn is_trace_field(name: &[u8]) -> bool {
+    // Its length and first letter tell nearly every other name.
+    matches!(name, [b't' | b'T', ..] if name.len() == 11 || name.len() == 10)
+        && (name.eq_ignore_ascii_case(b"traceparent") || name.eq_ignore_ascii_case(b"tracestate"))
 }
 
 /// Whether a request's `tracestate` may be passed on: its fields, taken together, have at most 32 members, each nothing, or a key and a
@@ -144,9 +162,13 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 /// Two digits for each byte, four bytes at a time; what is over, of a place or of the bytes, stays as it is.
 #[inline]
-pub fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    for (four, eight) in bytes.as_chunks().0.iter().zip(digits.as_chunks_mut().0) {
-        *eight = digits_of(*four);
+pub fn write_hex<const N: usize>(bytes: &[u8; N], digits: &mut [u8]) {
+    // By number, not side by side: of a known length, all of it is straight code.
+    for at in 0..N / 4 {
+        let four = [bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]];
+        if let Some(eight) = digits.get_mut(8 * at..8 * at + 8) {
+            eight.copy_from_slice(&digits_of(four));
+        }
     }
 }
 
@@ -275,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_trace_context_are_known_however_they_are_spelled_and_no_others() {
+        for (name, is_one) in [
+            ("traceparent", true),
+            ("TraceParent", true),
+            ("tracestate", true),
+            ("TRACESTATE", true),
+            ("traceparens", false),
+            ("tracestat", false),
+            ("raceparentt", false),
+            ("transform", false),
+            ("", false),
+        ] {
+            let (bytes, head) = head(&[("host", "a"), (name, "b")]);
+            assert_eq!(has_trace_context(&bytes, &head), is_one, "{name}");
+        }
+    }
+
+    #[test]
     fn every_byte_has_its_two_digits() {
         for byte in 0..=255_u8 {
             let mut digits = [b'-'; 9];
@@ -288,20 +328,21 @@ mod tests {
         fn what_is_written_is_read_again(trace_id: [u8; 16], span_id: [u8; 8], next: [u8; 8], sampled: bool, random: bool) {
             prop_assume!(trace_id != [0; 16] && span_id != [0; 8] && next != [0; 8]);
             let parent = TraceParent { trace_id, span_id, sampled, random };
-            let mut out = b"before".to_vec();
-            parent.write(&mut out);
-            prop_assert_eq!(TraceParent::parse(&out[6..]), Some(parent));
-            TraceParent::overwrite_span(&next, &mut out[6..]);
-            prop_assert_eq!(TraceParent::parse(&out[6..]), Some(TraceParent { span_id: next, ..parent }));
+            let mut line = parent.line();
+            let (name, value) = line.split_at_mut(TraceParent::LINE_NAME_BYTES + 2);
+            prop_assert_eq!(&*name, b"traceparent: ");
+            let (value, end) = value.split_at_mut(PARENT_BYTES);
+            prop_assert_eq!(&*end, b"\r\n");
+            prop_assert_eq!(TraceParent::parse(value), Some(parent));
+            TraceParent::overwrite_span(&next, value);
+            prop_assert_eq!(TraceParent::parse(value), Some(TraceParent { span_id: next, ..parent }));
         }
 
         /// Any bytes are judged without a panic, and one that is taken and written again says the same.
         #[test]
         fn any_bytes_are_judged(value in "[0-9a-f]{2}-[0-9a-fF]{31,33}-[0-9a-f]{16}-[0-9a-f]{2}.{0,3}|.{0,60}") {
             if let Some(parent) = TraceParent::parse(value.as_bytes()) {
-                let mut out = Vec::new();
-                parent.write(&mut out);
-                prop_assert_eq!(&out[3..53], &value.as_bytes()[3..53]);
+                prop_assert_eq!(&parent.line()[16..66], &value.as_bytes()[3..53]);
             }
         }
     }

@@ -79,6 +79,19 @@ impl HeadWriter {
         self.text.extend_from_slice(b"\r\n");
     }
 
+    /// Adds a whole line, `name: value` CR LF, whose name has so many bytes; gives where its value stands.
+    #[inline]
+    pub fn line(&mut self, line: &[u8], name_bytes: usize) -> Span {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(line);
+        let name = Span { start, end: start + name_bytes as u32 };
+        let value = Span { start: name.end + 2, end: (self.text.len() as u32).saturating_sub(2).max(name.end + 2) };
+        if self.indexed {
+            self.lines.push(Line { name, value, sensitive: false });
+        }
+        value
+    }
+
     /// Begins a line whose value is written in pieces into [`HeadWriter::text_mut`]; [`HeadWriter::end`] ends it.
     #[inline]
     pub fn begin(&mut self, name: &str) -> OpenLine {
@@ -238,10 +251,13 @@ mod tests {
             writer.text_mut().extend_from_slice(b"a, ");
             writer.text_mut().extend_from_slice(b"b");
             writer.end(open);
+            let whole = writer.line(b"x-whole: c d\r\n", 7);
+            prop_assert_eq!(whole.of(writer.text()), b"c d");
             writer.append(b"x-last: yes\r\nx-none: \r\n");
             let mut expected = vec![("x-first".to_owned(), "1".to_owned())];
             expected.extend(lines.iter().filter(|line| line.3).map(|line| (line.0.clone(), line.1.clone())));
             expected.push(("x-pieces".into(), "a, b".into()));
+            expected.push(("x-whole".into(), "c d".into()));
             expected.push(("x-last".into(), "yes".into()));
             expected.push(("x-none".into(), String::new()));
             prop_assert_eq!(pairs(&writer), expected.clone());

@@ -24,6 +24,6 @@ pub(crate) use per_ip::{PerIp, Place};
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
 pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 pub(crate) use shared::{AccessSink, Shared};
-pub(crate) use tap::{Arrived, Followed, Tap, TapMatch};
+pub(crate) use tap::{Arrived, Followed, Tap, TapMatch, UnderWay};
 pub(crate) use tasks::wake_after_sockets;
 pub(crate) use worker_report::{BufferCounts, ListenerReport, UpstreamReport, WorkerReport};

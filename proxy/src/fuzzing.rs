@@ -88,9 +88,9 @@ pub fn forwarded(bytes: &[u8]) {
     let Some((text, head)) = request(bytes) else { return };
     let _ = ringway_message::is_trace_state(&text, &head);
     if let Some(parent) = TraceParent::of(&text, &head) {
-        let mut written = Vec::new();
-        parent.write(&mut written);
-        assert_eq!(TraceParent::parse(&written), Some(parent));
+        let mut lines = HeadWriter::default();
+        let value = lines.line(&parent.line(), TraceParent::LINE_NAME_BYTES);
+        assert_eq!(TraceParent::parse(value.of(lines.text())), Some(parent));
     }
     let peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 5)));
     for source in [ForwardedSource::XForwardedFor, ForwardedSource::Forwarded] {

@@ -7,7 +7,7 @@ use crate::common::{
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -217,6 +217,40 @@ fn failed_tries_refusals_and_what_only_the_end_tells_are_seen() {
     assert_eq!((code, lives.len(), &end["why"]), (Some(1), 0, &"time".into()));
     let (code, said) = rig.run(&["tap", "--path", "/never", "--for", "1s"]);
     assert!(code == Some(1) && said.contains("the time is over: 0 shown"), "{said}");
+}
+
+#[test]
+fn what_has_not_ended_when_a_tap_does_is_told_as_far_as_it_has_come() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::new(&[("silent", silent.local_addr().unwrap())]);
+    let looker = Looker::new(&rig, &["--path", "/slow", "--count", "3", "--for", "2s"]);
+    // One that only its end would tell from others is not told before it.
+    let failing = Looker::new(&rig, &["--path", "/slow", "--status-min", "500", "--for", "2s"]);
+    let fast = Looker::new(&rig, &["--path", "/slow", "--slower", "600", "--for", "2s"]);
+    let client = send(rig.web, b"GET /slow HTTP/1.1\r\nHost: a\r\nCookie: topsecret\r\n\r\n");
+    let (backend, _) = silent.accept().unwrap();
+    let (lives, end, code) = looker.rest();
+    assert_eq!((lives.len(), code, &end["why"]), (1, Some(1), &"time".into()), "{lives:#?} {end}");
+    assert_eq!((&end["told"], &end["lost"], &end["under_way"]), (&1.into(), &0.into(), &0.into()), "{end}");
+    let life = &lives[0];
+    assert_eq!(
+        (&life["unfinished"], &life["request"]["path"], &life["service"]),
+        (&true.into(), &"/slow".into(), &"s".into())
+    );
+    assert!(!life.to_string().contains("topsecret"), "{life}");
+    assert_eq!(life["response"]["status"], Value::Null);
+    let step = &life["steps"][0];
+    assert_eq!(
+        (&step["kind"], &step["backend"], &step["connection"]),
+        (&"try".into(), &"silent".into(), &"new".into())
+    );
+    assert_eq!((&step["ended_seconds"], &step["status"]), (&Value::Null, &Value::Null));
+    assert!(life["duration_seconds"].as_f64().unwrap() >= step["connected_seconds"].as_f64().unwrap());
+    for other in [failing, fast] {
+        let (lives, end, _) = other.rest();
+        assert_eq!((lives.len(), &end["lost"]), (0, &0.into()), "{end}");
+    }
+    drop((backend, client));
 }
 
 #[test]

@@ -356,13 +356,20 @@ fn pages_of_others_in_a_browser_change_nothing_and_read_nothing() {
         (403, "Host: evil.test\r\n".to_owned()),
         (403, "Host: evil.test\r\nOrigin: http://evil.test\r\n".to_owned()),
         (403, "Host: evil\r\n".to_owned()),
+        (400, String::new()),
+        (400, format!("{own}{own}")),
     ] {
         assert_eq!(ask("POST", "/reload", &fields), status, "{fields}");
     }
     for path in ["/status", "/metrics", "/explain?service=s&key=k"] {
         assert_eq!(ask("GET", path, "Host: evil.test\r\n"), 403, "{path}");
         assert_eq!(ask("GET", path, &own), 200, "{path}");
+        assert_eq!(ask("GET", path, ""), 400, "{path}");
     }
+    // Whoever checks whether it is up may leave it out, and HTTP/1.0 has none.
+    assert_eq!([ask("GET", "/healthz", ""), ask("GET", "/readyz", "")], [200, 200]);
+    let old = b"GET /status HTTP/1.0\r\n\r\n";
+    assert_eq!(read_answer(&mut send(ringway.admin, old), true).unwrap().status, 200);
     // A name of one's own is said in the file, and holds from then on.
     ringway.reconfigure(&config.replace("\"ADMIN\" }", "\"ADMIN\", hosts: [ proxy.example.com ] }"));
     assert_eq!(ask("POST", "/reload", "Host: Proxy.example.com:9901\r\n"), 200);

@@ -171,6 +171,48 @@ async def maintained(page):
     await page.wait("that it takes traffic", f"{row}?.querySelector('button').innerText === 'Drain'")
 
 
+async def weight(page):
+    """A weight is changed by who says which and confirms it; what is none is said so, and nothing is sent."""
+    await page.go("#/service/few")
+    posts = lambda: [url for method, url in page.requests if method == "POST" and url.endswith("/few/backends/a")]
+    before = len(posts())
+    row = f"[...{ROWS}].find(row => row.innerText.startsWith('a\\n'))"
+    await page.wait("the backend", f"Boolean({row}?.querySelectorAll('button')[1])")
+    ask = f"{row}.querySelectorAll('button')[1].click()"
+    assert await page.see(f"{row}.querySelectorAll('button')[1].innerText") == "Weight"
+    await page.see(ask)
+    assert await page.see("document.getElementById('dialog-field').value") == "100"
+    confirm = "document.querySelector('dialog .primary').click()"
+    await page.see(f"document.getElementById('dialog-field').value = '-1'; {confirm}")
+    assert await page.see("Boolean(document.querySelector('dialog[open]'))") and len(posts()) == before, posts()
+    await page.see(f"document.getElementById('dialog-field').value = '40'; {confirm}")
+    share = f"parseFloat({row}.innerText.match(/([0-9.]+) %/)[1])"
+    await page.wait("less of the keys", f"!document.querySelector('dialog[open]') && {share} < 20")
+    assert len(posts()) == before + 1, posts()
+    await page.see(ask)
+    assert await page.see("document.getElementById('dialog-field').value") == "40"
+    await page.key("Escape")
+
+
+async def changes(page):
+    """Who has changed what is there, newest first, and so is what befell backends; each kind can be shown alone."""
+    await page.go("#/changes")
+    await page.wait("the change", f"{ROWS}?.length > 1 && {TEXT}.includes('weight')")
+    changed = f"[...{ROWS}].find(row => row.innerText.includes('weight'))"
+    assert await page.see(f"{changed}.innerText.includes('by ops')"), await page.see(f"{changed}.innerText")
+    assert await page.see(f"{ROWS}[0].innerText.includes('weight')"), await page.see(f"{ROWS}[0].innerText")
+    show = "const kind = document.getElementById('kind'); kind.value = {}; kind.dispatchEvent(new Event('change'))"
+    only = lambda kind: page.see("{ " + show.format(json.dumps(kind)) + " }")
+    await only("health")
+    await page.wait("ejections alone", f"{ROWS}.length > 0 && {TEXT}.includes('ejected') && !{TEXT}.includes('weight')")
+    await only("change")
+    await page.wait("changes alone", f"{ROWS}.length > 0 && {TEXT}.includes('weight') && !{TEXT}.includes('ejected for')")
+    await only("rollout")
+    await page.wait("none of that kind", f"{ROWS}.length === 0 && {TEXT}.includes('Nothing has happened yet')")
+    await only("")
+    await page.wait("all again", f"{ROWS}.length > 1")
+
+
 async def spread(page):
     """A key that is spread stays in sight, is never spread over fewer, and can be taken back."""
     text = await asyncio.to_thread(operate, "/services/few/hot-keys", {"key": "/hot", "owners": 3, "for_seconds": 600})
@@ -216,4 +258,4 @@ async def last_one(page):
     assert len(posts()) == 3, posts()
 
 
-asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, curl, keyboard, narrow, action, maintained, spread, unknown, last_one)))
+asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, curl, keyboard, narrow, action, maintained, weight, changes, spread, unknown, last_one)))

@@ -1,9 +1,12 @@
 //! The gate on instructions: what a request costs in user space in four scenarios, beside what was recorded. Fails where one costs
 //! over 3 % more; says where one costs so much less that the record is to be made anew.
 //!
-//!     cargo build --release --workspace && target/release/instructions [--record | --busy [--workers N]] [--requests N] [SCENARIO...]
+//!     cargo build --release --workspace && target/release/instructions [--record | --busy [--workers N]] [--requests N] [--sample SHARE] [SCENARIO...]
 //!
 //! `--busy` counts under load instead, over one worker or so many, with what locks the bus, and compares with nothing.
+//!
+//! `--sample` counts with traces, so many of which are recorded, as `1%`, until all are delivered: to be read beside what is recorded
+//! without.
 //!
 //! Needs valgrind and h2load. The record is benches/instructions.json: of a build by `--release --workspace`, no other. It holds
 //! for one compiler; where the compiler has changed and the counts with it, record them anew in that commit.
@@ -11,7 +14,7 @@
 
 use ringway_benches::compare::Result;
 use ringway_benches::instructions::record::{Record, Verdict};
-use ringway_benches::instructions::{Load, Scenario, write_certificate};
+use ringway_benches::instructions::{Load, Scenario, Setting, write_certificate};
 use std::process::{Command, ExitCode};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
@@ -23,16 +26,19 @@ struct Arguments {
     busy: bool,
     workers: u32,
     requests: u64,
+    sample: Option<String>,
     scenarios: Vec<Scenario>,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut arguments = Arguments { record: false, busy: false, workers: 1, requests: 2000, scenarios: Vec::new() };
+    let (record, busy, scenarios) = (false, false, Vec::new());
+    let mut arguments = Arguments { record, busy, workers: 1, requests: 2000, sample: None, scenarios };
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--record" => arguments.record = true,
             "--busy" => arguments.busy = true,
+            "--sample" => arguments.sample = Some(rest.next().ok_or("--sample needs a share")?),
             "--requests" => {
                 let number = rest.next().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
                 arguments.requests = number.ok_or("--requests needs a number")?;
@@ -46,7 +52,7 @@ fn arguments() -> Result<Arguments> {
                 None => {
                     let names = Scenario::ALL.map(Scenario::name).join(" | ");
                     return Err(format!(
-                        "what is {name}? instructions [--record | --busy [--workers N]] [--requests N] [{names}]"
+                        "what is {name}? instructions [--record | --busy [--workers N]] [--requests N] [--sample SHARE] [{names}]"
                     ));
                 }
             },
@@ -64,13 +70,14 @@ fn toolchain() -> Result<String> {
 }
 
 /// Counts under load.
-fn count_busy(workers: u32, requests: u64, scenarios: Vec<Scenario>) -> Result<()> {
+fn count_busy(workers: u32, requests: u64, sample: Option<&str>, scenarios: Vec<Scenario>) -> Result<()> {
     let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
     write_certificate(directory.path())?;
     println!("| scenario, busy | workers | user instructions per request | of them locked |\n|---|---|---|---|");
     for scenario in scenarios {
         let name = scenario.name();
-        let counted = scenario.count(Load::Busy(workers), requests, TIMES, directory.path());
+        let setting = Setting { directory: directory.path(), sample };
+        let counted = scenario.count(Load::Busy(workers), requests, TIMES, &setting);
         let counted = counted.map_err(|error| format!("{name}: {error}"))?;
         println!("| {name} | {workers} | {} | {} |", counted.instructions, counted.locked);
     }
@@ -78,11 +85,12 @@ fn count_busy(workers: u32, requests: u64, scenarios: Vec<Scenario>) -> Result<(
 }
 
 /// Counts each scenario, two at a time: what else the machine does is in no count.
-fn count_at_rest(scenarios: &[Scenario], requests: u64) -> Vec<Result<u64>> {
+fn count_at_rest(scenarios: &[Scenario], requests: u64, sample: Option<&str>) -> Vec<Result<u64>> {
     let count = |scenario: Scenario| {
         let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
         write_certificate(directory.path())?;
-        Ok(scenario.count(Load::AtRest, requests, TIMES, directory.path())?.instructions)
+        let setting = Setting { directory: directory.path(), sample };
+        Ok(scenario.count(Load::AtRest, requests, TIMES, &setting)?.instructions)
     };
     let pairs = scenarios.chunks(2).flat_map(|pair| {
         std::thread::scope(|scope| {
@@ -95,9 +103,13 @@ fn count_at_rest(scenarios: &[Scenario], requests: u64) -> Vec<Result<u64>> {
 }
 
 fn gate() -> Result<bool> {
-    let Arguments { record: records, busy, workers, requests, scenarios } = arguments()?;
+    let Arguments { record: records, busy, workers, requests, sample, scenarios } = arguments()?;
+    let sample = sample.as_deref();
+    if records && sample.is_some() {
+        return Err("what is recorded has no traces: --record or --sample".to_owned());
+    }
     if busy {
-        return count_busy(workers, requests, scenarios).map(|()| true);
+        return count_busy(workers, requests, sample, scenarios).map(|()| true);
     }
     let toolchain = toolchain()?;
     let recorded = std::fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"));
@@ -109,7 +121,7 @@ fn gate() -> Result<bool> {
     };
     let (mut passes, mut differs) = (true, false);
     println!("| scenario | user instructions per request | recorded | |\n|---|---|---|---|");
-    for (scenario, count) in scenarios.iter().zip(count_at_rest(&scenarios, requests)) {
+    for (scenario, count) in scenarios.iter().zip(count_at_rest(&scenarios, requests, sample)) {
         let name = scenario.name();
         let count = count.map_err(|error| format!("{name}: {error}"))?;
         let (verdict, percent) = record.judge(name, count);

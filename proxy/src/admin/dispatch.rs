@@ -2,7 +2,7 @@
 
 use super::access::{Caller, Denial, Level, Peer, denied, whoami};
 use super::explain::{Described, Subject};
-use super::foreign::reject_foreign;
+use super::foreign::{self, reject_foreign};
 use super::live::Live;
 use super::page;
 use super::query::pairs;
@@ -92,6 +92,9 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    if let Some(rejected) = foreign::wrong_host(&request) {
+        return rejected;
+    }
     if let Some(rejected) = reject_foreign(control, peer, &request) {
         Denial::Foreign.note(control, peer);
         return rejected;
@@ -327,7 +330,10 @@ mod tests {
             ("POST", "/reload", &[("host", "ringway:9000")], 403),
             ("POST", "/reload", &[own, ("origin", "http://evil.example")], 403),
             ("POST", "/reload", &[own, ("sec-fetch-site", "cross-site")], 403),
-            ("POST", "/reload", &[own, own], 403),
+            ("POST", "/reload", &[own, own], 400),
+            ("GET", "/status", &[own, own], 400),
+            ("GET", "/status", &[], 400),
+            ("GET", "/readyz", &[], 200),
             ("GET", "/whoami", &[own], 200),
             ("GET", "/whoami", &[own, ("authorization", "Bearer wrong")], 200),
             ("GET", "/status", &[own, ("authorization", "Bearer wrong")], 401),

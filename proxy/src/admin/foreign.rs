@@ -3,8 +3,22 @@
 use super::access::Peer;
 use super::reply::{Reply, error};
 use crate::apply::handle::ControlHandle;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, Version, header};
 use ringway_config::browser::Asked;
+
+/// Rejects requests without the name that they are for: HTTP/1.1 has exactly one `Host` (RFC 9112, 3.2). Earlier versions need none, and
+/// several are wrong in any. Checks whether the process is up that leave it out have always been answered.
+pub(super) fn wrong_host<B>(request: &Request<B>) -> Option<Reply> {
+    if matches!(request.uri().path(), "/healthz" | "/readyz") {
+        return None;
+    }
+    let problem = match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() == Version::HTTP_11 => "the request has no Host: HTTP/1.1 needs one",
+        0 | 1 => return None,
+        _ => "the request has several fields Host",
+    };
+    Some(error(StatusCode::BAD_REQUEST, problem))
+}
 
 /// Rejects requests of other origins' pages in a browser that reaches this listener. To change something, the name in the request
 /// must be one of this listener's; to read, it must where the listener is on loopback, which has no other names. Elsewhere reads
@@ -23,7 +37,7 @@ pub(super) fn reject_foreign<B>(control: &ControlHandle, peer: &Peer, request: &
     let names = admin.map_or(&[][..], |admin| &admin.hosts);
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let on_loopback = control.admin_address().is_none_or(|address| address.ip().is_loopback());
-    if !is_read && (asked.is_foreign_page() || request.headers().get_all(header::HOST).iter().count() > 1) {
+    if !is_read && asked.is_foreign_page() {
         return Some(error(StatusCode::FORBIDDEN, "a page of another origin must not change anything here"));
     }
     let may_read = !on_loopback || asked.has_short_host();

@@ -19,15 +19,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Sleep;
 
 /// Requests that a tap takes, at most, and for how long it waits for them.
 const COUNT_MAX: u64 = 100;
 const SECONDS_MAX: u64 = 3600;
 const SECONDS: u64 = 60;
-/// Lives that wait for a client that reads slowly; more are lost.
-const WAITING_MAX: usize = 32;
+/// Lives that wait for a client that reads slowly: all that a tap takes, since what has not ended is told all at once.
+const WAITING_MAX: usize = COUNT_MAX as usize;
 /// Conditions on fields, and bytes of a text.
 const HEADERS_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 1024;
@@ -95,6 +95,8 @@ pub(super) async fn tap(
     } });
     lives.first = Some(Bytes::from(format!("{begun}\n")));
     let (control, peer, shown) = (control.clone(), peer.clone(), shown.clone());
+    let (asked, tap) = (control.clone(), Arc::clone(&lives.tap));
+    lives.ask_unfinished = Box::new(move || asked.tell_so_far(&tap));
     let still_may =
         move || Caller::of(&control, &peer, &shown).is_ok_and(|caller| caller.needs(Level::Operate).is_ok());
     lives.still_may = Box::new(still_may);
@@ -139,6 +141,10 @@ struct Lives {
     until: Instant,
     sleep: Pin<Box<Sleep>>,
     still_may: Box<dyn Fn() -> bool + Send>,
+    /// Has workers tell what they know of requests that have not ended.
+    ask_unfinished: Box<dyn Fn() -> Vec<oneshot::Receiver<()>> + Send>,
+    /// Those that are still to do so: the time is over.
+    telling: Option<Vec<oneshot::Receiver<()>>>,
     is_over: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -151,8 +157,20 @@ impl Lives {
     ) -> Self {
         let until = ambient::now() + time;
         let sleep = Box::pin(tokio::time::sleep(LOOK_EVERY.min(time)));
-        let still_may = Box::new(|| true);
-        Self { tap, lives, first: None, count, told: 0, until, sleep, still_may, is_over: false, _place: place }
+        Self {
+            tap,
+            lives,
+            first: None,
+            count,
+            told: 0,
+            until,
+            sleep,
+            still_may: Box::new(|| true),
+            ask_unfinished: Box::new(Vec::new),
+            telling: None,
+            is_over: false,
+            _place: place,
+        }
     }
 
     fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -175,13 +193,32 @@ impl Lives {
                 }
                 continue;
             }
-            if self.told + self.tap.lost() >= self.count {
+            if self.telling.is_none() && self.told + self.tap.lost() >= self.count {
                 return Poll::Ready(Some(self.end("count")));
+            }
+            if let Some(telling) = &mut self.telling {
+                telling.retain_mut(|told| Pin::new(told).poll(context).is_pending());
+                // A worker that is stuck is not waited for long.
+                if !telling.is_empty() {
+                    ready!(self.sleep.as_mut().poll(context));
+                }
+                // What the last of them has told is here by now.
+                match self.lives.try_recv() {
+                    Ok(life) if life.is_empty() => continue,
+                    Ok(life) => {
+                        self.told += 1;
+                        return Poll::Ready(Some(life));
+                    }
+                    Err(_) => return Poll::Ready(Some(self.end("time"))),
+                }
             }
             ready!(self.sleep.as_mut().poll(context));
             let now = ambient::now();
             if now >= self.until {
-                return Poll::Ready(Some(self.end("time")));
+                self.tap.stop_following();
+                self.telling = Some((self.ask_unfinished)());
+                self.sleep.as_mut().reset((now + PATIENCE).into());
+                continue;
             }
             if !(self.still_may)() {
                 return Poll::Ready(Some(self.end("role")));

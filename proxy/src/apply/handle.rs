@@ -146,11 +146,20 @@ impl ControlHandle {
 
     /// Has every worker follow the requests that somebody wants to see: each says when it does, in their order.
     pub(crate) fn tap(&self, tap: &Arc<Tap>) -> Vec<oneshot::Receiver<()>> {
+        self.ask_workers(|begun| Command::Tap(Arc::clone(tap), begun))
+    }
+
+    /// Has each worker tell a tap what is known of what it follows there and has not ended.
+    pub(crate) fn tell_so_far(&self, tap: &Arc<Tap>) -> Vec<oneshot::Receiver<()>> {
+        self.ask_workers(|told| Command::TellSoFar(Arc::clone(tap), told))
+    }
+
+    fn ask_workers(&self, command: impl Fn(oneshot::Sender<()>) -> Command) -> Vec<oneshot::Receiver<()>> {
         let ask = |commands: &UnboundedSender<Command>| {
-            let (reply, begun) = oneshot::channel();
+            let (reply, replied) = oneshot::channel();
             // One that has ended has no requests, and drops the channel.
-            let _ = commands.send(Command::Tap(Arc::clone(tap), reply));
-            begun
+            let _ = commands.send(command(reply));
+            replied
         };
         self.0.commands.iter().map(ask).collect()
     }

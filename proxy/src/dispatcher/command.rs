@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Inspect(usize, oneshot::Sender<WorkerReport>),
     /// Follow the requests that somebody wants to see; replies once it does.
     Tap(Arc<Tap>, oneshot::Sender<()>),
+    /// Tell what is known of what a tap follows and has not ended; replies once that is told.
+    TellSoFar(Arc<Tap>, oneshot::Sender<()>),
     /// End now.
     Stop,
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ringway_config::model::Networks;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -45,6 +46,12 @@ pub(crate) struct Arrived<'a> {
     pub(crate) has: &'a dyn Fn(&str, &[u8]) -> bool,
 }
 
+/// What a tap follows and has not ended yet: it can say what is known so far.
+pub(crate) trait UnderWay {
+    /// Tells that to this tap, if it is one that follows it, which lets go of it then.
+    fn tell_so_far(&self, tap: &Arc<Tap>);
+}
+
 /// Somebody waits for the lives of requests.
 pub(crate) struct Tap {
     wanted: TapMatch,
@@ -60,6 +67,8 @@ pub(crate) struct Tap {
     /// Requests that may have matched, and were not followed, since so many were already.
     passed_by: AtomicU32,
     is_closed: AtomicBool,
+    /// It follows nothing more; what it follows is still told.
+    is_ending: AtomicBool,
     lives: mpsc::Sender<Bytes>,
 }
 
@@ -102,6 +111,7 @@ impl Tap {
             lost: AtomicU32::new(0),
             passed_by: AtomicU32::new(0),
             is_closed: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             lives,
         })
     }
@@ -109,6 +119,11 @@ impl Tap {
     /// Nobody waits any more.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Relaxed);
+    }
+
+    /// Its time is over: it follows nothing more.
+    pub(crate) fn stop_following(&self) {
+        self.is_ending.store(true, Relaxed);
     }
 
     pub(crate) fn lost(&self) -> u32 {
@@ -134,7 +149,7 @@ impl Tap {
 
     /// Follows a request, if it is wanted as far as its beginning tells.
     fn follow(self: &Arc<Self>, arrived: &Arrived<'_>) -> Option<Followed> {
-        if self.is_over() || !self.wanted.takes(arrived) {
+        if self.is_over() || self.is_ending.load(Relaxed) || !self.wanted.takes(arrived) {
             return None;
         }
         let taken = self.under_way.fetch_update(Relaxed, Relaxed, |count| (count < UNDER_WAY_MAX).then_some(count + 1));
@@ -191,6 +206,20 @@ impl Followed {
         self.has_place
     }
 
+    pub(crate) fn is_of(&self, tap: &Arc<Tap>) -> bool {
+        Arc::ptr_eq(&self.tap, tap)
+    }
+
+    /// Whether what is known so far is told, of one that is at that status, or at none yet, after so long.
+    pub(crate) fn takes_so_far(&mut self, status: u16, so_far: Duration) -> bool {
+        // Nobody knows yet what its status will be.
+        let is_wanted = status > 0 || self.tap.wanted.status_min.is_none();
+        let takes = is_wanted && self.takes_end(status, so_far);
+        // One that had its place from the beginning is not wanted either, and not lost.
+        self.has_place &= takes;
+        takes
+    }
+
     /// Its life.
     pub(crate) fn tell(mut self, life: Bytes) {
         let (tap, has_place) = (Arc::clone(&self.tap), std::mem::take(&mut self.has_place));
@@ -217,6 +246,8 @@ impl Drop for Followed {
 pub(crate) struct Taps {
     is_armed: Cell<bool>,
     taps: RefCell<Vec<Arc<Tap>>>,
+    /// What they follow; some of it has ended.
+    under_way: RefCell<Vec<Weak<dyn UnderWay>>>,
 }
 
 impl Taps {
@@ -231,9 +262,25 @@ impl Taps {
         self.is_armed.set(true);
     }
 
+    /// Something is followed from now on.
+    pub(crate) fn note(&self, one: &Rc<dyn UnderWay>) {
+        let mut all = self.under_way.borrow_mut();
+        if all.len() >= 2 * UNDER_WAY_MAX as usize {
+            all.retain(|one| one.strong_count() > 0);
+        }
+        all.push(Rc::downgrade(one));
+    }
+
+    /// Tells a tap what is known of all that it follows here and that has not ended.
+    pub(crate) fn tell_so_far(&self, tap: &Arc<Tap>) {
+        let all: Vec<Rc<dyn UnderWay>> = self.under_way.borrow().iter().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|one| one.tell_so_far(tap));
+    }
+
     /// Lets go of those that are over.
     pub(crate) fn sweep(&self) {
         if self.is_armed.get() {
+            self.under_way.borrow_mut().retain(|one| one.strong_count() > 0);
             let mut taps = self.taps.borrow_mut();
             taps.retain(|tap| !tap.is_over());
             self.is_armed.set(!taps.is_empty());

@@ -3,7 +3,7 @@
 use crate::dispatcher::Dispatcher;
 use crate::routing::request_id::RequestId;
 use ringway_config::model;
-use ringway_message::{HeadWriter, RequestHead, Span, TraceParent, is_trace_state, reads_as};
+use ringway_message::{HeadWriter, RequestHead, Span, TraceParent, has_trace_context, is_trace_state, reads_as};
 
 /// What a request is marked with; nothing of it where neither ids nor traces are configured.
 pub(crate) struct Marks<'b> {
@@ -20,6 +20,8 @@ pub(crate) struct Place {
     pub(crate) parent: Option<[u8; 8]>,
     /// Whether `tracestate` goes on.
     pub(crate) has_state: bool,
+    /// Whether the client has sent fields of trace context, valid or not.
+    has_fields: bool,
 }
 
 /// Where the marks stand in a head that goes out; empty where there are none.
@@ -60,6 +62,12 @@ impl<'b> Marks<'b> {
         self.trace.map(|place| place.own.trace_id)
     }
 
+    /// Whether fields of the client may be among those that do not go on.
+    #[inline]
+    pub(crate) fn may_replace(&self) -> bool {
+        self.id.is_some() || self.trace.is_some_and(|place| place.has_fields)
+    }
+
     /// Whether a field that the client has sent does not go on: these marks take its place.
     pub(crate) fn replaces(&self, name: &[u8]) -> bool {
         self.id.as_ref().is_some_and(|(rule, _)| reads_as(name, &rule.header))
@@ -80,11 +88,7 @@ impl<'b> Marks<'b> {
             out.end(line);
         }
         if let Some(place) = &self.trace {
-            let line = out.begin("traceparent");
-            let start = end(out);
-            place.own.write(out.text_mut());
-            marked.parent = Span { start, end: end(out) };
-            out.end(line);
+            marked.parent = out.line(&place.own.line(), TraceParent::LINE_NAME_BYTES);
         }
         marked
     }
@@ -102,7 +106,8 @@ impl<'b> Marks<'b> {
 /// The client's trace goes on, unless it has none that is valid. Whether it is recorded is the client's decision where its word is taken.
 /// Else it is drawn: by the id of a trace that begins here, and by chance for one whose id the client may have chosen so that it is drawn.
 fn place(tracing: &model::Tracing, trusted: bool, dispatcher: &Dispatcher, bytes: &[u8], head: &RequestHead) -> Place {
-    let told = TraceParent::of(bytes, head);
+    let has_fields = has_trace_context(bytes, head);
+    let told = if has_fields { TraceParent::of(bytes, head) } else { None };
     let trace_id = told.map_or_else(|| dispatcher.ids.long(), |told| told.trace_id);
     let sampled = match told {
         Some(told) if tracing.trust.takes(trusted) => told.sampled,
@@ -118,5 +123,6 @@ fn place(tracing: &model::Tracing, trusted: bool, dispatcher: &Dispatcher, bytes
         },
         parent: told.map(|told| told.span_id),
         has_state: told.is_some() && is_trace_state(bytes, head),
+        has_fields,
     }
 }

@@ -3,26 +3,39 @@
 use super::span_attributes::Beginning;
 use super::told_head::{KeptFields, KeptTarget};
 use crate::ambient;
-use crate::dispatcher::{Arrived, Followed, TlsSession};
+use crate::dispatcher::{Arrived, Followed, Tap, TlsSession, UnderWay};
 use crate::routing::hash_key;
 use bytes::Bytes;
 use ringway_config::model;
 use ringway_message::{ResponseHead, Version};
 use ringway_ring::Hash;
 use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A request that somebody looks at.
 pub(crate) struct Tapped {
-    followed: Vec<Followed>,
-    request: Kept,
+    begun: Rc<Begun>,
     response: KeptFields,
-    route: Value,
-    service: Option<String>,
     /// Where it went; `None`: Ringway has responded itself at once.
     pub(super) routing: Option<Routing>,
+}
+
+/// What is known of it from its beginning on, and what has become of it since: told of one that has not ended when a tap does.
+struct Begun {
+    followed: RefCell<Vec<Followed>>,
+    request: Kept,
+    route: Value,
+    service: Option<String>,
+    hash: Option<Hash>,
+    started: Instant,
+    /// Its waits and tries so far.
+    steps: RefCell<Vec<Value>>,
+    /// Of the response that it gets; 0: none has begun.
+    status: Cell<u16>,
 }
 
 /// What the client has sent, up to its body: it is told once it is known that somebody wants it.
@@ -107,35 +120,54 @@ impl Tapped {
         let request = Kept::new(beginning, listener);
         let kept_bytes = request.target.bytes() + request.fields.bytes();
         followed.retain_mut(|followed| followed.keep(kept_bytes));
-        (!followed.is_empty()).then(|| {
-            Box::new(Self {
-                request,
-                response: KeptFields::default(),
-                route: json!({ "number": number, "path": beginning.route.map(path) }),
-                service: service.map(str::to_owned),
-                routing: None,
-                followed,
-            })
-        })
+        if followed.is_empty() {
+            return None;
+        }
+        let begun = Rc::new(Begun {
+            followed: RefCell::new(followed),
+            request,
+            route: json!({ "number": number, "path": beginning.route.map(path) }),
+            service: service.map(str::to_owned),
+            hash,
+            started: beginning.started,
+            steps: RefCell::default(),
+            status: Cell::default(),
+        });
+        let under_way: Rc<dyn UnderWay> = begun.clone();
+        worker.taps.note(&under_way);
+        Some(Box::new(Self { begun, response: KeptFields::default(), routing: None }))
     }
 
     /// The head of the response that the client gets.
     pub(super) fn handle_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
         self.response = KeptFields::new(&head.fields, bytes, false);
         let kept_bytes = self.response.bytes();
-        self.followed.retain_mut(|followed| followed.keep(kept_bytes));
+        self.begun.followed.borrow_mut().retain_mut(|followed| followed.keep(kept_bytes));
+        self.begun.status.set(head.status);
+    }
+
+    /// Its step of that number has begun, has come further, or was none.
+    pub(super) fn note(&self, index: usize, step: Option<Step<'_>>) {
+        let mut steps = self.begun.steps.borrow_mut();
+        let Some(step) = step.map(|step| step.json(self.begun.started, None)) else { return steps.truncate(index) };
+        match steps.get_mut(index) {
+            Some(known) => *known = step,
+            None => steps.push(step),
+        }
     }
 
     /// It has ended: its life is told to those who want it as it was.
-    pub(super) fn end<'a>(mut self: Box<Self>, ended: &Ended, steps: impl Iterator<Item = Step<'a>>) {
+    pub(super) fn end<'a>(self, ended: &Ended, steps: impl Iterator<Item = Step<'a>>) {
         let duration = ended.at.saturating_duration_since(ended.started);
-        self.followed.retain_mut(|followed| followed.takes_end(ended.status, duration));
-        if self.followed.is_empty() {
+        let begun = &*self.begun;
+        let mut followed = begun.followed.take();
+        followed.retain_mut(|followed| followed.takes_end(ended.status, duration));
+        if followed.is_empty() {
             return;
         }
-        let steps: Vec<Value> = steps.map(|step| step.json(ended)).collect();
+        let steps: Vec<Value> = steps.map(|step| step.json(ended.started, Some(ended.at))).collect();
         let mut life = json!({
-            "route": self.route.take(), "service": self.service, "steps": steps,
+            "route": begun.route, "service": begun.service, "steps": steps,
             "response": { "status": (ended.status > 0).then_some(ended.status), "reason": ended.reason },
             "duration_seconds": duration.as_secs_f64(),
         });
@@ -145,14 +177,33 @@ impl Tapped {
             life.extend(more);
         }
         let mut lines = [None, None];
-        for followed in self.followed {
+        for followed in followed {
             let shows_values = followed.shows_values();
             let line = lines[usize::from(shows_values)].get_or_insert_with(|| {
-                life["request"] = self.request.tell(shows_values);
+                life["request"] = begun.request.tell(shows_values);
                 life["response"]["fields"] = self.response.tell(shows_values);
                 Bytes::from(format!("{life}\n"))
             });
             followed.tell(line.clone());
+        }
+    }
+}
+
+impl UnderWay for Begun {
+    fn tell_so_far(&self, tap: &Arc<Tap>) {
+        let duration = ambient::since(self.started);
+        let mut all = self.followed.borrow_mut();
+        for mut followed in all.extract_if(.., |followed| followed.is_of(tap)) {
+            if followed.takes_so_far(self.status.get(), duration) {
+                let life = json!({
+                    "unfinished": true, "request": self.request.tell(followed.shows_values()),
+                    "route": self.route, "service": self.service, "steps": *self.steps.borrow(),
+                    "key_hash": self.hash.map(|hash| hash_key::hex(hash, &mut [0; 16]).to_owned()),
+                    "response": { "status": Some(self.status.get()).filter(|status| *status > 0) },
+                    "duration_seconds": duration.as_secs_f64(),
+                });
+                followed.tell(Bytes::from(format!("{life}\n")));
+            }
         }
     }
 }
@@ -169,11 +220,11 @@ impl Routing {
 }
 
 impl Step<'_> {
-    /// Times are seconds since the request began.
-    fn json(&self, ended: &Ended) -> Value {
-        let at = |at: Instant| at.saturating_duration_since(ended.started).as_secs_f64();
+    /// Times are seconds since the request began. `ended`: when that has ended, if it has.
+    fn json(&self, started: Instant, ended: Option<Instant>) -> Value {
+        let at = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
         let mut step = json!({
-            "kind": self.kind, "began_seconds": at(self.began), "ended_seconds": at(self.ended.unwrap_or(ended.at)),
+            "kind": self.kind, "began_seconds": at(self.began), "ended_seconds": self.ended.or(ended).map(at),
         });
         if let (Some((service, backend)), Some(step)) = (self.backend, step.as_object_mut())
             && let Value::Object(more) = json!({

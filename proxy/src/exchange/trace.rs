@@ -139,7 +139,15 @@ impl Trace {
             return None;
         }
         self.parts.push(Part { id: worker.ids.short(), began: ambient::now(), ended: None, attempt });
+        self.note(self.parts.len() - 1);
         Some(self.parts.len() - 1)
+    }
+
+    /// Whoever looks sees how far it has come, should they look no longer before it ends.
+    fn note(&self, index: usize) {
+        if let Some(tapped) = &self.tapped {
+            tapped.note(index, self.parts.get(index).map(Part::step));
+        }
     }
 
     /// A wait for room begins, or ends.
@@ -151,21 +159,26 @@ impl Trace {
     pub(super) fn end_wait(&mut self) {
         if let Some(part) = self.parts.last_mut().filter(|part| part.attempt.is_none()) {
             part.ended = Some(ambient::now());
+            self.note(self.parts.len() - 1);
         }
     }
 
     /// The current try has a connection: a new one, or one that has been used.
     pub(super) fn handle_connection(&mut self, is_reused: bool) {
-        if let Some(attempt) = self.current.and_then(|index| self.parts[index].attempt.as_mut()) {
+        let Some(index) = self.current else { return };
+        if let Some(attempt) = &mut self.parts[index].attempt {
             attempt.connected = Some((ambient::now(), is_reused));
         }
+        self.note(index);
     }
 
     /// The response of the current try has begun.
     pub(super) fn handle_response(&mut self, status: u16) {
-        if let Some(attempt) = self.current.and_then(|index| self.parts[index].attempt.as_mut()) {
+        let Some(index) = self.current else { return };
+        if let Some(attempt) = &mut self.parts[index].attempt {
             (attempt.status, attempt.answered) = (status, Some(ambient::now()));
         }
+        self.note(index);
     }
 
     /// The head of a final response.
@@ -203,6 +216,7 @@ impl Trace {
         // Nothing has begun behind it.
         if index.is_some_and(|index| index + 1 == self.parts.len()) {
             self.parts.pop();
+            self.note(self.parts.len());
         }
     }
 
@@ -225,12 +239,14 @@ impl Trace {
     }
 
     fn end_part(&mut self, index: Option<usize>, status: u16, reason: Option<&'static str>) {
-        let Some(part) = index.and_then(|index| self.parts.get_mut(index)) else { return };
+        let Some(index) = index else { return };
+        let Some(part) = self.parts.get_mut(index) else { return };
         part.ended = Some(ambient::now());
         if let Some(attempt) = &mut part.attempt {
             attempt.status = attempt.status.max(status);
             attempt.error = attempt.error.or(reason);
         }
+        self.note(index);
     }
 
     /// The request is over: its spans go to the exporter. `status` 0 is no response; `reason` says why Ringway itself gave it, or why it

@@ -316,6 +316,10 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                     // Who has asked may have given up.
                     let _ = begun.send(());
                 }
+                Some(Command::TellSoFar(tap, told)) => {
+                    this.worker.taps.tell_so_far(&tap);
+                    let _ = told.send(());
+                }
                 Some(Command::Drain { done }) => this.drain(done),
             },
             due = ticker.tick() => {

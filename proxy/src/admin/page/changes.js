@@ -4,7 +4,7 @@ import { ago, badge, card, clock, el, lineList, link, percent, serviceHref, setA
 import { Table } from './table.js';
 
 const KINDS = { reload: 'Reloads', health: 'Health', outlier: 'Backends that stand out', handoff: 'Hand-offs', overload: 'Overload', change: 'Runtime changes', rollout: 'Rollouts' };
-const BAD = new Set(['down', 'ejected', 'panic_began', 'refused', 'aborted', 'stands_out', 'failing']);
+const BAD = new Set(['down', 'ejected', 'panic_began', 'refused', 'aborted', 'stands_out', 'failing', 'ejection_withheld']);
 const GOOD = new Set(['up', 'returned', 'undrained', 'panic_ended', 'applied', 'normal', 'prepared', 'committed']);
 
 export function eventRows(frame) {
@@ -44,7 +44,7 @@ export class Changes {
     this.kind = el('select', { id: 'kind', onchange: () => this.draw() },
       el('option', { value: '' }, 'Everything'), Object.entries(KINDS).map(([kind, label]) => el('option', { value: kind }, label)));
     this.table = eventsTable();
-    this.note = el('p', { class: 'muted' }, 'The last 256 events since this process began.');
+    this.note = el('p', { class: 'muted' }, 'Since this process began; of more than 256 events the last.');
     this.node = el('div', { class: 'view' }, card('Changes',
       el('div', { class: 'toolbar' }, el('label', { for: 'kind' }, 'Show'), this.kind), this.table.node, this.note));
     this.title = 'Changes';

@@ -139,7 +139,7 @@ export class Overview {
   update({ frame, history }) {
     const proxy = frame.proxy;
     this.rates.update(proxy, history.whole);
-    this.connections.update(number(proxy.connections ?? 0), { more: `${proxy.workers} workers` });
+    this.connections.update(number(proxy.connections ?? 0), { more: proxy.workers === 1 ? '1 worker' : `${proxy.workers} workers` });
     const refused = Object.entries(proxy.overload_refused ?? {}).map(([name, part]) => `${number(part * 100)} % of ${name} refused`).join(', ');
     const calm = proxy.overload === 'normal' || proxy.overload === 'none';
     this.overload.update(calm ? 'none' : proxy.overload.replaceAll('_', ' '), { more: refused || (calm ? 'nothing is refused' : ''), kind: calm ? null : 'warn' });

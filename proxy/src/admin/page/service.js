@@ -23,7 +23,7 @@ function drawState(cell, row) {
   const left = row.ejected_until > row.now ? `, ${span(row.ejected_until - row.now)} left` : '';
   const since = row.since ? ` (${ago(row.since, row.now)}${left})` : left;
   const told = Object.values(row.stands_out ?? {}).map((one) => `${one.text} (for ${span(row.now - one.since)})`);
-  const state = row.reason && row.state !== 'up' ? `${row.reason}${since}` : row.since && !told.length ? `since ${span(row.now - row.since)}` : '';
+  const state = row.reason && row.state !== 'up' ? `${row.reason}${since}` : row.since && !told.length ? `for ${span(row.now - row.since)}` : '';
   const why = [state, ...told].filter(Boolean).join(' · ');
   setText(cell.lastElementChild, row.override ? `${why} · set at run time: ${row.override}` : why);
 }

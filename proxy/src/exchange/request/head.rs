@@ -73,11 +73,12 @@ pub(super) fn write_head(
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
     // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
-    let has_own = certificate.is_some() || marks.is_some() || !snapshot.handoff_fields.is_empty();
+    let replacing = marks.filter(|marks| marks.may_replace());
+    let has_own = certificate.is_some() || replacing.is_some() || !snapshot.handoff_fields.is_empty();
     let is_own = |name: &[u8]| {
         snapshot.is_of_handoff(name)
             || certificate.is_some_and(|(own, _)| ringway_message::reads_as(name, own))
-            || marks.is_some_and(|marks| marks.replaces(name))
+            || replacing.is_some_and(|marks| marks.replaces(name))
     };
     out.copy(bytes, &head.fields, |field| match field.kind {
         _ if drops(field.name.of(bytes)) => false,

@@ -11,7 +11,7 @@ mod topology;
 use self::cache::Cache;
 use self::follow_etcd::Follower;
 pub use self::loads::FleetTables;
-use self::loads::Loads;
+pub(crate) use self::loads::Loads;
 use self::members::Members;
 use self::random::Random;
 pub use self::topology::Standing;
@@ -39,8 +39,9 @@ use tokio::sync::watch;
 pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long an end waits for the control plane to hear of it.
 const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
-/// A stream without a line for this long is dead: members send one every five seconds.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// A stream without a line for this long is dead: members send one every five seconds. Less than the ten for which a table of loads is
+/// fresh without a word: a member that stands still is left before what is shed by its tables fades.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(7);
 /// Between two heartbeats, a fifth of it drawn.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// One that has heard of a leader within this time, in milliseconds, is worth a move: less than what it is left for, or proxies would

@@ -186,6 +186,11 @@ impl Lessor {
         (self.loads.tables(), !self.loads.is_idle())
     }
 
+    #[cfg(test)]
+    pub(crate) fn load_reporters(&self) -> (Vec<String>, bool) {
+        self.loads.reporters()
+    }
+
     /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
     /// is; not taken where another process has spoken since. False: there is no such proxy.
     pub fn handle_sign_off(&mut self, state: &State, name: &str, instance: Option<u64>) -> bool {

@@ -28,6 +28,7 @@ mod proxy;
 mod random;
 mod relay;
 mod soak;
+mod tables;
 mod traffic;
 mod upgrade;
 mod witness;

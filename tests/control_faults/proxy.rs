@@ -21,7 +21,7 @@ pub(crate) struct Proxy {
     child: Option<Child>,
     config: PathBuf,
     log: PathBuf,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) listen: SocketAddr,
     /// With the configuration, and with the last topology that was good.
     _directory: tempfile::TempDir,
@@ -105,24 +105,41 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn start(listen: SocketAddr) -> Self {
-        let mut this =
-            Self { stop: Arc::default(), served: Arc::default(), failed: Arc::default(), threads: Vec::new() };
+        let mut this = Self::none();
         for kept in [false, true] {
-            let (stop, served, failed) = (Arc::clone(&this.stop), Arc::clone(&this.served), Arc::clone(&this.failed));
-            this.threads.push(std::thread::spawn(move || {
-                let mut connection = None;
-                let mut number = 0;
-                while !stop.load(SeqCst) {
-                    number += 1;
-                    match request(listen, number, kept, &mut connection) {
-                        Ok(()) => drop(served.fetch_add(1, SeqCst)),
-                        Err(why) => failed.lock().unwrap().push(why),
-                    }
-                    pace(Duration::from_millis(5));
-                }
-            }));
+            this.add(listen, kept, |number| format!("/{number}"));
         }
         this
+    }
+
+    /// So many clients that ask for these alone, by turns.
+    pub(crate) fn of(listen: SocketAddr, clients: usize, paths: &[String]) -> Self {
+        let mut this = Self::none();
+        for client in 0..clients {
+            let paths = paths.to_vec();
+            this.add(listen, client > 0, move |number| paths[(number + client) % paths.len()].clone());
+        }
+        this
+    }
+
+    fn none() -> Self {
+        Self { stop: Arc::default(), served: Arc::default(), failed: Arc::default(), threads: Vec::new() }
+    }
+
+    fn add(&mut self, listen: SocketAddr, kept: bool, path: impl Fn(usize) -> String + Send + 'static) {
+        let (stop, served, failed) = (Arc::clone(&self.stop), Arc::clone(&self.served), Arc::clone(&self.failed));
+        self.threads.push(std::thread::spawn(move || {
+            let mut connection = None;
+            let mut number = 0;
+            while !stop.load(SeqCst) {
+                number += 1;
+                match request(listen, &path(number), kept, &mut connection) {
+                    Ok(()) => drop(served.fetch_add(1, SeqCst)),
+                    Err(why) => failed.lock().unwrap().push(why),
+                }
+                pace(Duration::from_millis(5));
+            }
+        }));
     }
 
     /// Requests that have failed so far.
@@ -142,14 +159,14 @@ impl Traffic {
     }
 }
 
-fn request(listen: SocketAddr, number: usize, kept: bool, connection: &mut Option<TcpStream>) -> Result<(), String> {
+fn request(listen: SocketAddr, path: &str, kept: bool, connection: &mut Option<TcpStream>) -> Result<(), String> {
     let mut stream = match connection.take() {
         Some(stream) => stream,
         None => TcpStream::connect(listen).map_err(|error| format!("connect: {error}"))?,
     };
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let close = if kept { "" } else { "Connection: close\r\n" };
-    let text = format!("GET /{number} HTTP/1.1\r\nHost: test\r\n{close}\r\n");
+    let text = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{close}\r\n");
     stream.write_all(text.as_bytes()).map_err(|error| format!("send: {error}"))?;
     let answer = crate::common::try_read_answer(&mut stream, true).map_err(|error| format!("no answer: {error}"))?;
     if answer.status != 200 {
@@ -162,7 +179,11 @@ fn request(listen: SocketAddr, number: usize, kept: bool, connection: &mut Optio
 
 /// What the fleet agrees on: a service, and backends behind it that answer.
 pub(crate) fn publish(api: SocketAddr, backends: &[SocketAddr]) {
-    let text = "services: [ { name: web } ]";
+    publish_as(api, "services: [ { name: web } ]", backends);
+}
+
+/// The same, as this text has the service.
+pub(crate) fn publish_as(api: SocketAddr, text: &str, backends: &[SocketAddr]) {
     let mut ops = vec![json!({ "put": { "key": "document/main", "object": { "document": { "text": text } } } })];
     for (key, address) in KEYS.iter().zip(backends) {
         ops.push(json!({ "put": { "key": key, "object": { "backend": { "address": address, "source": "w0" } } } }));

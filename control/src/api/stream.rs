@@ -124,6 +124,9 @@ pub(crate) struct Wanted {
     pub(crate) loads: bool,
 }
 
+/// The place that an event is told with.
+type Id = Option<(u64, u64)>;
+
 /// What a watcher is told of loads, and has been.
 struct Loads {
     now: watch::Receiver<Arc<Tables>>,
@@ -141,13 +144,21 @@ impl Loads {
         std::future::pending().await
     }
 
-    /// What brings the watcher to the present, and how old that is.
-    fn news(of: &mut Option<Self>, plane: &Plane) -> Vec<Bytes> {
-        let Some(loads) = of else { return Vec::new() };
+    /// Brings the watcher to the present, and says how old that is. All that comes before has gone by then: what waits here for a slow
+    /// watcher would make it look young. `false`: the watcher has gone.
+    async fn tell(of: &mut Option<Self>, plane: &Plane, sender: &mpsc::Sender<Bytes>, events: Option<Id>) -> bool {
+        let Some(loads) = of else { return true };
         let now = Arc::clone(&loads.now.borrow_and_update());
         let line = plane.loads.hub.line(&loads.told, &now);
         loads.told = now;
-        line.into_iter().chain(plane.loads.hub.confirmation(&loads.told, Instant::now().into_std())).collect()
+        if !tell(sender, line.into_iter().collect(), events).await {
+            return false;
+        }
+        let Ok(place) = sender.reserve().await else { return false };
+        if let Some(text) = plane.loads.hub.confirmation(&loads.told, plane.now()) {
+            place.send(framed(&text, events));
+        }
+        true
     }
 }
 
@@ -184,8 +195,8 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, wanted
             if !lines.is_empty() {
                 told = Instant::now();
             }
-            lines.extend(Loads::news(&mut loads, &plane));
-            if !tell(&sender, lines, wanted.events.then_some(from)).await {
+            let events = wanted.events.then_some(from);
+            if !tell(&sender, lines, events).await || !Loads::tell(&mut loads, &plane, &sender, events).await {
                 return;
             }
         }
@@ -203,9 +214,8 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, wanted
                     continue;
                 }
                 told = Instant::now();
-                let mut lines = vec![ping_line(&plane, &state)];
-                lines.extend(Loads::news(&mut loads, &plane));
-                if !tell(&sender, lines, wanted.events.then_some(None)).await {
+                let (lines, events) = (vec![ping_line(&plane, &state)], wanted.events.then_some(None));
+                if !tell(&sender, lines, events).await || !Loads::tell(&mut loads, &plane, &sender, events).await {
                     return;
                 }
             }
@@ -214,14 +224,18 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, wanted
 }
 
 /// `events`: as such, with this id. `false`: the watcher has gone.
-async fn tell(sender: &mpsc::Sender<Bytes>, lines: Vec<Bytes>, events: Option<Option<(u64, u64)>>) -> bool {
+async fn tell(sender: &mpsc::Sender<Bytes>, lines: Vec<Bytes>, events: Option<Id>) -> bool {
     for text in lines {
-        let text = events.map_or_else(|| text.clone(), |id| event(&text, id));
-        if sender.send(text).await.is_err() {
+        if sender.send(framed(&text, events)).await.is_err() {
             return false;
         }
     }
     true
+}
+
+/// As it is, or as an event.
+fn framed(text: &Bytes, events: Option<Id>) -> Bytes {
+    events.map_or_else(|| text.clone(), |id| event(text, id))
 }
 
 /// Until the next heartbeat: lines of loads, which come often, are none.

@@ -73,6 +73,14 @@ impl Loads {
         self.held
     }
 
+    /// Those of whose reports something is held, and whether that is added up rightly.
+    #[cfg(test)]
+    pub(super) fn reporters(&self) -> (Vec<String>, bool) {
+        let holds = self.reporters.iter().filter(|(_, reporter)| !reporter.services.is_empty());
+        let sum: usize = self.reporters.values().map(|reporter| reporter.held.loads).sum();
+        (holds.map(|(name, _)| name.clone()).collect(), sum == self.held)
+    }
+
     pub(super) fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
@@ -245,9 +253,9 @@ impl Loads {
         if let Some(held) = service.holds.filter(|held| *held > self.latest(at)) {
             return Err((LoadRefusal::Absurd, format!("table {held} has not been published yet")));
         }
-        // Of an earlier leader's, what two say is believed, and what nobody says otherwise.
+        // Of an earlier leader's, or of before a restore, what two say is believed, and what nobody says otherwise.
         let is_told = |held: &Position| holders.len() == 1 || holders.get(held).is_some_and(|count| *count > 1);
-        let is_credible = service.holds.is_none_or(|held| held.epoch == at.0 && (held.term == at.1 || is_told(&held)));
+        let is_credible = service.holds.is_none_or(|held| held.leader() == at || is_told(&held));
         let millis = self.millis(now);
         let before = self.tables.of(&service.name, service.digest);
         let before = self.tables.position.zip(before.map(|before| &before.table));
@@ -293,7 +301,7 @@ impl Loads {
     pub(super) fn step(&mut self, at: (u64, u64), now: Instant) -> bool {
         let (epoch, term) = at;
         if self.tables.position.is_some_and(|known| known.epoch != epoch) {
-            // A restore: nothing of before holds.
+            // A restore: nothing of before holds. Shares go on from what proxies have in force.
             let position = Some(Position { epoch, term, seq: 1 });
             *self = Self::new(Arc::new(Tables { position, services: BTreeMap::new() }), now);
             return true;

@@ -132,6 +132,12 @@ impl Plane {
         Self { wall, clock, judgements: None, parsed: Arc::new(Parsed::at_once()), ..self }
     }
 
+    /// The time by which tables of loads age here.
+    #[must_use]
+    pub fn now(&self) -> std::time::Instant {
+        (self.clock)()
+    }
+
     /// With guards of another strength.
     #[must_use]
     pub fn with_guards(self, guards: Guards) -> Self {

@@ -100,6 +100,13 @@ impl Plane {
         reply
     }
 
+    /// As leader: proxies whose reports count, and whether what these take is added up rightly.
+    #[cfg(test)]
+    pub(crate) fn load_reporters(&self) -> Option<(Vec<String>, bool)> {
+        let term = self.node.status().term;
+        self.lessor().as_ref().filter(|(of, _)| *of == term).map(|(_, lessor)| lessor.load_reporters())
+    }
+
     /// As leader: the tables, once they are later than those that are known.
     pub(super) async fn tables_after(&self, known: Option<Position>, wait: Duration) -> Reply {
         let began = (self.clock)();

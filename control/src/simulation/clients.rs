@@ -14,6 +14,7 @@ use super::disk::Random;
 use super::leases::Holder;
 use super::linear::{self, Call, Operation};
 use super::member::Life;
+use super::proxies::Proxy;
 use super::scheduler::Scheduler;
 use super::world::{World, is_of};
 use crate::consensus::{Read, Role};
@@ -67,6 +68,8 @@ pub(super) struct Record {
     pub(super) busy: Arc<AtomicU64>,
     /// What each who watches knows now.
     views: Arc<Mutex<BTreeMap<String, Option<View>>>>,
+    /// Their processes, the last of each.
+    pub(super) proxies: Arc<Mutex<BTreeMap<u64, Proxy>>>,
 }
 
 /// Epoch, revision and digest of what somebody knows.
@@ -139,6 +142,7 @@ impl Record {
             restores: Arc::default(),
             busy: Arc::default(),
             views: Arc::default(),
+            proxies: Arc::default(),
         }
     }
 
@@ -212,6 +216,7 @@ impl Record {
     /// yet.
     pub(super) fn renew(&self, state: &State, pending: bool) {
         self.restores.fetch_add(1, Relaxed);
+        self.forget_lock();
         let mut told = self.told();
         told.operations.retain(|(_, operation)| pending && operation.returned.is_none());
         told.initial = std::array::from_fn(|index| register(state, index).0);

@@ -219,6 +219,8 @@ impl Cluster {
 
     fn crash(&mut self, id: u64, power: bool) {
         let after = ms(self.random.below(DOWN_MS));
+        // What it has published by now, others may have.
+        self.record.look_at_tables();
         if let Some(member) = self.members.get_mut(&id) {
             member.crash(power);
             self.down.insert(id, Instant::now() + after);
@@ -638,6 +640,7 @@ impl Cluster {
         self.record.stop.store(true, Relaxed);
         self.pass(ms(9_000)).await;
         self.end_of_rollouts(&members).await;
+        self.loads_settle().await;
         for life in &members {
             self.record.read_all(life).await;
         }

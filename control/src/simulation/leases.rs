@@ -59,6 +59,11 @@ impl Record {
         (ttl.saturating_sub(leapt) / SPEED_MAX).saturating_sub(DEPOSED_MAX)
     }
 
+    /// After a restore nobody has a lock that was taken before: whoever believes so has not heard of it yet.
+    pub(super) fn forget_lock(&self) {
+        self.holder.lock().unwrap().until = None;
+    }
+
     async fn grant(&self, owner: String, ttl: Duration, random: &mut Random) -> Option<Lease> {
         let life = self.serving(random)?;
         let plane = Arc::clone(&life.plane);

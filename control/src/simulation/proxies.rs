@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Plant;
 use super::clients::Record;
 use super::disk::Random;
+use super::loads::{Balance, LIE};
 use super::member::Life;
 use super::rollouts::Mark;
 use super::scheduler::Group;
@@ -31,18 +32,19 @@ const AGE_WAIT: Duration = Duration::from_secs(2);
 
 /// A proxy's process. All clones are one.
 #[derive(Clone)]
-struct Proxy {
-    record: Record,
-    client: Arc<Client>,
-    instance: u64,
+pub(super) struct Proxy {
+    pub(super) record: Record,
+    pub(super) client: Arc<Client>,
+    pub(super) instance: u64,
     stand: Arc<Mutex<Stand>>,
-    requests: Arc<AtomicU64>,
+    pub(super) requests: Arc<AtomicU64>,
+    pub(super) balance: Arc<Mutex<Balance>>,
 }
 
 /// What is in force.
 #[derive(Default)]
-struct Stand {
-    applied: Option<View>,
+pub(super) struct Stand {
+    pub(super) applied: Option<View>,
     canary: Option<u64>,
     vote: Option<(u64, Vote)>,
     stuck: Option<String>,
@@ -69,10 +71,13 @@ impl Record {
             }
             self.saw(&name, stored.as_deref().cloned());
             let (stand, requests) = (Arc::default(), Arc::default());
-            let proxy = Proxy { record: self.clone(), client, instance: group, stand, requests };
+            let balance = Arc::new(Mutex::new(Balance::new(number, random.below(4) == 0)));
+            let proxy = Proxy { record: self.clone(), client, instance: group, stand, requests, balance };
+            self.proxies.lock().unwrap().insert(number, proxy.clone());
             let mut random = || Random::new(random.below(u64::MAX));
             drop(self.scheduler.spawn(group, proxy.clone().follow(random())));
             drop(self.scheduler.spawn(group, proxy.clone().report(random())));
+            drop(self.scheduler.spawn(group, proxy.clone().tell_loads(random())));
             drop(self.scheduler.spawn(group, proxy.clone().apply(random())));
             sleep(Duration::from_millis(3_000 + random().below(20_000))).await;
             while self.stopped() {
@@ -98,7 +103,7 @@ fn directory() -> std::io::Result<tempfile::TempDir> {
 }
 
 impl Proxy {
-    fn stand(&self) -> MutexGuard<'_, Stand> {
+    pub(super) fn stand(&self) -> MutexGuard<'_, Stand> {
         self.stand.lock().unwrap()
     }
 
@@ -126,11 +131,15 @@ impl Proxy {
     async fn follow_one(&self, life: &Life, random: &mut Random) -> Option<u64> {
         let member = MemberUrl { tls: false, host: format!("m{}", life.id), port: 1 };
         let name = self.client.name().to_owned();
-        let mut stream = Stream::open(&self.record, &name, life, self.client.topology().position());
+        let mut stream = Stream::open(&self.record, &name, life, self.client.topology().position(), true);
+        self.begin_tables();
         let mut looked: Option<Instant> = None;
         loop {
             sleep(Duration::from_millis(random.below(20))).await;
             let message = stream.next().await?;
+            if self.take_tables(&message) {
+                continue;
+            }
             if is_stale(&message) && looked.is_none_or(|at| at.elapsed() > LOOK_AROUND) {
                 looked = Some(Instant::now());
                 if let Some(better) = self.led(life.id).await {
@@ -196,7 +205,10 @@ impl Proxy {
     fn heartbeat(&self) -> Heartbeat {
         let stand = self.stand();
         let applied = stand.applied.as_ref();
-        let requests = self.requests.fetch_add(10, Relaxed);
+        let mut requests = self.requests.fetch_add(10, Relaxed);
+        if self.balance().lies && self.record.world.has(Plant::LiesWithoutContradiction) {
+            requests *= LIE;
+        }
         Heartbeat {
             version: "simulated".into(),
             epoch: applied.map_or(0, |view| view.epoch),

@@ -200,6 +200,10 @@ impl Scheduler {
         self.lock().paused.insert(group);
     }
 
+    pub(super) fn is_paused(&self, group: Group) -> bool {
+        self.lock().paused.contains(&group)
+    }
+
     pub(super) fn resume(&self, group: Group) {
         let root = {
             let mut tasks = self.lock();

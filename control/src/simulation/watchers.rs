@@ -38,10 +38,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn open(record: &Record, who: &str, life: &Life, from: Option<Place>) -> Self {
+    pub(super) fn open(record: &Record, who: &str, life: &Life, from: Option<Place>, loads: bool) -> Self {
         // As a connection has it: one line is on its way.
         let (sender, lines) = mpsc::channel(1);
-        let feed = crate::api::feed(Arc::clone(&life.plane), from, Wanted::default(), sender);
+        let feed = crate::api::feed(Arc::clone(&life.plane), from, Wanted { events: false, loads }, sender);
         drop(record.scheduler.spawn(life.group, feed));
         record.world.note(format_args!("{who} watches m{} from {from:?}", life.id));
         record.world.count("watch streams");
@@ -140,7 +140,7 @@ impl Record {
             }
             let era = self.world.era();
             let from = known.as_ref().map(|known| (known.view.epoch, known.view.revision));
-            let mut stream = Stream::open(&self, &name, &life, from);
+            let mut stream = Stream::open(&self, &name, &life, from, false);
             let mut left = random.below(60);
             while left > 0 || self.stopped() {
                 left = left.saturating_sub(1);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Plant;
 use super::rollouts::Shares;
+use super::tables::Published;
 use super::watchers::{Known, Place, view_of};
 use crate::consensus::replica::decode_answer;
 use crate::consensus::{At, Role, Status};
@@ -64,6 +65,7 @@ struct Seen {
     plant: Option<Plant>,
     reigns: Reigns,
     shares: Shares,
+    tables: Published,
 }
 
 /// How long who led has led without a break, as far as it was looked at.
@@ -112,6 +114,7 @@ impl World {
             plant,
             reigns: Reigns::default(),
             shares: Shares::default(),
+            tables: Published::default(),
         })))
     }
 
@@ -137,6 +140,10 @@ impl World {
         *self.lock().counts.entry(what).or_default() += 1;
     }
 
+    pub(super) fn counted_of(&self, what: &str) -> u64 {
+        self.lock().counts.get(what).copied().unwrap_or(0)
+    }
+
     /// How much of a silence has counted so far, at least, by whoever led.
     pub(super) fn counted(&self) -> Duration {
         let seen = self.lock();
@@ -156,6 +163,15 @@ impl World {
     /// Asks the rollouts' shares.
     pub(super) fn with_shares<T>(&self, ask: impl FnOnce(&Shares) -> T) -> T {
         ask(&self.lock().shares)
+    }
+
+    /// Asks what was published of loads, or notes it, in this life of the cluster.
+    pub(super) fn with_tables(&self, act: impl FnOnce(&mut Published, u64) -> Result<(), String>) {
+        let mut seen = self.lock();
+        let era = seen.era;
+        if let Err(why) = act(&mut seen.tables, era) {
+            seen.violation(why);
+        }
     }
 
     /// All members are lost: what comes next is another log.

@@ -39,8 +39,10 @@ enum Command {
     /// Carry traffic.
     Run {
         /// The configuration file; followed while running.
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
+        #[arg(short, long, value_name = "FILE", required_unless_present = "file", conflicts_with = "file")]
+        config: Option<PathBuf>,
+        /// The same.
+        file: Option<PathBuf>,
     },
     /// Check a configuration file: exit 0 if it is valid, 1 if not.
     Check {
@@ -121,7 +123,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config } => allocator::keep_giving_back().and_then(|()| run::run(&config)),
+        Command::Run { config, file } => {
+            let file = config.or(file).unwrap_or_default();
+            allocator::keep_giving_back().and_then(|()| run::run(&file))
+        }
         Command::Check { file, json, no_files } => check(&file, json, !no_files),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Status(arguments) => status::status(&arguments),

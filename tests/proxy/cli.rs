@@ -39,7 +39,11 @@ fn check_says_what_is_wrong_and_exits_accordingly() {
     assert!(value["errors"][0]["line"] == 1 && value["errors"][0]["column"] == 27, "{value}");
 
     assert_eq!(ringway(&["check", "/nonexistent"]).status.code(), Some(1));
-    assert_eq!(ringway(&["run", "--config", path]).status.code(), Some(2));
+    for arguments in [&["run", "--config", path][..], &["run", path]] {
+        let output = ringway(arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains("unknown field `adress`"), "{arguments:?}: {text}");
+    }
     assert_eq!(ringway(&["explain", "--config", path, "--service", "s", "--key", "k"]).status.code(), Some(2));
 }
 

@@ -109,7 +109,8 @@ impl Link {
         }
         // An end that has seen the other's end hears of a reset only where it writes.
         (direction.reset, direction.reported) = (true, direction.ended);
-        if overtakes {
+        // What an end stands behind has all been received: nothing that comes later takes it away.
+        if overtakes && !direction.ended {
             direction.bytes.clear();
         }
         direction.wake_reader();

@@ -19,7 +19,7 @@ pub(super) const PREVIOUS: &str = "x-before";
 /// What some clients say, of what nobody but Ringway says.
 pub(super) const FORGED: &str = "evil 10.0.0.1:80";
 /// Changes of a service under way at once.
-const WINDOWS_MAX: usize = 4;
+const WINDOWS_MAX: usize = 8;
 /// Keys that clients ask for.
 pub(super) const KEYS: u64 = 9;
 

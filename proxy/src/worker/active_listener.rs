@@ -1,8 +1,10 @@
 //! A listener as a worker has it: open or closing.
 
+use super::context::Worker;
 use super::view::View;
 use crate::dispatcher::{ListenerId, ListenerPermits};
 use crate::net::timer::Deadline;
+use crate::net::tls::ServerTls;
 use ringway_telemetry::listener::ListenerCounters;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,7 +21,9 @@ pub(crate) struct ActiveListener {
     /// The successor that takes its socket over, once it closes.
     pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
-    /// While it closes: when the last of its idle connections must be closed.
+    /// How often its TLS has changed so that earlier connections may not go on.
+    pub(super) secured: Cell<u64>,
+    /// While it closes, or earlier connections may not go on: when the last idle one of them must be closed.
     pub(super) leave_until: Cell<Deadline>,
     /// Its permits, over all workers.
     pub(crate) permits: Arc<ListenerPermits>,
@@ -39,6 +43,7 @@ impl ActiveListener {
             address_text,
             successor: RefCell::default(),
             closing: Cell::new(false),
+            secured: Cell::new(0),
             leave_until: Cell::new(Deadline::NEVER),
             counters: permits.numbers.worker(),
             permits,
@@ -54,6 +59,14 @@ impl ActiveListener {
         self.stop.notify_one();
     }
 
+    /// The connections that it has end as if it closed, and it goes on.
+    pub(super) fn end_earlier(&self, leave_until: Deadline) {
+        if !self.closing.get() {
+            self.leave_until.set(leave_until);
+            self.secured.set(self.secured.get() + 1);
+        }
+    }
+
     pub(crate) fn key(&self) -> ListenerId {
         self.key.clone()
     }
@@ -65,5 +78,42 @@ impl ActiveListener {
 
     pub(crate) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name.borrow())
+    }
+}
+
+impl Worker {
+    /// The newest view that has the listener, and the listener's index there.
+    #[inline]
+    pub(crate) fn listener(&self, active_listener: &ActiveListener) -> Option<(Rc<View>, usize)> {
+        let view = self.view();
+        let mut latest = active_listener.latest.borrow_mut();
+        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
+            && let Some(index) =
+                view.snapshot.config.listeners.iter().position(|listener| active_listener.key.is(listener))
+        {
+            let name = view.snapshot.config.listeners[index].name.as_str();
+            if **active_listener.name.borrow() != *name {
+                *active_listener.name.borrow_mut() = name.into();
+            }
+            let before = latest.as_ref().and_then(|(view, index)| view.snapshot.tls[*index].as_deref());
+            if latest.is_some() && !ServerTls::go_on(before, view.snapshot.tls[index].as_deref()) {
+                active_listener.end_earlier(self.leave_until(&view));
+                self.timers.wake_all();
+            }
+            *latest = Some((view, index));
+        }
+        latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
+    }
+
+    /// Has each listener see what the newest view says of it.
+    pub(crate) fn refresh(&self) {
+        let listening: Vec<_> = self.listening.borrow().values().cloned().collect();
+        listening.iter().for_each(|active_listener| drop(self.listener(active_listener)));
+    }
+
+    /// When the last idle connection of a listener that ends them now must be closed.
+    pub(crate) fn leave_until(&self, view: &View) -> Deadline {
+        let spread = view.snapshot.config.drain_spread;
+        if spread.is_zero() { self.timers.now() } else { self.timers.deadline(spread) }
     }
 }

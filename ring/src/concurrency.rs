@@ -268,7 +268,9 @@ impl ConcurrencyController {
             self.limit = self.limit.max((self.limit * GROWTH).min(f64::from(window.peak) * HEADROOM));
             return;
         }
-        let wanted = self.limit * gradient + self.limit.sqrt();
+        // Where latency is too high, it is by what is in flight, not by what the limit would let in beyond that.
+        let used = if gradient < 1.0 { self.limit.min(f64::from(window.peak)) } else { self.limit };
+        let wanted = used * gradient + used.sqrt();
         let followed = self.limit + (wanted - self.limit) * SMOOTHING;
         self.limit = if dropped { followed.min(self.limit * BACKOFF) } else { followed };
     }

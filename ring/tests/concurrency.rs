@@ -136,8 +136,10 @@ impl Backend {
         if self.now < self.window_ends || self.window.samples < 10 {
             return;
         }
+        let mean = (self.window.logs as f64 / f64::from(self.window.samples) / 256.0).exp2() / TICK_MICROS as f64;
         self.limit = self.controller.handle_window(&std::mem::take(&mut self.window), &PARAMS) as usize;
-        self.window_ends = self.now + SECOND / 10;
+        // As the proxy has it: twice as long as a response takes.
+        self.window_ends = self.now + (mean as u64 * 2).clamp(SECOND / 10, 5 * SECOND);
         self.limits = (self.limits.0.min(self.limit), self.limits.1.max(self.limit));
         assert!((3..=1000).contains(&self.limit));
     }
@@ -288,7 +290,7 @@ fn a_population_that_a_backend_can_work_on_is_never_held_back_and_the_limit_stay
 #[test]
 fn a_population_that_is_too_much_waits_outside_and_keeps_the_backend_busy() {
     for work in [even as fn(&mut Dice) -> u64, jittery] {
-        for (clients, capacity) in [(40, 20), (100, 20), (500, 20), (19, 5), (1_000, 100)] {
+        for (clients, capacity) in [(40, 20), (40, 24), (100, 20), (500, 20), (19, 5), (1_000, 100)] {
             let mut backend = Backend::new(capacity, work);
             backend.clients = clients;
             backend.pass(60, 0);

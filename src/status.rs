@@ -214,6 +214,8 @@ fn of_service(name: &str, entry: &Value) -> Vec<String> {
         _ if is_slow(entry) => "slow".into(),
         _ => "fine".into(),
     };
+    let stands_out = entry["stands_out"]["text"].as_str().map(str::to_owned);
+    let out = entry["out"].as_str().map(|out| format!("out: {out}"));
     vec![
         name.to_owned(),
         format!("{}/{}", entry["up"], entry["backends"]),
@@ -224,7 +226,7 @@ fn of_service(name: &str, entry: &Value) -> Vec<String> {
         milliseconds(&entry["p99_seconds"]),
         number(&entry["in_flight"], 1.0),
         entry["ring_digest"].as_str().or(entry["policy"].as_str()).unwrap_or_default().to_owned(),
-        entry["stands_out"]["text"].as_str().unwrap_or_default().to_owned(),
+        stands_out.into_iter().chain(out).collect::<Vec<_>>().join("; "),
     ]
 }
 
@@ -284,6 +286,7 @@ mod tests {
             "proxy": { "overload": "normal" },
             "services": {
                 "a": { "backends": 3, "up": 3 },
+                "e": { "backends": 3, "up": 2, "out": "zero, one" },
                 "b": { "backends": 3, "up": 3, "stands_out": { "slow": 1, "text": "late takes 900.0 ms" } },
                 "c": { "backends": 3, "up": 3, "classes": { "2xx": 65, "5xx": 35 } },
                 "d": { "backends": 3, "up": 3, "stands_out": { "whole": true, "text": "30.0 % of 400 requests fail" } },
@@ -305,8 +308,9 @@ mod tests {
             })
             .collect()
         };
-        assert_eq!(column(None, 0), ["c", "d", "b", "a"]);
-        assert_eq!(column(None, 2), ["failing", "failing", "slow", "fine"]);
+        assert_eq!(column(None, 0), ["c", "d", "e", "b", "a"]);
+        assert_eq!(column(None, 2), ["failing", "failing", "degraded", "slow", "fine"]);
+        assert!(draw(&frame, None, Sort::State, 300).contains("out: zero, one"));
         assert_eq!(column(Some("s"), 0), ["bad", "new", "late", "zero", "a"]);
         assert_eq!(column(Some("s"), 1), ["up, failing", "up, failing", "up, slow", "drained", "up"]);
         let text = draw(&frame, Some("s"), Sort::State, 300);

@@ -146,6 +146,31 @@ fn unlikely_files_are_taken_with_a_warning() {
 }
 
 #[test]
+fn backends_that_share_addresses_are_warned_of_once_with_their_number() {
+    let of = |count: usize| {
+        let backends = (0..count).map(|id| format!("{{ id: b{id}, address: \"10.0.0.1:80\" }}, "));
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"0.0.0.0:8080\", service: s }} ]\n\
+             services: [ {{ name: s, backends: [ {} ] }} ]\n",
+            backends.collect::<String>()
+        );
+        let loaded = load_str("shared", &text, &environment).unwrap_or_else(|error| panic!("{error}"));
+        loaded.warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    };
+    for (count, more) in
+        [(2, "healths"), (3, "; 1 more has another's address too"), (10_000, "; 9998 more have another's address too")]
+    {
+        let warnings = of(count);
+        assert!(
+            warnings.len() == 1 && warnings[0].ends_with(more),
+            "{count}: {} {:?}",
+            warnings.len(),
+            warnings.first()
+        );
+    }
+}
+
+#[test]
 fn services_that_replace_each_others_cookie_are_told_apart_from_those_that_do_not() {
     let file = |routes: &str, first: &str, second: &str| {
         let service = |name: &str, cookie: &str| {

@@ -5,6 +5,7 @@ mod active_listener;
 mod ahead;
 mod booked;
 mod context;
+mod listening;
 mod open_connection;
 mod peer;
 mod pool;

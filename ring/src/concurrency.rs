@@ -15,6 +15,11 @@
 //!   is lowered for a few windows, by Little's law just below the point where a queue would be gone: what is left of the latency is
 //!   the backend's own.
 //!
+//! A limit that nothing comes up against, as with a population of clients that stays as it is, must not be out of the way for good: it grows
+//! to twice the load and no further; where latency is too high for some windows on end, it is brought down to the load, and follows from
+//! there; and where the least latency has risen by much since it was last known to be without a queue, that is found out as above. As a
+//! steady queue hides the backend's own latency altogether, such a probe goes on as long as latency falls with it.
+//!
 //! Means are of the logarithms of latencies: one response that takes a thousand times as long (a long poll) moves a mean of a hundred by
 //! 7 %, and a backend with fast and slow requests has a mean that stands still, where a median would jump from one to the other.
 
@@ -24,6 +29,10 @@ use std::time::Duration;
 const LIMIT_INITIAL: f64 = 20.0;
 /// Growth of each window until latency has risen for the first time: from 20 to 1,000 in ten windows.
 const GROWTH: f64 = 1.5;
+/// It goes to so many times the load: room for a burst. Source: Netflix, which lets a limit alone when half of it is not used.
+const HEADROOM: f64 = 2.0;
+/// Windows on end with too high a latency until a limit of which less than half is used comes down to the load.
+const UNUSED_WINDOWS: u32 = 5;
 /// Part of the way to its new value that the limit goes with each window: one bad window, as of a collector's pause, takes a tenth at most.
 const SMOOTHING: f64 = 0.2;
 /// However much slower a window was.
@@ -38,10 +47,15 @@ const PERIOD_WINDOWS: u32 = 20;
 const PERIODS: usize = 5;
 /// The least may rise by so much (its logarithm to base 2; 10 %) before it is doubted.
 const RISE_BORNE: f64 = 0.14;
+/// Where fewer are in flight than a limit would have let in, latency says too little for it to be lowered.
+const PEAK_SURE: u32 = 10;
 /// Windows with the limit lowered. The first one still has responses from before.
 const PROBE_WINDOWS: u32 = 3;
 /// Lowered to so much of what Little's law gives.
 const PROBE_PART: f64 = 0.9;
+/// So many times on end, as long as latency falls by so much (its logarithm to base 2): nine tenths of a queue take nine tenths as long.
+const PROBE_ROUNDS: u32 = 6;
+const PROBE_FALL: f64 = 0.1;
 /// Windows on end with the gradient at its least until it is doubted that they are a queue's: with less than that to go by, the limit
 /// would be low for hours where responses take seconds. Doubled each time that a queue it was.
 const FLOOR_WINDOWS_MIN: u32 = 5;
@@ -103,6 +117,12 @@ pub struct ConcurrencyController {
     /// The limit has held requests back in the current period, and in so many before it on end.
     held: bool,
     held_periods: u32,
+    /// The least latency when it was last known to be without a queue, or less than that since; less than any before it was.
+    known: f64,
+    /// Most requests in flight in the current period.
+    peak: u32,
+    /// Windows on end with too high a latency in which less than half of the limit was used, and the most requests in flight in them.
+    unused: (u32, u32),
     /// Windows on end with the gradient at its least, and how many are borne.
     floored: u32,
     floored_max: u32,
@@ -112,12 +132,15 @@ pub struct ConcurrencyController {
 /// The limit is lowered, to see whether latency falls with it.
 #[derive(Debug)]
 struct Probe {
+    rounds: u32,
     windows: u32,
     mean: Mean,
-    /// The limit before.
+    /// The limit before, and what was used of it.
     limit: f64,
-    /// The latency before.
+    used: f64,
+    /// The latency before it, and in the round before.
     before: f64,
+    last: f64,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +181,9 @@ impl Default for ConcurrencyController {
             least: f64::INFINITY,
             held: false,
             held_periods: 0,
+            known: f64::NEG_INFINITY,
+            peak: 0,
+            unused: (0, 0),
             floored: 0,
             floored_max: FLOOR_WINDOWS_MIN,
             probe: None,
@@ -192,7 +218,7 @@ impl ConcurrencyController {
             window.drops > 0 && window.drops.saturating_mul(DROP_PART) > window.samples + window.untimed + window.drops;
         if window.samples > 0 {
             if self.probe.is_some() {
-                self.probe(window);
+                self.probe(window, params);
                 return self.clamped(params);
             }
             self.period.add(window);
@@ -200,11 +226,14 @@ impl ConcurrencyController {
                 self.least = self.least.min(mean_of(window));
             }
             self.held |= window.peak >= limit;
+            self.peak = self.peak.max(window.peak);
             self.windows += 1;
         }
-        // Where half of it is not even used, latency and failures have nothing to do with the limit.
-        if u64::from(window.peak) * 2 >= u64::from(limit) {
+        if f64::from(window.peak) * HEADROOM >= f64::from(limit) {
+            self.unused = (0, 0);
             self.follow(window, dropped, params);
+        } else if window.samples > 0 {
+            self.look_at_unused(window, params);
         }
         if self.windows >= PERIOD_WINDOWS {
             self.end_period(params);
@@ -215,16 +244,33 @@ impl ConcurrencyController {
         self.clamped(params)
     }
 
+    /// Where half of the limit is not even used, one slow window, and failures, have nothing to do with it. Many on end mean that what is in
+    /// flight is too much already.
+    fn look_at_unused(&mut self, window: &Window, params: &ConcurrencyParams) {
+        if mean_of(window) - self.base_log() <= params.tolerance.log2() {
+            self.unused = (0, 0);
+            return;
+        }
+        self.unused = (self.unused.0 + 1, self.unused.1.max(window.peak));
+        if self.unused.0 >= UNUSED_WINDOWS {
+            self.limit = f64::from(self.unused.1);
+            self.starting = false;
+            self.unused = (0, 0);
+        }
+    }
+
     fn follow(&mut self, window: &Window, dropped: bool, params: &ConcurrencyParams) {
         let above = if window.samples > 0 { mean_of(window) - self.base_log() } else { 0.0 };
         let gradient = (params.tolerance.log2() - above).exp2().clamp(GRADIENT_MIN, 1.0);
         self.starting &= gradient == 1.0 && !dropped;
         self.floored = if gradient == GRADIENT_MIN { self.floored + 1 } else { 0 };
         if self.starting {
-            self.limit *= GROWTH;
+            self.limit = self.limit.max((self.limit * GROWTH).min(f64::from(window.peak) * HEADROOM));
             return;
         }
-        let wanted = self.limit * gradient + self.limit.sqrt();
+        // Where latency is too high, it is by what is in flight, not by what the limit would let in beyond that.
+        let used = if gradient < 1.0 { self.limit.min(f64::from(window.peak)) } else { self.limit };
+        let wanted = used * gradient + used.sqrt();
         let followed = self.limit + (wanted - self.limit) * SMOOTHING;
         self.limit = if dropped { followed.min(self.limit * BACKOFF) } else { followed };
     }
@@ -238,37 +284,52 @@ impl ConcurrencyController {
     fn end_period(&mut self, params: &ConcurrencyParams) {
         let (before, ended) = (self.base_log(), std::mem::take(&mut self.period).value());
         let is_first = self.periods.iter().all(|mean| mean.is_infinite());
-        let held = std::mem::take(&mut self.held);
+        let (held, peak) = (std::mem::take(&mut self.held), std::mem::take(&mut self.peak));
         self.held_periods = if held { self.held_periods + 1 } else { 0 };
         self.windows = 0;
         self.periods.rotate_left(1);
         self.periods[PERIODS - 1] = if is_first && before.is_finite() { before } else { ended };
-        if held && (self.base_log() - before > RISE_BORNE || self.held_periods as usize >= PERIODS) {
-            self.begin_probe(before, ended, params);
+        self.known = self.known.min(self.base_log());
+        let rise = self.base_log() - self.known;
+        // A probe takes something from requests that the limit has let alone so far: there must be more of a reason.
+        let is_doubted = match held {
+            true => rise > RISE_BORNE && self.known.is_finite() || self.held_periods as usize >= PERIODS,
+            false => rise > RISE_BORNE.max(params.tolerance.log2() / 2.0) && peak >= PEAK_SURE,
+        };
+        if is_doubted && before.is_finite() && ended.is_finite() {
+            self.begin_probe(before, ended, peak, params);
         }
     }
 
     /// Latency has been far above the least for long, and the limit falls or is at its end.
     fn doubt(&mut self, params: &ConcurrencyParams) {
         let (before, now) = (self.base_log(), std::mem::take(&mut self.period).value());
+        let peak = std::mem::take(&mut self.peak);
         (self.windows, self.held) = (0, false);
         if now.is_finite() && before.is_finite() {
-            self.begin_probe(before, now, params);
+            self.begin_probe(before, now, peak, params);
         }
     }
 
-    /// Lowers the limit. `base`: the least, as far as is known; `now`: the latency.
-    fn begin_probe(&mut self, base: f64, now: f64, params: &ConcurrencyParams) {
-        let without_queue = self.limit * (base - now).exp2() * PROBE_PART;
-        self.probe = Some(Probe { windows: 0, mean: Mean::default(), limit: self.limit, before: now });
-        self.limit = without_queue.max(f64::from(params.limit_min));
+    /// Lowers the limit. `base`: the least, as far as is known; `now`: the latency; `peak`: most requests in flight.
+    fn begin_probe(&mut self, base: f64, now: f64, peak: u32, params: &ConcurrencyParams) {
+        let (limit, mean) = (self.limit, Mean::default());
+        let used = limit.min(f64::from(peak)).max(1.0);
+        self.probe = Some(Probe { rounds: 0, windows: 0, mean, limit, used, before: now, last: now });
+        self.limit = used;
+        self.lower(base - now, params);
         self.floored = 0;
         // Until the probe is over, nothing is known that is better.
         self.periods = [f64::INFINITY; PERIODS];
         self.periods[PERIODS - 1] = base;
     }
 
-    fn probe(&mut self, window: &Window) {
+    /// Lowers it to where a queue would be gone that makes latency so much (its logarithm to base 2) higher.
+    fn lower(&mut self, above: f64, params: &ConcurrencyParams) {
+        self.limit = (self.limit * above.exp2() * PROBE_PART).max(f64::from(params.limit_min));
+    }
+
+    fn probe(&mut self, window: &Window, params: &ConcurrencyParams) {
         let Some(mut probe) = self.probe.take() else { return };
         probe.windows += 1;
         if probe.windows > 1 {
@@ -279,12 +340,26 @@ impl ConcurrencyController {
             return;
         }
         let mean = probe.mean.value();
-        self.limit = probe.limit;
+        probe.rounds += 1;
+        if probe.last - mean > PROBE_FALL && probe.rounds < PROBE_ROUNDS && self.limit > f64::from(params.limit_min) {
+            // There was a queue, and there may be one still.
+            self.lower(mean - probe.last, params);
+            self.probe = Some(Probe { windows: 0, mean: Mean::default(), last: mean, ..probe });
+            return;
+        }
         self.held_periods = 0;
+        let least = mean.min(probe.last);
+        // Of what there was, so many had no queue; that many times as long is borne.
+        let borne = probe.used * (least - probe.before).exp2() * params.tolerance;
+        self.limit = probe.limit.min(borne + borne.sqrt());
         self.periods = [f64::INFINITY; PERIODS];
-        self.periods[PERIODS - 1] = mean;
+        self.periods[PERIODS - 1] = least;
         // As slow as before with fewer: it is the backend itself that has become slower, and the limit has been too low.
-        self.starting = probe.before - mean <= RISE_BORNE;
+        self.starting = probe.before - least <= RISE_BORNE;
+        self.known = if self.starting { probe.before } else { least };
+        if self.starting {
+            self.limit = probe.limit;
+        }
         self.floored_max =
             if self.starting { FLOOR_WINDOWS_MIN } else { (self.floored_max * 2).min(FLOOR_WINDOWS_MAX) };
     }
@@ -405,7 +480,7 @@ mod tests {
         let mut controller = ConcurrencyController::default();
         assert_eq!(controller.limit(&ConcurrencyParams { limit_min: 50, ..PARAMS }), 50);
         assert_eq!(controller.limit(&ConcurrencyParams { limit_max: 10, ..PARAMS }), 10);
-        assert_eq!(after(&mut controller, 100, 1_000), 1_000);
+        assert_eq!(after(&mut controller, 90, 1_000), 1_000);
         assert_eq!(controller.limit(&ConcurrencyParams { limit_max: 10, ..PARAMS }), 10);
         let timeouts = Window { drops: 100, peak: 1_000, ..Window::default() };
         for _ in 0..200 {

@@ -41,6 +41,10 @@ struct Backend {
     refused: u64,
     waited: u64,
     limits: (usize, usize),
+    /// Clients that ask again once they have a response, and wait for their turn where the limit is in the way.
+    clients: usize,
+    /// Since the last look: ticks that clients have waited outside, together.
+    outside: u64,
 }
 
 impl Backend {
@@ -62,6 +66,8 @@ impl Backend {
             refused: 0,
             waited: 0,
             limits: (usize::MAX, 0),
+            clients: 0,
+            outside: 0,
         }
     }
 
@@ -73,6 +79,7 @@ impl Backend {
     /// which ends the limit has been.
     fn pass(&mut self, seconds: u64, per_second: u64) -> (u64, u64, u64, (usize, usize)) {
         (self.done, self.refused, self.waited, self.limits) = (0, 0, 0, (usize::MAX, 0));
+        self.outside = 0;
         for _ in 0..seconds * SECOND {
             self.now += 1;
             // Arrivals are spread at random, by twice as many chances as there are requests.
@@ -81,6 +88,10 @@ impl Backend {
                     self.arrive();
                 }
             }
+            while self.in_flight() < self.clients.min(self.limit) {
+                self.queue.push_back(self.now);
+            }
+            self.outside += self.clients.saturating_sub(self.in_flight()) as u64;
             self.work();
             self.end_window();
         }
@@ -125,8 +136,10 @@ impl Backend {
         if self.now < self.window_ends || self.window.samples < 10 {
             return;
         }
+        let mean = (self.window.logs as f64 / f64::from(self.window.samples) / 256.0).exp2() / TICK_MICROS as f64;
         self.limit = self.controller.handle_window(&std::mem::take(&mut self.window), &PARAMS) as usize;
-        self.window_ends = self.now + SECOND / 10;
+        // As the proxy has it: twice as long as a response takes.
+        self.window_ends = self.now + (mean as u64 * 2).clamp(SECOND / 10, 5 * SECOND);
         self.limits = (self.limits.0.min(self.limit), self.limits.1.max(self.limit));
         assert!((3..=1000).contains(&self.limit));
     }
@@ -167,6 +180,17 @@ fn a_backend_that_is_not_asked_too_much_is_refused_nothing_whatever_its_jitter()
         backend.pass(20, per_second);
         let (done, refused, _, limits) = backend.pass(60, per_second);
         assert_eq!(refused, 0, "{name}: of {done}, {limits:?}");
+    }
+}
+
+#[test]
+fn a_backend_with_little_or_much_to_do_is_refused_next_to_nothing_from_its_first_minute_on() {
+    for work in [even as fn(&mut Dice) -> u64, jittery, of_two_kinds] {
+        for per_second in [50, 200, 400, 1_000, 2_000, 5_000] {
+            let mut backend = Backend::new(200, work);
+            let (done, refused, _, limits) = backend.pass(300, per_second);
+            assert!(refused * 200 <= done, "{per_second}: {refused} of {done}, {limits:?}");
+        }
     }
 }
 
@@ -232,6 +256,123 @@ fn while_nothing_comes_it_stays_as_it_is() {
     backend.pass(600, 0);
     assert_eq!(backend.limit, before);
     assert_eq!(backend.pass(5, 7_000).1, 0);
+}
+
+/// Twenty milliseconds, and forty.
+fn twenty(_: &mut Dice) -> u64 {
+    100
+}
+
+fn forty(_: &mut Dice) -> u64 {
+    200
+}
+
+/// Responses a second where so many are worked on at once.
+fn rate(at_once: usize, ticks: u64) -> u64 {
+    at_once as u64 * SECOND / ticks
+}
+
+#[test]
+fn a_population_that_a_backend_can_work_on_is_never_held_back_and_the_limit_stays_near_it() {
+    for work in [even as fn(&mut Dice) -> u64, jittery, of_two_kinds] {
+        for clients in [1, 5, 19, 40, 90] {
+            let mut backend = Backend::new(100, work);
+            backend.clients = clients;
+            backend.pass(30, 0);
+            let (.., limits) = backend.pass(60, 0);
+            assert!(limits.1 <= (clients * 9 / 4).max(20), "{clients}: {limits:?}");
+            let (outside, all) = (backend.outside, clients as u64 * 60 * SECOND);
+            assert!(outside * 100 <= all * 2, "{clients}: {outside} of {all}, {limits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_population_that_is_too_much_waits_outside_and_keeps_the_backend_busy() {
+    for work in [even as fn(&mut Dice) -> u64, jittery] {
+        for (clients, capacity) in [(40, 20), (40, 24), (100, 20), (500, 20), (19, 5), (1_000, 100)] {
+            let mut backend = Backend::new(capacity, work);
+            backend.clients = clients;
+            backend.pass(60, 0);
+            let (done, _, _, limits) = backend.pass(60, 0);
+            let most = 60 * rate(capacity, 50);
+            assert!(limits.1 <= capacity * 5 / 2, "{clients}: {limits:?}");
+            assert!(done * 100 >= most * 93, "{clients}: {done} of {most}, {limits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_steady_population_is_held_back_within_two_seconds_of_a_fall_in_capacity_and_let_in_again_after() {
+    // As many clients as slots, and fewer: there is no queue before, and the limit is well above them.
+    for clients in [40, 30] {
+        let mut backend = Backend::new(40, twenty);
+        backend.clients = clients;
+        backend.pass(20, 0);
+        let (before, ..) = backend.pass(10, 0);
+        backend.capacity = 10;
+        backend.pass(2, 0);
+        let (done, _, _, limits) = backend.pass(30, 0);
+        assert!(limits.1 < clients, "{clients}: {limits:?}");
+        assert!(done * 100 >= 30 * rate(10, 100) * 93, "{done} {limits:?}");
+        backend.capacity = 40;
+        backend.pass(5, 0);
+        let (again, ..) = backend.pass(10, 0);
+        assert!(again * 100 >= before * 97, "{clients}: {again} after {before}");
+    }
+}
+
+#[test]
+fn a_queue_that_has_been_there_from_the_beginning_is_found_when_the_backend_becomes_slower() {
+    // Twenty slots and forty clients; the first responses take longer, as connections are made for them.
+    let mut backend = Backend::new(20, |_| 150);
+    backend.clients = 40;
+    backend.pass(1, 0);
+    backend.work = twenty;
+    backend.pass(7, 0);
+    backend.work = forty;
+    backend.pass(3, 0);
+    let (.., limits) = backend.pass(3, 0);
+    assert!(limits.1 <= 40, "{limits:?}");
+    backend.pass(60, 0);
+    let (done, _, _, limits) = backend.pass(30, 0);
+    assert!(limits.1 < 40, "{limits:?}");
+    assert!(done * 100 >= 30 * rate(20, 200) * 93, "{done} {limits:?}");
+}
+
+#[test]
+fn a_queue_that_creeps_in_behind_a_limit_that_is_not_in_the_way_is_found() {
+    let mut backend = Backend::new(100, twenty);
+    backend.clients = 60;
+    backend.pass(20, 0);
+    for capacity in (15..100).rev() {
+        backend.capacity = capacity;
+        backend.pass(2, 0);
+    }
+    backend.pass(30, 0);
+    let (done, _, _, limits) = backend.pass(20, 0);
+    assert!(limits.1 < 45, "{limits:?}");
+    assert!(done * 100 >= 20 * rate(15, 100) * 93, "{done} {limits:?}");
+}
+
+#[test]
+fn a_steady_population_of_a_backend_that_has_become_slower_by_itself_is_let_in_again() {
+    let mut backend = Backend::new(100, twenty);
+    backend.clients = 40;
+    backend.pass(20, 0);
+    backend.work = |_| 400;
+    backend.pass(40, 0);
+    let (done, _, _, limits) = backend.pass(20, 0);
+    assert!(done * 100 >= 20 * rate(40, 400) * 97, "{done} {limits:?}");
+}
+
+#[test]
+fn a_burst_after_little_to_do_finds_the_limit_of_the_burst_before() {
+    let mut backend = Backend::new(100, jittery);
+    backend.pass(20, 7_000);
+    backend.pass(120, 100);
+    let (done, refused, ..) = backend.pass(5, 7_000);
+    assert!(refused * 100 <= done, "{refused} of {done}");
 }
 
 proptest! {

@@ -10,7 +10,7 @@
     reason = "a test that cannot go on fails, and says where it was"
 )]
 
-mod load;
+pub(crate) mod load;
 
 use crate::common::peers::{Certificates, config, service};
 use crate::common::*;

@@ -1,7 +1,9 @@
 //! The file is followed: all or nothing, nothing that did not change is touched, and no request fails.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use crate::common::peers::{self, Certificates};
 use crate::common::*;
+use crate::drain::load;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -399,4 +401,87 @@ fn backends_that_move_all_at_once_keep_their_counters_and_lose_their_connections
     wait_for("idle connections of before to be closed", || {
         (ringway.metric("ringway_upstream_idle_connections") == 3.0).then_some(())
     });
+}
+
+/// What a connection that is open is served from now on: the fields `connection` of its responses, and whether it has ended.
+fn served(stream: &mut (impl Read + Write)) -> (Vec<Option<String>>, bool) {
+    let mut closes = Vec::new();
+    for _ in 0..5 {
+        // A connection that ends may do so at any time.
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").and_then(|()| stream.flush());
+        let Ok(answer) = asked.and_then(|()| try_read_answer(stream, true)) else { return (closes, true) };
+        assert_eq!(answer.text(), "here");
+        closes.push(answer.header("connection").map(str::to_owned));
+    }
+    (closes, false)
+}
+
+#[test]
+fn connections_that_a_listeners_tls_would_not_let_in_any_more_end_and_others_stay() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:a.test", "2");
+    certificates.issue("two", "DNS:a.test", "2");
+    let backend = scripted(|_| response("200 OK", "", "here"));
+    let (web, tls) = (free_address(), free_address());
+    let config = |of_web: &str, of_tls: &str| {
+        let listeners = format!(
+            "  - {{ name: web, address: \"{web}\", service: s{of_web} }}\n\
+             \x20 - {{ name: tls, address: \"{tls}\", service: s{of_tls} }}\n"
+        );
+        let text = peers::config(&listeners, &peers::service("s", "", &[("a", backend.address)]));
+        format!("drain_spread: 2s\n{text}")
+    };
+    let with = |name: &str, more: &str| format!(", tls: {{ certificates: [ {} ]{more} }}", certificates.entry(name));
+    let client = |mode: &str| format!(", client: {{ ca: \"{}\", certificate: {mode} }}", certificates.text("ca.pem"));
+    let ringway = Ringway::start(&config("", &with("one", "")));
+    let connect = |address: SocketAddr| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        stream
+    };
+    let secure = || {
+        let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+        let config = load::tls_client(&certificates, "http/1.1");
+        rustls::StreamOwned::new(rustls::ClientConnection::new(config, name).unwrap(), connect(tls))
+    };
+    let (mut plain, mut kept, mut idle, mut http2) = (connect(web), secure(), connect(web), connect(web));
+    let stays = (vec![None; 5], false);
+    assert_eq!(
+        (served(&mut plain), served(&mut kept), served(&mut idle)),
+        (stays.clone(), stays.clone(), stays.clone())
+    );
+    // The preface and SETTINGS of a client, which are acknowledged.
+    http2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let frame = |stream: &mut TcpStream| {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        std::io::copy(&mut stream.take(length.into()), &mut std::io::sink()).unwrap();
+        Some((head[3], head[4]))
+    };
+    while frame(&mut http2).expect("it is open") != (4, 1) {}
+
+    // A renewed certificate, and one that a client may show, end nothing.
+    ringway.reconfigure(&config("", &with("two", &client("optional"))));
+    assert_eq!((served(&mut plain), served(&mut kept)), (stays.clone(), stays));
+
+    ringway.reconfigure(&config(&with("one", ""), &with("two", &client("required"))));
+    for (closes, ended) in [served(&mut plain), served(&mut kept)] {
+        assert!(
+            ended && closes.len() <= 1 && closes.iter().all(|close| close.as_deref() == Some("close")),
+            "{closes:?}"
+        );
+    }
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "one that asks nothing ends too");
+    let frames: Vec<_> = std::iter::from_fn(|| frame(&mut http2)).collect();
+    assert!(frames.iter().any(|(kind, _)| *kind == 7), "GOAWAY in {frames:?}");
+
+    // And back: who speaks TLS goes on with it no more.
+    ringway.reconfigure(&config("", &with("two", "")));
+    assert_eq!(served(&mut connect(web)).0.len(), 5);
+    let mut kept = secure();
+    assert_eq!(served(&mut kept).0.len(), 5);
+    ringway.reconfigure(&config("", ""));
+    let (closes, ended) = served(&mut kept);
+    assert!(ended && closes.len() <= 1, "{closes:?}");
 }

@@ -138,19 +138,25 @@ fn backend(
     })
 }
 
-/// Two ids on one address are one backend that is checked, counted and bounded twice.
+/// Two ids on one address are one backend that is checked, counted and bounded twice. Of many, one warning tells how many they are.
 fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings) {
     let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
-    for backend in list {
+    let mut shared = list.iter().filter_map(|backend| {
         let (id, at) = (&backend.value.id.value, &backend.value.address);
-        let Ok(address) = at.value.parse::<SocketAddr>() else { continue };
-        if let Some(other) = seen.insert(address, id).filter(|other| other != id) {
-            findings.warning(
-                at.place,
-                "shared_address",
-                format!("{address} is the address of {other:?} already: one backend with two shares, two loads and two healths"),
-                "correct the address; for a larger share, give one of them a higher `weight` and remove the other",
-            );
-        }
-    }
+        let address = at.value.parse::<SocketAddr>().ok()?;
+        let other = seen.insert(address, id).filter(|other| other != id)?;
+        Some((at.place, address, other))
+    });
+    let Some((place, address, other)) = shared.next() else { return };
+    let more = match shared.count() {
+        0 => String::new(),
+        1 => "; 1 more has another's address too".to_owned(),
+        more => format!("; {more} more have another's address too"),
+    };
+    findings.warning(
+        place,
+        "shared_address",
+        format!("{address} is the address of {other:?} already: one backend with two shares, two loads and two healths{more}"),
+        "correct the address; for a larger share, give one of them a higher `weight` and remove the other",
+    );
 }

@@ -132,9 +132,7 @@ impl WorkerLoop {
 
     fn unlisten(&self, key: &ListenerId) {
         if let Some(active_listener) = self.worker.listening.borrow_mut().remove(key) {
-            let spread = self.worker.view().snapshot.config.drain_spread;
-            let timers = &self.worker.timers;
-            active_listener.close(if spread.is_zero() { timers.now() } else { timers.deadline(spread) });
+            active_listener.close(self.worker.leave_until(&self.worker.view()));
             let mut retired = self.retired.borrow_mut();
             retired.push_back(active_listener);
             if retired.len() > RETIRED_MAX {
@@ -295,7 +293,7 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
                 Some(Command::HandOver { from, to, permits }) => this.hand_over(&from, to, permits),
                 Some(Command::Adopt { key, permit, stream, peer }) => this.adopt(&key, permit, stream, peer),
                 Some(Command::Unlisten { key }) => this.unlisten(&key),
-                Some(Command::Refresh) => drop(this.worker.view()),
+                Some(Command::Refresh) => this.worker.refresh(),
                 Some(Command::GiveWay(wanted)) => {
                     let (service, backend) = wanted.names();
                     wanted.handle(|| this.worker.close_idle(service, backend));

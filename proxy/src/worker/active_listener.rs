@@ -19,7 +19,9 @@ pub(crate) struct ActiveListener {
     /// The successor that takes its socket over, once it closes.
     pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
-    /// While it closes: when the last of its idle connections must be closed.
+    /// How often its TLS has changed so that earlier connections may not go on.
+    pub(super) secured: Cell<u64>,
+    /// While it closes, or earlier connections may not go on: when the last idle one of them must be closed.
     pub(super) leave_until: Cell<Deadline>,
     /// Its permits, over all workers.
     pub(crate) permits: Arc<ListenerPermits>,
@@ -39,6 +41,7 @@ impl ActiveListener {
             address_text,
             successor: RefCell::default(),
             closing: Cell::new(false),
+            secured: Cell::new(0),
             leave_until: Cell::new(Deadline::NEVER),
             counters: permits.numbers.worker(),
             permits,
@@ -52,6 +55,14 @@ impl ActiveListener {
         self.leave_until.set(leave_until);
         self.closing.set(true);
         self.stop.notify_one();
+    }
+
+    /// The connections that it has end as if it closed, and it goes on.
+    pub(super) fn end_earlier(&self, leave_until: Deadline) {
+        if !self.closing.get() {
+            self.leave_until.set(leave_until);
+            self.secured.set(self.secured.get() + 1);
+        }
     }
 
     pub(crate) fn key(&self) -> ListenerId {

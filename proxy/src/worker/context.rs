@@ -159,24 +159,6 @@ impl Worker {
         this
     }
 
-    /// The newest view that has the listener, and the listener's index there.
-    #[inline]
-    pub(crate) fn listener(&self, active_listener: &ActiveListener) -> Option<(Rc<View>, usize)> {
-        let view = self.view();
-        let mut latest = active_listener.latest.borrow_mut();
-        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
-            && let Some(index) =
-                view.snapshot.config.listeners.iter().position(|listener| active_listener.key.is(listener))
-        {
-            let name = view.snapshot.config.listeners[index].name.as_str();
-            if **active_listener.name.borrow() != *name {
-                *active_listener.name.borrow_mut() = name.into();
-            }
-            *latest = Some((view, index));
-        }
-        latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }

@@ -35,6 +35,8 @@ pub(crate) struct OpenConnection {
     /// In the table of what is open.
     pub(crate) entry: Rc<ConnectionEntry>,
     begun: Deadline,
+    /// [`ActiveListener::secured`] when it began.
+    secured: u64,
     /// Requests that have come while their number or its age had a limit.
     requests: Cell<u32>,
     /// By so many thousandths its age is limited earlier.
@@ -62,6 +64,7 @@ impl OpenConnection {
             place: None,
             entry: ConnectionEntry::new(&worker.sessions, active_listener, client),
             begun: worker.timers.now(),
+            secured: active_listener.secured.get(),
             requests: Cell::new(0),
             jitter: Cell::new(0),
             is_worn: Cell::new(false),
@@ -84,7 +87,8 @@ impl OpenConnection {
 
     /// Whether this connection should end after its current work.
     pub(crate) fn is_closing(&self) -> bool {
-        self.worker.is_draining() || self.active_listener.closing.get()
+        let listener = &self.active_listener;
+        self.worker.is_draining() || listener.closing.get() || listener.secured.get() != self.secured
     }
 
     /// A request has come.

@@ -15,6 +15,9 @@ use std::sync::{Arc, PoisonError};
 /// Of a version of a service: its level shares, and the share of each backend.
 type Shares = (Arc<Service>, Vec<(u8, f64)>, Arc<[f64]>);
 
+/// Backends without traffic that are named.
+const OUT_NAMED_MAX: usize = 3;
+
 /// Makes frames, and keeps what is dear to make and seldom changes.
 #[derive(Default)]
 pub(super) struct Frames {
@@ -150,12 +153,17 @@ fn sums(service: &Service, window: &Window) -> Value {
     let now = ambient::now();
     let health = service.live.health();
     let is_up = |id: &str| health.view(id, now).is_some_and(|view| matches!(view.state, "up" | "degraded" | "unknown"));
-    let up = service.backends.iter().filter(|backend| is_up(&backend.config.id)).count();
+    let ids = service.backends.iter().map(|backend| &*backend.config.id);
+    let out: Vec<&str> = ids.filter(|id| !is_up(id)).collect();
+    let up = service.backends.len() - out.len();
     let panic = health.is_panic();
     drop(health);
     sums.insert("policy".into(), json!(service.config.policy.name()));
     sums.insert("backends".into(), json!(service.backends.len()));
     sums.insert("up".into(), json!(up));
+    if !out.is_empty() {
+        sums.insert("out".into(), json!(named(&out)));
+    }
     if panic {
         sums.insert("panic".into(), json!(true));
     }
@@ -174,6 +182,13 @@ fn sums(service: &Service, window: &Window) -> Value {
         sums.insert("hot_keys".into(), super::service::hot_keys(service, unix_seconds()));
     }
     Value::Object(sums)
+}
+
+/// A few of them by their names, and how many more there are.
+fn named(ids: &[&str]) -> String {
+    let (first, more) = ids.split_at(ids.len().min(OUT_NAMED_MAX));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    first.join(", ") + &more
 }
 
 /// The fields of an object, without those that are null.
@@ -217,6 +232,8 @@ mod tests {
         let backends = &first["service"]["backends"];
         assert_eq!((&backends["a"]["state"], &backends["<b>"]["state"]), (&json!("unknown"), &json!("drained")));
         assert_eq!(first["services"]["s"]["backends"], 2);
+        assert_eq!(first["services"]["s"]["out"], "<b>");
+        assert_eq!(named(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
         assert!(first["listeners"]["web"]["address"].as_str().unwrap().starts_with("127.0.0.1:"));
         let [first, second] = [first, look()].map(|frame| {
             let mut fields = object(frame);

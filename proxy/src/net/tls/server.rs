@@ -20,6 +20,15 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
+    /// Whether connections of a listener that had `before`, or no TLS, may go on now that it has `after`. A renewed certificate ends none.
+    pub(crate) fn go_on(before: Option<&Self>, after: Option<&Self>) -> bool {
+        match (before, after) {
+            (None, None) => true,
+            (Some(before), Some(after)) => after.tickets.go_on(&before.tickets),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
     pub(crate) fn new(listener: &str, tls: &ListenerTls, tickets: &Tickets) -> Result<Self, TlsError> {
         let provider = provider();
         let mut resolver = Resolver::default();

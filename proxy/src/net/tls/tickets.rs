@@ -21,6 +21,20 @@ pub(crate) struct TicketKeys {
     pub(super) maker: Arc<dyn ProducesTickets>,
 }
 
+impl TicketKeys {
+    /// Whether connections that were let in by the rules of `before` may go on under these: they need no certificate of the client that was
+    /// not needed then, and trust no other authorities.
+    pub(super) fn go_on(&self, before: &Self) -> bool {
+        match (&before.rules.0, &self.rules.0) {
+            (None, client) => client.as_ref().is_none_or(|client| !client.required),
+            (Some(_), None) => false,
+            (Some(before_client), Some(client)) => {
+                before.rules.1 == self.rules.1 && (before_client.required || !client.required)
+            }
+        }
+    }
+}
+
 impl Tickets {
     /// The listener's keys, if they are for these rules, or new ones, which [`Tickets::keep`] keeps.
     pub(super) fn of(&self, listener: &str, tls: &ListenerTls) -> Result<TicketKeys, TlsError> {
@@ -43,6 +57,31 @@ impl Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_go_on_unless_rules_become_stricter_or_trust_others() {
+        let maker = aws_lc_rs::Ticketer::new().unwrap();
+        let keys = |required: Option<bool>, authorities: u64| {
+            let client = required.map(|required| ClientCertificates { ca: "/ca".into(), required, header: "x".into() });
+            TicketKeys { listener: "a".into(), rules: (client, authorities), maker: Arc::clone(&maker) }
+        };
+        let (none, optional, required) = (keys(None, 0), keys(Some(false), 1), keys(Some(true), 1));
+        for (before, after, go_on) in [
+            (&none, &none, true),
+            (&none, &optional, true),
+            (&none, &required, false),
+            (&optional, &none, false),
+            (&optional, &optional, true),
+            (&optional, &required, false),
+            (&required, &none, false),
+            (&required, &optional, true),
+            (&required, &required, true),
+            (&required, &keys(Some(true), 2), false),
+            (&optional, &keys(Some(false), 2), false),
+        ] {
+            assert_eq!(after.go_on(before), go_on, "{:?} after {:?}", after.rules, before.rules);
+        }
+    }
 
     #[test]
     fn tickets_that_were_only_tried_displace_none() {

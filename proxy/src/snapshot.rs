@@ -14,6 +14,7 @@ mod fleet_bounds;
 pub(crate) mod handoff;
 pub(crate) mod handoff_copy;
 pub(crate) mod handoff_events;
+mod handoff_placement;
 pub(crate) mod handoff_request;
 pub(crate) mod health_events;
 mod hot_table;

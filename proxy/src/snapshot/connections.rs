@@ -1,8 +1,6 @@
 //! Limits on connections to backends, and the counts that are checked against them.
 
-use super::service::Service;
 use ringway_config::model::{self, UpstreamProtocol};
-use ringway_ring::Slot;
 use std::pin::pin;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
@@ -40,12 +38,6 @@ pub(crate) fn copies_max(service: &model::Service) -> Option<u32> {
         u32::MAX => most,
         places => most.min(places / 4),
     })
-}
-
-/// Whether a copy of a handed key's request may go to this backend, beside those that are under way: where requests leave it half of its places.
-pub(crate) fn has_room_for_copy(service: &Service, slot: Slot) -> bool {
-    let backend = &service.backends[usize::from(slot.0)];
-    backend.state.load.in_flight() < places(&service.config, &backend.config).div_ceil(2)
 }
 
 /// Connections to a service's backends, and the requests that want one.

@@ -3,7 +3,7 @@
 //! A version of a service has the windows of the version before it, and one more if it places keys otherwise. Where keys belong is looked up in
 //! orders that are made of the configuration alone, as `ringway plan` does: a backend that is down, or ramps, moves no key from window to window.
 
-use super::shadow::group_of_after;
+use super::handoff_placement::Placement;
 use crate::ambient;
 use crate::planted::{self, Fault};
 use ringway_config::model;
@@ -19,25 +19,6 @@ use std::time::{Duration, Instant};
 const WINDOWS_MAX: usize = 8;
 /// A change that comes within such a part of the last one's window has the time of that one: a fleet grows backend by backend.
 const TOGETHER_WITHIN: u32 = 8;
-
-/// Where a configuration places keys when all are healthy and idle.
-#[derive(Debug)]
-pub(crate) struct Placement {
-    set: BackendSet,
-    /// In slot order.
-    members: Box<[PlacedMember]>,
-    overprovisioning_percent: u32,
-}
-
-/// One of those among whom keys are placed.
-#[derive(Debug)]
-struct PlacedMember {
-    id: Box<str>,
-    /// It takes no new keys.
-    drained: bool,
-    /// Of its level's keys, by weight.
-    share: f64,
-}
 
 /// One change under way.
 #[derive(Debug)]
@@ -86,40 +67,6 @@ pub(crate) struct Moving {
     pub(crate) next: Slot,
     /// Where it is told, where it may be handed over by this request.
     pub(crate) window: Option<Arc<Window>>,
-}
-
-impl Placement {
-    fn build(before: Option<&BackendSet>, config: &model::Service) -> Result<Self, BuildError> {
-        let set = group_of_after(before, config)?;
-        let weight = |backend: &model::Backend| if backend.drain { 0 } else { u64::from(backend.weight) };
-        let mut levels = std::collections::BTreeMap::<u8, u64>::new();
-        for backend in &config.backends {
-            *levels.entry(backend.level).or_default() += weight(backend);
-        }
-        let member = |backend: &model::Backend| PlacedMember {
-            id: backend.id.as_str().into(),
-            drained: backend.drain,
-            share: weight(backend) as f64 / levels[&backend.level].max(1) as f64,
-        };
-        let mut members: Box<[PlacedMember]> = config.backends.iter().map(member).collect();
-        members.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        Ok(Self { set, members, overprovisioning_percent: config.overprovisioning_percent })
-    }
-
-    fn slot_of(&self, id: &str) -> Option<Slot> {
-        let index = self.members.binary_search_by(|known| (*known.id).cmp(id)).ok()?;
-        u16::try_from(index).ok().map(Slot)
-    }
-
-    /// Whether every key is where it is in another.
-    fn places_alike(&self, other: &Self) -> bool {
-        let drained = |placement: &Self| -> Vec<Box<str>> {
-            placement.members.iter().filter(|member| member.drained).map(|member| member.id.clone()).collect()
-        };
-        self.overprovisioning_percent == other.overprovisioning_percent
-            && drained(self) == drained(other)
-            && self.set.places_alike(&other.set)
-    }
 }
 
 impl Window {

@@ -1,5 +1,6 @@
-//! What the previous owner of a key that a change has moved can be asked for.
+//! What the previous owner of a key that a change has moved can be asked for, and the next one.
 
+use super::connections::places;
 use super::service::Service;
 use ringway_ring::{Hash, PreviousOwner, Slot};
 
@@ -13,6 +14,13 @@ impl Service {
         } else {
             PreviousOwner::Declines
         }
+    }
+
+    /// Whether a copy of a handed key's request may go to this backend, beside those that are under way: where requests leave it half of its
+    /// places.
+    pub(crate) fn has_room_for_copy(&self, slot: Slot) -> bool {
+        let backend = &self.backends[usize::from(slot.0)];
+        backend.state.load.in_flight() < places(&self.config, &backend.config).div_ceil(2)
     }
 
     /// Whether a backend may be asked for keys that it has had: it is well, and if it takes no new ones, that is because it leaves.

@@ -1,7 +1,6 @@
 //! A request's way along its candidates: which reservation it gets, of those that are available at once.
 
 use crate::error::ProxyError;
-use crate::snapshot::connections::has_room_for_copy;
 use crate::upstream::failover::Failover;
 use crate::upstream::in_flight::{Connected, InFlight};
 use crate::worker::{View, Worker};
@@ -205,7 +204,7 @@ pub(crate) fn acquire_copy(
     shard: usize,
 ) -> Option<InFlight> {
     let this = &view.services[service].service;
-    if !has_room_for_copy(this, next) {
+    if !this.has_room_for_copy(next) {
         return None;
     }
     let connected = Connected::enter_beside(this)?;

@@ -1,7 +1,7 @@
 //! A key that a change under way has moved: who has had it, who is to have it, and what would be done now.
 
 use crate::snapshot::Service;
-use crate::snapshot::connections::{copies_max, has_room_for_copy, places_beside};
+use crate::snapshot::connections::{copies_max, places_beside};
 use crate::snapshot::handoff::Moving;
 use crate::snapshot::handoff_request::Asked;
 use ringway_config::model::{Handoff, SafeMethod};
@@ -47,7 +47,7 @@ impl HandoffFacts for Facts<'_> {
             return CopyPlace::UnderWay;
         }
         let has_place = service.backend_set.has_room_handed((next, HeldShare::default()))
-            && has_room_for_copy(service, next)
+            && service.has_room_for_copy(next)
             && service.live.connected.held() < places_beside(&service.config)
             && copies_max(&service.config).is_some_and(|most| service.live.handoff_copies.load(Relaxed) < most);
         if has_place { CopyPlace::Reserved } else { CopyPlace::Full }

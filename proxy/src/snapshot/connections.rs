@@ -53,6 +53,8 @@ pub(crate) fn has_room_for_copy(service: &Service, slot: Slot) -> bool {
 pub(crate) struct Connections {
     /// Open now, idle ones included, over all workers and backends.
     pub(super) open: AtomicU32,
+    /// Those of them that take no more requests, and are closed once what they carry is over.
+    pub(super) ending: AtomicU32,
     /// How many wait for one to be closed.
     pub(super) wanting: AtomicU32,
     /// Being opened before a request needs them.

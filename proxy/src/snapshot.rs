@@ -31,6 +31,7 @@ pub use admin_access::AdminAccessError;
 pub use backend::{Backend, BackendState};
 pub use fleet_bounds::{OfferedTable, TableRefusal, TableStamp};
 pub(crate) use hot_table::HotTable;
+pub(crate) use registry::sets_up_alike;
 pub use registry::{Registry, SnapshotError};
 pub(crate) use service::cookie_value;
 pub use service::{Service, ServiceLive};

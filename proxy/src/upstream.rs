@@ -165,7 +165,13 @@ async fn open_shared(
         let needed = counted.is_none();
         let mut counted = match counted {
             Some(counted) => counted,
-            None => connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?,
+            None => match connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await {
+                Err(ProxyError::ConnectionLimit) => {
+                    let retired = upstream.shared.revive(&service.config.pool, &worker.timers);
+                    return retired.ok_or(ProxyError::ConnectionLimit);
+                }
+                taken => taken?,
+            },
         };
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.

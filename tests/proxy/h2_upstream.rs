@@ -664,3 +664,85 @@ fn a_request_outlives_the_age_of_its_connection_while_the_next_goes_on_another()
     assert_eq!(slow.join().unwrap(), "first");
     wait_for("its end", || backend.requests().iter().any(|noted| noted == "first ended").then_some(()));
 }
+
+/// Changes after which a connection to a backend is followed by another: the text before, and the text after.
+const RENEWALS: [(&str, &str); 5] = [
+    ("http2: {}", "http2: { keepalive: { idle: 7s } }"),
+    ("http2: {}", "http2: { flood: { pings_max: 7 } }"),
+    ("timeouts: { connect", "timeouts: { tcp_user_timeout: 7s, connect"),
+    ("pool: {}", "pool: { age_max: 1s }"),
+    ("pool: {}", "pool: { requests_max: 1 }"),
+];
+
+/// A service that may have one connection, and the same after a renewal.
+fn of_one_connection(connect: &str, (old, new): (&str, &str), listen: SocketAddr, at: SocketAddr) -> (String, String) {
+    let text = format!(
+        "protocol: h2\nlimits: {{ connections_max: 1 }}\nhttp2: {{}}\npool: {{}}\ntimeouts: {{ connect: {connect} }}"
+    );
+    let config = one_worker(listen, &text, &[("a", at)]);
+    assert!(config.contains(old));
+    let renewed = config.replace(old, new);
+    (config, renewed)
+}
+
+/// Puts it into force, and has every connection of before be past its time.
+fn renew(ringway: &Ringway, after: &str) {
+    ringway.reconfigure(after);
+    if after.contains("age_max") {
+        takes(Duration::from_millis(1300));
+    }
+}
+
+#[test]
+fn a_request_waits_for_the_end_of_a_connection_that_another_is_to_follow() {
+    for renewal in RENEWALS {
+        let (gate, turn) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        let opens = Arc::clone(&gate);
+        let backend = Backend::custom(move |stream, seen| {
+            let Some(mut frames) = Frames::serve(stream, 100) else { return };
+            let name = ["first", "second"][turn.fetch_add(1, Ordering::SeqCst)];
+            while let Some(stream) = frames.request() {
+                seen.lock().unwrap().push(name.into());
+                wait_for("leave to answer", || (opens.load(Ordering::SeqCst) == 1).then_some(()));
+                frames.answer(stream, name);
+            }
+        });
+        let listen = free_address();
+        let (before, after) = of_one_connection("1h", renewal, listen, backend.address);
+        let ringway = Ringway::start(&before);
+        let ask = || std::thread::spawn(move || get(listen, "/").unwrap().text());
+        let first = ask();
+        wait_for("the first request", || (backend.requests() == ["first"]).then_some(()));
+        renew(&ringway, &after);
+        let second = ask();
+        wait_for("the second to wait", || (backend_status(&ringway, "a")["in_flight"] == 2).then_some(()));
+        assert_eq!(backend_status(&ringway, "a")["connections"], 1, "{renewal:?}");
+        gate.store(1, Ordering::SeqCst);
+        assert_eq!((first.join().unwrap().as_str(), second.join().unwrap().as_str()), ("first", "second"));
+    }
+}
+
+#[test]
+fn a_connection_that_does_not_end_in_time_for_its_successor_serves_on() {
+    for renewal in RENEWALS {
+        // The first request is answered once the second has come, on the same connection.
+        let backend = Backend::custom(|stream, seen| {
+            let Some(mut frames) = Frames::serve(stream, 100) else { return };
+            let Some(first) = frames.request() else { return };
+            seen.lock().unwrap().push("first".into());
+            let Some(second) = frames.request() else { return };
+            frames.answer(second, "second");
+            frames.answer(first, "first");
+            let _ = frames.next();
+        });
+        let listen = free_address();
+        let (before, after) = of_one_connection("500ms", renewal, listen, backend.address);
+        let ringway = Ringway::start(&before);
+        let first = std::thread::spawn(move || get(listen, "/").unwrap().text());
+        wait_for("the first request", || (backend.requests() == ["first"]).then_some(()));
+        renew(&ringway, &after);
+        assert_eq!(get(listen, "/").unwrap().text(), "second", "{renewal:?}");
+        assert_eq!(first.join().unwrap(), "first");
+        assert_eq!(backend.connections.load(Ordering::SeqCst), 1, "{renewal:?}");
+    }
+}

@@ -311,6 +311,25 @@ fn connections_of_one_client_are_limited() {
 }
 
 #[test]
+fn a_limit_of_connections_by_address_that_a_reload_brings_counts_those_that_are_open() {
+    let fleet = echoes(1);
+    let listen = free_address();
+    let config = simple(listen, "", &targets(&fleet));
+    let ringway = Ringway::start(&config);
+    let mut held: Vec<Client> = (0..3).map(|_| Client::new(listen)).collect();
+    held.iter_mut().for_each(|client| drop(client.get("k")));
+    ringway.reconfigure(&config.replace("service: s }", "service: s, connections_per_ip_max: 2 }"));
+    // Those that are open stay; one more would be the fourth.
+    held.iter_mut().for_each(|client| drop(client.get("k")));
+    let refused = get(listen, "/").unwrap();
+    assert_eq!((refused.status, refused.header("x-ringway-reason")), (429, Some("connections_per_ip")));
+    // They are counted until they are closed, whether or not there was a limit when they came.
+    held.truncate(1);
+    wait_for("a place to be free", || (get(listen, "/")?.status == 200).then_some(()));
+    drop(held);
+}
+
+#[test]
 fn service_limit_counts_requests_in_flight() {
     let gate = std::sync::Arc::new(std::sync::Mutex::new(()));
     let closed = gate.lock().unwrap();

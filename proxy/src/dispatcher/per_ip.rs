@@ -8,7 +8,8 @@ const SHARDS: usize = 64;
 
 type Shard = Mutex<HashMap<(Arc<str>, IpAddr), u32>>;
 
-/// How many connections each client address has on each listener that limits them.
+/// How many connections each client address has on each listener: counted without a limit too, so that one that comes into force knows those
+/// that are open.
 pub(crate) struct PerIp {
     shards: Box<[Shard]>,
 }

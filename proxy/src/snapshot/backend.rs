@@ -31,6 +31,8 @@ pub struct BackendState {
     pub(crate) keeps_clients: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
+    /// Those of them that take no more requests, and are closed once what they carry is over.
+    pub(super) ending: AtomicU32,
     /// Those of them that are idle in the workers' pools.
     pub(super) idle: AtomicU32,
     /// Retries under way there, where it has a limit on them.
@@ -51,6 +53,7 @@ impl BackendState {
             suspect: AtomicBool::new(false),
             keeps_clients: AtomicBool::new(false),
             connections: AtomicU32::new(0),
+            ending: AtomicU32::new(0),
             idle: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),

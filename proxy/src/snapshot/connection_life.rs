@@ -31,6 +31,11 @@ impl ConnectionLife {
         Self { opened: now, requests: 0, jitter: jitter as u32 }
     }
 
+    /// Begins again.
+    pub(crate) fn renew(&mut self, now: Deadline) {
+        (self.opened, self.requests) = (now, 0);
+    }
+
     /// It carries one more request.
     pub(crate) fn count_request(&mut self) {
         self.requests = self.requests.saturating_add(1);

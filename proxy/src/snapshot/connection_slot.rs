@@ -6,6 +6,7 @@ use super::connections::{Connections, add_below};
 use super::service::{Service, ServiceLive};
 use crate::error::ProxyError;
 use ringway_ring::Slot;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicUsize, fence};
@@ -18,6 +19,8 @@ pub(crate) struct ConnectionSlot {
     backend: Arc<BackendState>,
     /// It is counted among the backend's idle ones too.
     idle: bool,
+    /// It is counted among those that end.
+    ending: Cell<bool>,
     /// Of a connection that carries one request after the other.
     pub(crate) life: ConnectionLife,
 }
@@ -43,6 +46,7 @@ impl ConnectionSlot {
             backend: Arc::clone(&backend.state),
             life: ConnectionLife::default(),
             idle: false,
+            ending: Cell::new(false),
         })
     }
 
@@ -50,6 +54,24 @@ impl ConnectionSlot {
     pub(crate) fn begin_idle(&mut self, most: u32) -> bool {
         self.idle = self.idle || add_below(&self.backend.idle, most);
         self.idle
+    }
+
+    /// Its connection takes no more requests, and is closed once what it carries is over: who finds the limit reached waits for that.
+    pub(crate) fn begin_ending(&self) {
+        if !self.ending.replace(true) {
+            self.backend.ending.fetch_add(1, SeqCst);
+            self.service.connections.ending.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Its connection takes requests after all.
+    pub(crate) fn end_ending(&self) {
+        if self.ending.replace(false) {
+            self.backend.ending.fetch_sub(1, SeqCst);
+            self.service.connections.ending.fetch_sub(1, SeqCst);
+            // Whoever has waited for its end looks again.
+            self.service.connections.tell();
+        }
     }
 
     /// It is in use again.
@@ -65,6 +87,8 @@ impl Drop for ConnectionSlot {
         self.end_idle();
         self.backend.connections.fetch_sub(1, Relaxed);
         self.service.connections.open.fetch_sub(1, Relaxed);
+        // The slot is given back before this: who sees none that ends any more finds it.
+        self.end_ending();
         self.service.connections.tell();
         // A shared connection may end after the last request on it.
         self.service.tell_room();
@@ -105,6 +129,12 @@ impl Wanted {
     /// Ready once a worker has replied.
     pub(crate) fn answered(&self) -> Notified<'_> {
         self.answered.notified()
+    }
+
+    /// Whether a connection in whose place this one would come is about to be closed.
+    pub(crate) fn has_ending(&self) -> bool {
+        let of_service = &self.service.connections.ending;
+        self.backend.as_ref().map_or(of_service, |backend| &backend.ending).load(SeqCst) > 0
     }
 
     /// Service and, if only one backend's will do, backend.

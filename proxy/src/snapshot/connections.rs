@@ -45,6 +45,8 @@ pub(crate) fn copies_max(service: &model::Service) -> Option<u32> {
 pub(crate) struct Connections {
     /// Open now, idle ones included, over all workers and backends.
     pub(super) open: AtomicU32,
+    /// Those of them that take no more requests, and are closed once what they carry is over.
+    pub(super) ending: AtomicU32,
     /// How many wait for one to be closed.
     pub(super) wanting: AtomicU32,
     /// Being opened before a request needs them.

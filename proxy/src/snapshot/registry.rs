@@ -337,17 +337,24 @@ fn client_tls(config: &model::Service) -> Result<Option<Arc<ClientTls>>, Snapsho
     Ok(tls.map(Arc::new))
 }
 
-/// A number that changes with the protocol settings towards its backends, and with the files that these name.
+/// A number that changes with the protocol towards its backends, and with the files that its settings name.
 fn transport(config: &model::Service) -> u64 {
-    let of_http2 = (config.protocol == model::UpstreamProtocol::H2).then_some((config.keepalive, config.flood));
-    let kept = (of_http2, config.timeouts.tcp_user_timeout);
-    let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
+    let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
     let mut transport = xxhash_rust::xxh3::Xxh3::new();
     transport.update(spoken.as_bytes());
     for path in config.tls.iter().flat_map(|tls| tls.files()) {
         transport.update(&ringway_config::read_bytes(path).unwrap_or_default());
     }
     transport.digest()
+}
+
+/// Whether two versions give connections to backends the same limits when these are opened. Where they do not, a connection of the first is
+/// of use until one of the second is open.
+pub(crate) fn sets_up_alike(before: &model::Service, after: &model::Service) -> bool {
+    let of_http2 = |config: &model::Service| {
+        (config.protocol == model::UpstreamProtocol::H2).then_some((config.keepalive, config.flood))
+    };
+    of_http2(before) == of_http2(after) && before.timeouts.tcp_user_timeout == after.timeouts.tcp_user_timeout
 }
 
 /// A number that changes with the files that its checks' TLS is made of.
@@ -537,18 +544,21 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_http2_are_part_of_the_transport_of_those_who_speak_it() {
+    fn settings_of_http2_are_set_up_anew_for_those_who_speak_it_and_are_no_other_transport() {
         let of = |service: &str| {
             let text = format!(
                 "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
                  services: [ {{ name: s, {service}, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
             );
             let loaded = ringway_config::load_str("test.yaml", &text, &|_| None);
-            transport(&loaded.unwrap_or_else(|error| panic!("{error}")).config.services[0])
+            Arc::clone(&loaded.unwrap_or_else(|error| panic!("{error}")).config.services[0])
         };
         for http2 in ["http2: { flood: { pings_max: 7 } }", "http2: { keepalive: { idle: 7s } }"] {
-            assert_eq!(of("protocol: http1"), of(&format!("protocol: http1, {http2}")));
-            assert_ne!(of("protocol: h2"), of(&format!("protocol: h2, {http2}")));
+            for (protocol, same) in [("protocol: http1", true), ("protocol: h2", false)] {
+                let (before, after) = (of(protocol), of(&format!("{protocol}, {http2}")));
+                assert_eq!(sets_up_alike(&before, &after), same, "{protocol}, {http2}");
+                assert_eq!(transport(&before), transport(&after), "{protocol}, {http2}");
+            }
         }
     }
 }

@@ -4,7 +4,8 @@
 //! [`places`](crate::snapshot::connections::places) and [`crate::upstream::in_flight`]). A request that has a reservation, and finds no
 //! idle connection with its own worker, opens one; if that is one too many, then because another is idle with another worker. That one
 //! gives way. Over HTTP/2 connections are shared, and a worker may have none while others use all there may be: then the backend is
-//! full for it, as if no reservation were free. What is being opened before a request needs it gives way as an idle one does.
+//! full for it, as if no reservation were free. One that takes no more requests, and ends with those that it
+//! carries, is waited for. What is being opened before a request needs it gives way as an idle one does.
 
 use crate::dispatcher::Command;
 use crate::error::ProxyError;
@@ -69,11 +70,11 @@ async fn wait_for_slot(
             fence(SeqCst);
             // Before the check as well, so that what other workers did before they replied is seen.
             let none_is_idle = !own && wanted.is_refused();
-            let awaits_ahead = none_is_idle && connections.is_opening_ahead();
+            let awaits_others = none_is_idle && (connections.is_opening_ahead() || wanted.has_ending());
             if let Some(taken) = ConnectionSlot::take(service, slot) {
                 return Ok(taken);
             }
-            if none_is_idle && !awaits_ahead {
+            if none_is_idle && !awaits_others {
                 return Err(ProxyError::ConnectionLimit);
             }
             // An idle connection has closed by now, and another request has taken its slot: the next one is asked for.
@@ -91,7 +92,7 @@ async fn wait_for_slot(
                 return Ok(taken);
             }
             // The freed slot has gone to another request: the next one is asked for.
-            if was_closed && (own || wanted.is_given() || awaits_ahead) {
+            if was_closed && (own || wanted.is_given() || awaits_others) {
                 break;
             }
         }

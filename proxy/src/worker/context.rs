@@ -7,9 +7,10 @@ use super::pool::Pool;
 use super::sessions::Sessions;
 use super::succession::{Backends, Succession};
 use super::view::{Upstream, View, WorkerLive, WorkerService};
+use crate::codec::http2;
 use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
 use crate::planted::{self, Fault};
-use crate::snapshot::{Backend, Service, Snapshot};
+use crate::snapshot::{Backend, Service, Snapshot, sets_up_alike};
 use ringway_ring::Reader;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -137,17 +138,20 @@ impl Worker {
         };
         let same_transport = old.is_some_and(|old| old.service.transport == service.transport);
         let mut before = Backends::of(old);
-        let of = |backend: &Backend| match before.find(backend, gone) {
-            Some((known, upstream)) if same_transport && known.config.address == backend.config.address => {
-                Rc::clone(upstream)
+        let same_limits = old.is_some_and(|old| sets_up_alike(&old.service.config, &service.config));
+        let of = |backend: &Backend| {
+            let found = before.find(backend, gone);
+            let goes_on = |known: &Backend| same_transport && known.config.address == backend.config.address;
+            let usable = found.filter(|(known, _)| goes_on(known)).map(|(_, upstream)| upstream);
+            if let Some(same) = usable.filter(|_| same_limits) {
+                return Rc::clone(same);
             }
-            other => {
-                // A backend that has moved keeps its counters.
-                let counters = other.map(|(_, upstream)| Arc::clone(&upstream.counters));
-                gone.extend(other.map(|(_, upstream)| Rc::clone(upstream)));
-                let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
-                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), ahead: <_>::default(), counters })
-            }
+            // A backend that has moved keeps its counters.
+            let counters = found.map(|(_, upstream)| Arc::clone(&upstream.counters));
+            gone.extend(found.map(|(_, upstream)| Rc::clone(upstream)));
+            let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &backend.config.id));
+            let shared = usable.map(|before| http2::Shared::succeeding(&before.shared)).unwrap_or_default();
+            Rc::new(Upstream { pool: Pool::default(), shared, ahead: <_>::default(), counters })
         };
         let upstreams = service.backends.iter().map(of).collect();
         before.finish(gone);

@@ -71,18 +71,19 @@ impl OpenConnection {
         }
     }
 
-    /// Counts it among its client's, where the listener limits them. `false`: the client has as many as allowed.
+    /// Counts it among its client's. `false`: the client has as many as the listener allows.
     pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
-        let most = config.connections_per_ip_max;
-        let counted = most > 0
-            && match &config.protocol {
-                Protocol::Http(http) => !http.forwarded.trusted.contains(client.ip()),
-                Protocol::Tcp(_) | Protocol::Udp(_) => true,
-            };
-        if counted {
-            self.place = self.worker.shared.per_ip.enter(&self.active_listener.address_text, client.ip(), most);
-        }
-        !counted || self.place.is_some()
+        let is_trusted = || match &config.protocol {
+            Protocol::Http(http) => http.forwarded.trusted.contains(client.ip()),
+            Protocol::Tcp(_) | Protocol::Udp(_) => false,
+        };
+        let most = match config.connections_per_ip_max {
+            0 => u32::MAX,
+            _ if is_trusted() => u32::MAX,
+            most => most,
+        };
+        self.place = self.worker.shared.per_ip.enter(&self.active_listener.address_text, client.ip(), most);
+        self.place.is_some()
     }
 
     /// Whether this connection should end after its current work.

@@ -18,7 +18,7 @@ use ringway_telemetry::counters::Registry;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(super) carried: Cell<bool>,
     pub(super) used: Cell<Deadline>,
     pub(super) life: Cell<ConnectionLife>,
+    /// It had been given up for another, and serves on in want of that.
+    pub(super) revived: Cell<bool>,
     /// Room for heads, which streams use in turn.
     heads: RefCell<Vec<(ResponseHead, Vec<u8>)>>,
 }
@@ -81,7 +83,8 @@ impl Connection {
     ) -> io::Result<Rc<Self>> {
         let (timers, life) = (&dispatcher.timers, Cell::new(slot.life));
         let secure = matches!(stream, Stream::Client(_));
-        let line = Rc::new(Line::new(timers, keepalive));
+        let slot = Rc::new(slot);
+        let line = Rc::new(Line::new(timers, keepalive, Rc::downgrade(&slot)));
         let window = super::super::window_of_all(STREAMS_MAX);
         let config = Config {
             head: RESPONSE_LIMITS,
@@ -111,8 +114,8 @@ impl Connection {
             .await;
         });
         let used = Cell::new(timers.now());
-        let (carried, heads) = (Cell::new(false), RefCell::default());
-        let this = Rc::new(Self { link, line, secure, carried, used, life, heads });
+        let (carried, revived, heads) = (Cell::new(false), Cell::new(false), RefCell::default());
+        let this = Rc::new(Self { link, line, secure, carried, used, life, revived, heads });
         poll_fn(|context| this.line.poll_settings(context)).await?;
         Ok(this)
     }
@@ -152,6 +155,8 @@ impl Connection {
 pub(super) struct Line {
     timers: Rc<Timers>,
     keepalive: Keepalive,
+    /// Its own, which is its task's.
+    pub(super) slot: Weak<ConnectionSlot>,
     /// It takes no more streams: it has ended, or will once its open streams are over.
     pub(super) closed: Cell<bool>,
     pub(super) doubted: Cell<bool>,
@@ -171,10 +176,11 @@ pub(super) struct Line {
 }
 
 impl Line {
-    fn new(timers: &Rc<Timers>, keepalive: Keepalive) -> Self {
+    fn new(timers: &Rc<Timers>, keepalive: Keepalive, slot: Weak<ConnectionSlot>) -> Self {
         Self {
             timers: Rc::clone(timers),
             keepalive,
+            slot,
             closed: Cell::new(false),
             doubted: Cell::new(false),
             streams: Cell::new(0),
@@ -197,8 +203,18 @@ impl Line {
 
     /// It takes no more streams.
     fn end(&self) {
-        self.closed.set(true);
+        self.close();
         self.tell();
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.leave();
+    }
+
+    /// It gets no new streams, and is closed once those that it has are over.
+    pub(super) fn leave(&self) {
+        self.slot.upgrade().iter().for_each(|slot| slot.begin_ending());
     }
 
     fn tell(&self) {
@@ -288,7 +304,7 @@ impl Driver {
                 line.settings.set(true);
                 line.tell();
             }
-            Event::GoAway { .. } => line.closed.set(true),
+            Event::GoAway { .. } => line.close(),
             Event::Request { .. }
             | Event::Response { .. }
             | Event::Data { .. }

@@ -8,7 +8,7 @@ use crate::net::timer::Timers;
 use ringway_config::model;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -19,6 +19,8 @@ const OPENINGS_MAX: usize = 16;
 #[derive(Default)]
 pub(crate) struct Shared {
     connections: RefCell<Vec<Rc<Connection>>>,
+    /// Those that others are to follow, as long as they carry streams.
+    retired: RefCell<Vec<Weak<Connection>>>,
     /// Those that are being opened: all requests that need one wait for them.
     opening: Rc<Opens>,
     demand: Demand,
@@ -59,6 +61,36 @@ fn streams_of(connections: &[Rc<Connection>]) -> usize {
 }
 
 impl Shared {
+    /// In place of one whose connections are to be opened anew, and can be used until they are.
+    pub(crate) fn succeeding(before: &Self) -> Self {
+        let mut retired: Vec<Weak<Connection>> = before.connections.borrow().iter().map(Rc::downgrade).collect();
+        retired.extend(before.retired.borrow().iter().cloned());
+        Self { retired: RefCell::new(retired), ..Self::default() }
+    }
+
+    /// One gets no new streams: it closes once those that it has are over.
+    fn retire(&self, connection: &Rc<Connection>) {
+        connection.line.leave();
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|known| known.strong_count() > 0);
+        retired.push(Rc::downgrade(connection));
+    }
+
+    /// One that was retired, for more streams: as many connections as there may be are in use, and it has not come to its end in time.
+    /// It begins another life.
+    pub(crate) fn revive(&self, limits: &model::Pool, timers: &Timers) -> Option<Rc<Connection>> {
+        let mut retired = self.retired.borrow_mut();
+        let has_room = |known: &Weak<Connection>| known.upgrade().is_some_and(|connection| connection.has_room(limits));
+        let index = retired.iter().position(has_room)?;
+        let connection = retired.swap_remove(index).upgrade()?;
+        let mut life = connection.life.get();
+        life.renew(timers.now());
+        connection.life.set(life);
+        connection.revived.set(true);
+        connection.line.slot.upgrade().iter().for_each(|slot| slot.end_ending());
+        Some(connection)
+    }
+
     /// Connections, and streams on them.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let connections = self.connections.borrow();
@@ -69,8 +101,13 @@ impl Shared {
     /// One that takes no more closes once its streams are over.
     pub(crate) fn take(&self, newest: bool, limits: &model::Pool, timers: &Timers) -> Option<Upstream> {
         let mut connections = self.connections.borrow_mut();
-        connections
-            .retain(|connection| !connection.line.closed.get() && !connection.life.get().is_over(limits, timers));
+        connections.retain(|connection| {
+            let takes_more = !connection.line.closed.get() && !connection.life.get().is_over(limits, timers);
+            if !takes_more {
+                self.retire(connection);
+            }
+            takes_more
+        });
         let mut with_room = (0..connections.len()).filter(|&index| connections[index].has_room(limits));
         let index = if newest {
             with_room.next_back()
@@ -86,7 +123,7 @@ impl Shared {
         let upstream = Upstream::new(connection, connection.carried.replace(true));
         if connection.life.get().is_over(limits, timers) {
             // This was its last: it closes with it, and not only once the next request finds it.
-            connections.remove(index);
+            self.retire(&connections.remove(index));
         }
         Some(upstream)
     }
@@ -161,8 +198,13 @@ impl Shared {
             if connection.line.streams.get() > 0 {
                 connection.used.set(now);
             }
+            let streams = connection.line.streams.get();
             let over = connection.line.closed.get() || connection.life.get().is_over(limits, timers);
-            !over && connection.used.get() >= oldest
+            let worn = streams == 0 && (connection.revived.get() || connection.used.get() < oldest);
+            if over || worn {
+                self.retire(connection);
+            }
+            !over && !worn
         });
         if connections.len() < 2 {
             return;
@@ -176,7 +218,11 @@ impl Shared {
             let mut index = 0;
             connections.retain(|connection| {
                 index += 1;
-                index <= kept.max(1) || connection.line.streams.get() > 0
+                let stays = index <= kept.max(1) || connection.line.streams.get() > 0;
+                if !stays {
+                    self.retire(connection);
+                }
+                stays
             });
         }
     }
@@ -186,11 +232,12 @@ impl Shared {
         let mut connections = self.connections.borrow_mut();
         let idle = |connection: &Rc<Connection>| connection.line.streams.get() == 0 && !connection.line.closed.get();
         let found = connections.iter().position(idle);
-        found.map(|index| connections.remove(index)).is_some()
+        found.map(|index| self.retire(&connections.remove(index))).is_some()
     }
 
     /// Drops all: open streams end normally.
     pub(crate) fn close(&self) {
-        self.connections.borrow_mut().clear();
+        let connections = self.connections.take();
+        connections.iter().for_each(|connection| self.retire(connection));
     }
 }

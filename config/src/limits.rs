@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long what comes from a pipe may take.
-const PIPE_TIME: Duration = Duration::from_secs(10);
+const PIPE_TIME: Duration = Duration::from_secs(60);
 /// Most bytes of a file.
 const BYTES_MAX: u64 = 64 << 20;
 /// Values of a file: texts, numbers, lists and mappings, names of fields among them. 100,000 backends are 900,000 of them.
@@ -113,13 +113,28 @@ fn is_pipe(path: &Path) -> std::io::Result<bool> {
     Ok(std::fs::metadata(path)?.file_type().is_fifo())
 }
 
-/// What comes from a pipe, to its end: `ringway check <(ssh host cat ringway.yaml)`. Not for longer than [`PIPE_TIME`].
-fn read_pipe(path: &Path) -> std::io::Result<Vec<u8>> {
+/// What comes from a pipe, to its end: `ringway check <(ssh host cat ringway.yaml)`. Not for longer than `time`.
+fn read_pipe(path: &Path, time: Duration) -> std::io::Result<Vec<u8>> {
     // Without this, nobody who reads gets past the opening before somebody writes.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut pipe = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let (mut bytes, mut part, until) = (Vec::new(), vec![0; 64 << 10], Instant::now() + PIPE_TIME);
+    let (mut bytes, mut part, until) = (Vec::new(), vec![0; 64 << 10], Instant::now() + time);
     loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = rustix::event::Timespec::try_from(left).map_err(std::io::Error::other)?;
+        let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
+        // As long as nobody has opened it to write, there is no end of it either.
+        match poll(&mut ready, Some(&left)) {
+            Ok(0) => {
+                return Err(std::io::Error::new(
+                    ErrorKind::TimedOut,
+                    format!("it is a pipe, and its end has not come within {time:?}"),
+                ));
+            }
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
         match pipe.read(&mut part) {
             Ok(0) => return Ok(bytes),
             Ok(count) if bytes.len() + count > BYTES_MAX as usize => {
@@ -129,16 +144,7 @@ fn read_pipe(path: &Path) -> std::io::Result<Vec<u8>> {
                 ));
             }
             Ok(count) => bytes.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let left = until.saturating_duration_since(Instant::now());
-                let left = rustix::event::Timespec::try_from(left).map_err(std::io::Error::other)?;
-                let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
-                if Instant::now() >= until || poll(&mut ready, Some(&left))? == 0 {
-                    let what = format!("it is a pipe, and its end has not come within {PIPE_TIME:?}");
-                    return Err(std::io::Error::new(ErrorKind::TimedOut, what));
-                }
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(error) => return Err(error),
         }
     }
@@ -153,7 +159,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
         Box::new(Diagnostic::new(Severity::Error, code, Place::default(), message, Some(help)))
     };
     let bytes = match is_pipe(path) {
-        Ok(true) => read_pipe(path),
+        Ok(true) => read_pipe(path, PIPE_TIME),
         Ok(false) => read_bytes(path),
         Err(error) => Err(error),
     };
@@ -201,7 +207,8 @@ mod tests {
         assert!(made.success());
         assert_eq!(read_bytes(&pipe).unwrap_err().to_string(), "it is a pipe, not a file");
         // Nobody writes.
-        assert_eq!(read(&pipe).unwrap(), "");
+        let error = read_pipe(&pipe, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
         // Somebody does, little by little.
         let (held, text) =
             (std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap(), "a: 1\n".repeat(50_000));

@@ -17,14 +17,27 @@ const ALLOCATIONS: usize = 10_000;
 /// Just too long for those lists.
 const BYTES: usize = 2048;
 
-/// Has free memory given back for as long as the process lives: half a millisecond of a thread of its own every five seconds.
+/// Rounds after something has ended: what it held is given back once it has been free for a second.
+const ROUNDS: u32 = 3;
+
+/// Has free memory given back for as long as the process lives: half a millisecond of a thread of its own every five seconds, for a while after
+/// connections have ended or a change has been made, and nothing otherwise.
 ///
 /// # Errors
 /// There can be no thread.
 pub(crate) fn keep_giving_back() -> anyhow::Result<()> {
     let rounds = || {
+        let (mut released, mut left) = (0, ROUNDS);
         loop {
             std::thread::sleep(PAUSE);
+            let now = ringway_proxy::released();
+            if std::mem::replace(&mut released, now) != now {
+                left = ROUNDS;
+            }
+            if left == 0 {
+                continue;
+            }
+            left -= 1;
             for _ in 0..=ALLOCATIONS {
                 drop(black_box(Vec::<u8>::with_capacity(black_box(BYTES))));
             }

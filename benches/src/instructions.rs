@@ -1,7 +1,8 @@
 //! Instructions that a request costs, counted by callgrind: a figure that neither load nor the machine's clock touches, so that
 //! a change can be judged by it to the percent.
 //!
-//! Client and backends are other processes or threads than the proxy's, and only the proxy is counted: user space, all threads.
+//! Client and backends are other processes or threads than the proxy's, and only the proxy's workers are counted: user space. What its other
+//! threads do goes by time, not by requests (they scrape, check, give memory back), and would be in a count or not by chance.
 //! Callgrind writes its count and begins anew before a load and after it, so what starting costs is in none (a clock that is calibrated
 //! then spins as long as it likes); what connecting costs is taken out by two loads, of so many requests and of twice as many.
 //!
@@ -122,7 +123,7 @@ impl Scenario {
         let text = tracing + &self.config(load, port, backend, directory);
         doing(std::fs::write(&config, text), "write the configuration")?;
         let ringway = doing(std::env::current_exe(), "find this program")?.with_file_name("ringway");
-        let mut proxy = Proxy::start(&ringway, &config, load != Load::AtRest, directory)?;
+        let mut proxy = Proxy::start(&ringway, &config, load, directory)?;
         proxy.wait_until_it_listens(port)?;
         let front = match load {
             Load::AtRest => {
@@ -206,15 +207,21 @@ struct Proxy {
     /// Where callgrind writes: the first count to this name with `.1` behind it, and so on.
     counts: PathBuf,
     written: u32,
+    /// Its workers: the threads that do most.
+    workers: usize,
     log: PathBuf,
 }
 
 impl Proxy {
-    fn start(ringway: &Path, config: &Path, bus: bool, directory: &Path) -> Result<Self> {
+    fn start(ringway: &Path, config: &Path, load: Load, directory: &Path) -> Result<Self> {
+        let (bus, workers) = match load {
+            Load::AtRest => ("--collect-bus=no", 1),
+            Load::Busy(workers) => ("--collect-bus=yes", workers as usize),
+        };
         let (counts, log) = (directory.join("callgrind.out"), directory.join("log"));
         let output = doing(std::fs::File::create(&log), "make a log")?;
         let child = Command::new("valgrind")
-            .args(["--tool=callgrind", "--quiet", if bus { "--collect-bus=yes" } else { "--collect-bus=no" }])
+            .args(["--tool=callgrind", "--quiet", "--separate-threads=yes", bus])
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .arg(ringway)
             .args(["run", "--config"])
@@ -223,7 +230,7 @@ impl Proxy {
             .stdout(doing(output.try_clone(), "make a log")?)
             .stderr(output)
             .spawn();
-        Ok(Self { child: doing(child, "run valgrind (apt-get install valgrind)")?, counts, written: 0, log })
+        Ok(Self { child: doing(child, "run valgrind (apt-get install valgrind)")?, counts, written: 0, workers, log })
     }
 
     fn wait_until_it_listens(&mut self, port: u16) -> Result<()> {
@@ -247,14 +254,27 @@ impl Proxy {
         let output = command.arg(self.child.id().to_string()).output();
         let output = doing(output, "run callgrind_control (apt-get install valgrind)")?;
         self.written += 1;
-        let file = PathBuf::from(format!("{}.{}", self.counts.display(), self.written));
-        let counted = std::fs::read_to_string(&file).ok().and_then(|text| callgrind::totals(&text));
-        // What was written is not needed again, and what is left of an earlier proxy would be taken for the next one's.
-        let _ = std::fs::remove_file(&file);
-        counted.ok_or_else(|| {
+        let counted = self.take_counts(self.written);
+        Counts::of_most(counted, self.workers).ok_or_else(|| {
             let control = String::from_utf8_lossy(&output.stdout);
             self.said(&format!("callgrind counted nothing: {control}"))
         })
+    }
+
+    /// What callgrind has written of each thread, the so many-th time. It is not needed again, and what is left of an earlier proxy would be
+    /// taken for the next one's.
+    fn take_counts(&self, written: u32) -> Vec<Counts> {
+        let name = format!("{}.{written}-", self.counts.display());
+        let directory = self.counts.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+        let files = directory.into_iter().flatten().flatten().map(|entry| entry.path());
+        let files = files.filter(|path| path.to_str().is_some_and(|path| path.starts_with(&name)));
+        files
+            .filter_map(|file| {
+                let text = std::fs::read_to_string(&file);
+                let _ = std::fs::remove_file(&file);
+                callgrind::totals(&text.ok()?)
+            })
+            .collect()
     }
 
     /// Ends it as an operator does.

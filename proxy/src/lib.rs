@@ -42,6 +42,7 @@ pub use apply::watch::watch;
 pub use error::{ProxyError, RetryWhen, Side};
 pub use net::tls::TlsError;
 pub use net::token::TokenError;
+pub use overload::released::released;
 pub use proxy::fleet_bounds::ServiceLoad;
 pub use proxy::handle::{Handle, Prepared, Report};
 pub use proxy::{Proxy, StartError};

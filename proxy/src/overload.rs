@@ -4,6 +4,7 @@
 mod busy;
 pub(crate) mod memory;
 mod own_work;
+pub(crate) mod released;
 mod shed;
 mod stage;
 mod state;

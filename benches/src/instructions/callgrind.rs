@@ -29,6 +29,17 @@ impl Counts {
         Self { instructions: self.instructions.min(other.instructions), locked: self.locked.min(other.locked) }
     }
 
+    /// The counts of the so many threads that do most, together. `None`: there are not so many.
+    pub(super) fn of_most(mut threads: Vec<Self>, count: usize) -> Option<Self> {
+        threads.sort_unstable_by_key(|counts| std::cmp::Reverse(counts.instructions));
+        let most = threads.get(..count)?.iter();
+        let none = Self { instructions: 0, locked: 0 };
+        Some(most.fold(none, |sum, counts| Self {
+            instructions: sum.instructions + counts.instructions,
+            locked: sum.locked + counts.locked,
+        }))
+    }
+
     /// What each of so many requests adds.
     pub(super) fn of_each(self, without: Self, requests: u64) -> Self {
         let each = |with: u64, without: u64| with.saturating_sub(without) / requests;
@@ -39,6 +50,14 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_threads_that_do_most_are_counted() {
+        let counts = |instructions| Counts { instructions, locked: 1 };
+        let threads = || vec![counts(3), counts(40), counts(0), counts(50)];
+        assert_eq!(Counts::of_most(threads(), 2), Some(Counts { instructions: 90, locked: 2 }));
+        assert_eq!(Counts::of_most(threads(), 5), None);
+    }
 
     #[test]
     fn the_total_is_read_and_without_one_nothing_was_counted() {

@@ -1,6 +1,7 @@
 //! Permits that client connections take: of the process, of their listener, of the worker that serves them.
 
 use crate::ambient;
+use crate::overload::released;
 use crate::planted::{self, Fault};
 use ringway_telemetry::listener::ListenerNumbers;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -207,6 +208,7 @@ impl Drop for ConnectionPermit {
         self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
         self.listener.taken.fetch_sub(1, Relaxed);
         self.occupancy.connections.fetch_sub(1, Relaxed);
+        released::note();
     }
 }
 

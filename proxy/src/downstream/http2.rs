@@ -6,6 +6,7 @@ use crate::codec::http2::{Driver, End, Link, Stream, window_of_all};
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream as Bytes;
 use crate::net::timer::Timer;
+use crate::overload::released;
 use crate::planted::{self, Fault};
 use crate::worker::{OpenConnection, Peer, View};
 use ringway_config::model::Flood;
@@ -164,6 +165,7 @@ impl Serving {
             fired = activity.timer.poll_fired(context);
         } else if fired && let Some(rest) = activity.rest.take() {
             link.codec.borrow_mut().shrink();
+            released::note();
             activity.timer.set(rest);
             fired = activity.timer.poll_fired(context);
         }

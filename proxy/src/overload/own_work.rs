@@ -1,7 +1,7 @@
 //! Memory that a change of the configuration takes while it is read and built: the process's own, for a moment, and none of its clients'. Nobody
 //! is turned away for it.
 
-use super::memory;
+use super::{memory, released};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ impl Changes {
 impl Drop for ChangeUnderWay<'_> {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Relaxed);
+        released::note();
     }
 }
 

@@ -5,6 +5,7 @@ use super::connection_life::ConnectionLife;
 use super::connections::{Connections, add_below};
 use super::service::{Service, ServiceLive};
 use crate::error::ProxyError;
+use crate::overload::released;
 use ringway_ring::Slot;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Drop for ConnectionSlot {
         self.service.connections.tell();
         // A shared connection may end after the last request on it.
         self.service.tell_room();
+        released::note();
     }
 }
 

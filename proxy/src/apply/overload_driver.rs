@@ -124,7 +124,8 @@ impl Driver {
     fn memory(&mut self, overload: Option<&Overload>, now: Instant) -> Option<(u64, u64)> {
         let limit = overload.and_then(|overload| overload.memory_bytes_max).or(self.cgroup_bytes_max)?;
         let resident = memory::resident(memory::read)?;
-        Some((self.own_work.without(resident, self.shared.overload.changes.is_under_way(), now), limit))
+        let changes = &self.shared.overload.changes;
+        Some((self.own_work.without(resident, (changes.is_under_way(), changes.resident()), now), limit))
     }
 
     /// Of the worker that is least late, at the best of the last looks: where one alone is late, or all were for a moment, there is time

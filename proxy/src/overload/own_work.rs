@@ -34,9 +34,9 @@ impl Changes {
         self.count.load(Relaxed) > 0
     }
 
-    /// Resident memory in bytes before what is under way had taken any; `None`: nothing is, or it is not known.
+    /// Resident memory in bytes before the last change, or the one under way, had taken any; `None`: there has been none, or it is not known.
     pub(crate) fn resident(&self) -> Option<u64> {
-        Some(self.resident.load(Relaxed)).filter(|bytes| *bytes > 0 && self.is_under_way())
+        Some(self.resident.load(Relaxed)).filter(|bytes| *bytes > 0)
     }
 }
 
@@ -58,8 +58,13 @@ pub(crate) struct OwnWork {
 
 impl OwnWork {
     /// Resident memory, in bytes, without what a change takes: as long as one is under way, and until it has been given back or some time has
-    /// gone by, no more than before.
-    pub(crate) fn without(&mut self, resident: u64, is_under_way: bool, now: Instant) -> u64 {
+    /// gone by, no more than before. `changes`: whether one is under way, and resident memory before it, or the last one.
+    pub(crate) fn without(&mut self, resident: u64, changes: (bool, Option<u64>), now: Instant) -> u64 {
+        let (is_under_way, before_change) = changes;
+        // The first look is after the change that has asked for it.
+        if let (None, Some(before)) = (self.before, before_change) {
+            (self.before, self.hidden) = (Some(before), Some((now, now)));
+        }
         match &mut self.hidden {
             Some((_, seen)) if is_under_way => *seen = now,
             None if is_under_way && self.before.is_some() => self.hidden = Some((now, now)),
@@ -90,7 +95,7 @@ mod tests {
         let (mut own, begun) = (OwnWork::default(), ambient::now());
         for &(second, resident, is_under_way, counts) in looks {
             let now = begun + Duration::from_secs(second);
-            assert_eq!(own.without(resident, is_under_way, now), counts, "{second} s: {resident}");
+            assert_eq!(own.without(resident, (is_under_way, None), now), counts, "{second} s: {resident}");
         }
     }
 
@@ -99,6 +104,18 @@ mod tests {
         look(&[(0, 20, false, 20), (1, 300, true, 20), (5, 400, false, 20), (9, 22, false, 20), (15, 22, false, 22)]);
         // What is given back counts at once.
         look(&[(0, 20, false, 20), (1, 300, true, 20), (2, 18, false, 18), (3, 300, false, 300)]);
+    }
+
+    #[test]
+    fn what_the_change_has_taken_that_brings_the_first_limit_is_nobodys_either() {
+        let (mut own, begun) = (OwnWork::default(), ambient::now());
+        for (second, resident, counts) in [(0, 300, 20), (9, 300, 20), (10, 120, 120), (11, 300, 300)] {
+            assert_eq!(
+                own.without(resident, (false, Some(20)), begun + Duration::from_secs(second)),
+                counts,
+                "{second}"
+            );
+        }
     }
 
     #[test]
@@ -119,7 +136,7 @@ mod tests {
         let counted: Vec<u64> = looks
             .iter()
             .map(|&(second, resident, under_way, _)| {
-                own.without(resident, under_way, begun + Duration::from_secs(second))
+                own.without(resident, (under_way, None), begun + Duration::from_secs(second))
             })
             .collect();
         assert_eq!(counted[60], 20);
@@ -134,6 +151,6 @@ mod tests {
         drop(one);
         assert!(changes.is_under_way() && changes.resident().is_some());
         drop(other);
-        assert!(!changes.is_under_way() && changes.resident().is_none());
+        assert!(!changes.is_under_way() && Changes::default().resident().is_none());
     }
 }

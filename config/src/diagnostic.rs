@@ -4,6 +4,13 @@ use serde::Serialize;
 use std::cell::OnceCell;
 use std::fmt;
 
+/// Characters of a line that are shown.
+const LINE_MAX: usize = 200;
+/// Characters of a word that are told, by far more than a name or a file's path has.
+const WORD_MAX: usize = 400;
+/// Names of which people choose one.
+const LISTED_MAX: usize = 40;
+
 /// A place in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Place {
@@ -94,8 +101,8 @@ impl Diagnostic {
             column: place.column,
             severity,
             code,
-            message,
-            help,
+            message: shortened(message),
+            help: help.map(shortened),
             width: place.width,
             text: place.text,
             source: None,
@@ -121,13 +128,20 @@ impl fmt::Display for Diagnostic {
         let help = self.help.as_ref().map(|help| format!("help: {help}")).unwrap_or_default();
         let Some(source) = &self.source else {
             write!(f, "  --> {}", self.file)?;
+            if self.line > 0 {
+                write!(f, ":{}:{}", self.line, self.column)?;
+            }
             return if help.is_empty() { Ok(()) } else { write!(f, "\n   = {help}") };
         };
+        // Of a line without an end, what is around the place.
+        let skipped = if self.column > LINE_MAX { self.column - LINE_MAX / 2 } else { 0 };
+        let column = self.column.saturating_sub(1).saturating_sub(skipped);
         // A tab or a control character in the source would put the caret elsewhere.
-        let source: String = source.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        let shown = source.chars().skip(skipped).take(LINE_MAX);
+        let source: String = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
         let margin = " ".repeat(self.line.to_string().len());
-        let indent = " ".repeat(self.column.saturating_sub(1).min(200));
-        let rest = source.chars().count().saturating_sub(self.column.saturating_sub(1)).max(1);
+        let indent = " ".repeat(column);
+        let rest = source.chars().count().saturating_sub(column).max(1);
         let caret = "^".repeat(self.width.clamp(1, rest));
         writeln!(f, "{margin}--> {}:{}:{}", self.file, self.line, self.column)?;
         writeln!(f, "{margin} |")?;
@@ -135,6 +149,30 @@ impl fmt::Display for Diagnostic {
         write!(f, "{margin} | {indent}{caret}")?;
         if help.is_empty() { Ok(()) } else { write!(f, " {help}") }
     }
+}
+
+/// What is told to people: a word without an end, which somebody's program has written, is told by both of its ends.
+fn shortened(text: String) -> String {
+    let is_long = |word: &str| word.len() > WORD_MAX && word.chars().count() > WORD_MAX;
+    if !text.split(' ').any(is_long) {
+        return text;
+    }
+    let words = text.split(' ').map(|word| match word.chars().count() {
+        count if count > WORD_MAX => {
+            let (first, last): (String, String) =
+                (word.chars().take(WORD_MAX / 2).collect(), word.chars().skip(count - WORD_MAX / 4).collect());
+            format!("{first}...({count} characters)...{last}")
+        }
+        _ => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Names in a row, for messages: not more than people read.
+pub(crate) fn listed(names: &[&str]) -> String {
+    let (first, others) = names.split_at(names.len().min(LISTED_MAX));
+    let all = first.join("`, `");
+    if others.is_empty() { format!("`{all}`") } else { format!("`{all}` and {} others", others.len()) }
 }
 
 /// Where in its file a part of the configuration stands, for what turns out to be wrong with it only when it is put to use.
@@ -254,6 +292,34 @@ mod tests {
         assert_eq!(closest("abx", ["abc"]), Some("abc"));
         assert_eq!(closest("axx", ["abc"]), None);
         assert_eq!(closest("weighs", ["wexxht", "weight"]), Some("weight"));
+    }
+
+    #[test]
+    fn what_has_no_end_is_shown_around_its_place_and_told_by_its_ends() {
+        let line = format!("{}here{}", "x".repeat(5000), "y".repeat(5000));
+        let place = Place { line: 1, column: 5001, width: 4, text: 0 };
+        let message = format!("there is no {:?}, is there", "n".repeat(65_536));
+        let mut found = Diagnostic::new(Severity::Error, "code", place, message, Some("short".to_owned()));
+        found.locate(&[Text::new("file", &line)]);
+        let text = found.to_string();
+        let rows: Vec<&str> = text.lines().collect();
+        assert!(rows[0].len() < 2 * WORD_MAX && rows[0].ends_with("nnn\", is there"), "{}", rows[0]);
+        assert!(rows[0].contains("...(65539 characters)..."), "{}", rows[0]);
+        assert_eq!(rows[1].trim(), "--> file:1:5001");
+        assert!(rows.iter().all(|row| row.len() < 2 * WORD_MAX), "{text}");
+        let at = rows[4].find('^').unwrap();
+        assert_eq!(&rows[3][at..at + 4], "here", "{text}");
+        assert_eq!(&rows[4][at..], "^^^^ help: short");
+        // Short ones stay as they are, to the last letter.
+        let exact = "é".repeat(WORD_MAX);
+        assert_eq!((shortened(exact.clone()), shortened(format!("{exact}é")) == format!("{exact}é")), (exact, false));
+        let names: Vec<String> = (0..1000).map(|at| at.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(
+            (listed(&names[..2]).as_str(), listed(&names[..LISTED_MAX]).contains("others")),
+            ("`0`, `1`", false)
+        );
+        assert!(listed(&names).ends_with("`39` and 960 others"), "{}", listed(&names));
     }
 
     #[test]

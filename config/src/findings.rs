@@ -3,7 +3,7 @@
 use crate::diagnostic::{At, Diagnostic, Place, Severity};
 use crate::files::{FileUse, Named, NamedFile, Need, REFERENCE};
 use crate::node::Node;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What has been found so far.
 #[derive(Debug, Default)]
@@ -20,6 +20,31 @@ pub(crate) struct Findings {
     pub(crate) entangled: HashSet<String>,
     /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
     pub(crate) lost: HashSet<Place>,
+    pub(crate) helps: Helps,
+}
+
+/// The field that was meant by an unknown one, if there is one, and what to write instead.
+pub(crate) type Help = (Option<String>, String);
+
+/// What was said of unknown fields, by their section and name. Finding it out takes a look at the whole schema, and a program that writes
+/// a wrong field writes it ten thousand times.
+#[derive(Debug, Default)]
+pub(crate) struct Helps(HashMap<(&'static str, String), Help>);
+
+impl Helps {
+    /// Those that are looked for: more than people read, whatever the file is.
+    const MAX: usize = 2000;
+
+    pub(crate) fn of(&mut self, section: &'static str, field: &str, find: impl FnOnce() -> Help) -> Help {
+        let key = (section, field.to_owned());
+        if let Some(known) = self.0.get(&key) {
+            return known.clone();
+        }
+        if self.0.len() >= Self::MAX {
+            return (None, "mend the first ones, which say what to write".to_owned());
+        }
+        self.0.entry(key).or_insert_with(find).clone()
+    }
 }
 
 impl Findings {

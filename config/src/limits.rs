@@ -169,9 +169,30 @@ pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
             refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions".into())
         }
     })?;
-    String::from_utf8(bytes).map_err(|error| {
-        refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8".into())
-    })
+    String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to()))
+}
+
+/// What a file of bytes is that are no text, and where the first of them stands.
+fn not_utf8(bytes: &[u8], valid: usize) -> Box<Diagnostic> {
+    let (message, help) = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("the file is in UTF-16".to_owned(), "save it as UTF-8"),
+        [0x1f, 0x8b, ..] => ("the file is compressed with gzip".to_owned(), "unpack it: `gzip -d`"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("the file is compressed with zstd".to_owned(), "unpack it: `zstd -d`"),
+        _ => (
+            format!("the file is not UTF-8: the byte 0x{:02x} is no character", bytes[valid]),
+            "save it as UTF-8 (a letter of Latin-1, perhaps?)",
+        ),
+    };
+    // What is packed has no lines.
+    let valid = if help.starts_with("unpack") { 0 } else { valid };
+    let line_begin = bytes[..valid].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let place = Place {
+        line: bytes[..line_begin].iter().filter(|&&byte| byte == b'\n').count() + 1,
+        column: String::from_utf8_lossy(&bytes[line_begin..valid]).chars().count() + 1,
+        width: 1,
+        text: 0,
+    };
+    Box::new(Diagnostic::new(Severity::Error, "not_utf8", place, message, Some(help.to_owned())))
 }
 
 /// Leaves the first findings, errors before warnings, and says how many more there are.
@@ -221,6 +242,23 @@ mod tests {
         assert_eq!(read(&pipe).unwrap(), text);
         writing.join().unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_with_their_place_and_what_they_seem_to_be() {
+        let found = |bytes: &[u8]| not_utf8(bytes, std::str::from_utf8(bytes).unwrap_err().valid_up_to());
+        for (bytes, place, message) in [
+            (&b"a: 1\nb: \xc3\xa9\xe9x\n"[..], (2, 5), "0xe9"),
+            (b"\xe9", (1, 1), "0xe9"),
+            (b"a\n\xc3", (2, 1), "0xc3"),
+            (b"\xff\xfea\0", (1, 1), "UTF-16"),
+            (b"\x1f\x8b\x08", (1, 1), "gzip"),
+            (b"\x28\xb5\x2f\xfd", (1, 1), "zstd"),
+        ] {
+            let found = found(bytes);
+            assert_eq!((found.line, found.column), place, "{found}");
+            assert!(found.message.contains(message) && found.help.is_some(), "{found}");
+        }
     }
 
     #[test]

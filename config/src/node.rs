@@ -3,6 +3,8 @@
 mod any_text;
 mod plain_text;
 mod tree;
+mod unsupported;
+mod wording;
 
 use crate::diagnostic::Diagnostic;
 pub(crate) use tree::{Node, Value};
@@ -13,7 +15,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root = match plain_text::parse(text) {
         Some(root) => root,
-        None => any_text::parse(text)?,
+        None => match unsupported::find(text) {
+            Some(found) => return Err(found),
+            None => any_text::parse(text)?,
+        },
     };
     root.quote(text);
     Ok(root)

@@ -1,6 +1,6 @@
 //! Services by their names.
 
-use crate::diagnostic::{At, closest};
+use crate::diagnostic::{At, closest, listed};
 use crate::findings::Findings;
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) fn service_index(at: &At<String>, services: &Names<'_>, findings: &mu
             Some(None) => {
                 let mut names: Vec<&str> = services.index.keys().copied().collect();
                 names.sort_unstable();
-                format!("the services are `{}`", names.join("`, `"))
+                format!("the services are {}", listed(&names))
             }
         };
         findings.dangling.push((at.place, at.value.clone()));

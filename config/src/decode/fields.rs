@@ -2,7 +2,7 @@
 
 use super::{Decode, Field, Shape};
 use crate::diagnostic::{At, Place, closest};
-use crate::findings::Findings;
+use crate::findings::{Findings, Help};
 use crate::node::{Node, Value};
 use std::sync::OnceLock;
 
@@ -41,15 +41,8 @@ impl<'a> SectionReader<'a> {
         let names = names.iter().map(|name| written(name));
         for (name, place, _) in entries {
             if !names.clone().any(|known| known == name) {
-                let names: Vec<&str> = names.clone().collect();
-                let meant = closest(name, names.iter().copied());
-                misspelt.extend(meant.map(str::to_owned));
-                let help = match (elsewhere(name, &shape()), meant) {
-                    (Some(place), _) => format!("`{name}` belongs {place}"),
-                    (None, Some(name)) => format!("write `{name}`"),
-                    (None, None) if names.is_empty() => "it has no fields: write `{}`".to_owned(),
-                    (None, None) => format!("its fields are `{}`", names.join("`, `")),
-                };
+                let (meant, help) = findings.helps.of(title, name, || unknown(name, names.clone().collect(), &shape()));
+                misspelt.extend(meant);
                 findings.lost.insert(node.place);
                 findings.error(*place, "unknown_field", format!("unknown field `{name}` in {title}"), help);
             }
@@ -124,6 +117,18 @@ impl<'a> SectionReader<'a> {
             }
         }
     }
+}
+
+/// What was meant by a name that is no field of the section, and what to write instead.
+fn unknown(name: &str, names: Vec<&str>, shape: &Shape) -> Help {
+    let meant = closest(name, names.iter().copied());
+    let help = match (elsewhere(name, shape), meant) {
+        (Some(place), _) => format!("`{name}` belongs {place}"),
+        (None, Some(name)) => format!("write `{name}`"),
+        (None, None) if names.is_empty() => "it has no fields: write `{}`".to_owned(),
+        (None, None) => format!("its fields are `{}`", names.join("`, `")),
+    };
+    (meant.map(str::to_owned), help)
 }
 
 /// Defaults are written as a user would write them, and read by the same code.

@@ -22,22 +22,27 @@ fn integer(node: &Node, min: u64, max: u64, findings: &mut Findings) -> Option<u
     let value = match &node.value {
         Value::Integer(value) => *value,
         // As a default, or out of `${...}`, a number arrives as text.
-        Value::Text(text) => match text.parse() {
-            Ok(value) => value,
-            Err(_) => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
-        },
+        Value::Text(text) if is_integer(text) => text.parse().unwrap_or(i128::MAX),
+        // One that is too large for YAML's integers is a number with a fraction to it.
+        Value::Float(_) if node.text().is_some_and(is_integer) => i128::MAX,
         _ => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
     };
     if !(i128::from(min)..=i128::from(max)).contains(&value) {
+        let written = node.text().map_or_else(|| value.to_string(), str::to_owned);
         findings.error(
             node.place,
             "out_of_range",
-            format!("{value} is out of range"),
+            format!("{written} is out of range"),
             format!("write a number from {min} to {max}"),
         );
         return None;
     }
     u64::try_from(value).ok()
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// An integer in a range.
@@ -334,8 +339,17 @@ mod tests {
         for value in [Value::Integer(1), Value::Integer(6), Value::Integer(-3), text("6")] {
             assert_eq!(read::<Small>(value), Err(vec!["out_of_range"]));
         }
-        for value in [text("two"), Value::Float(2.0), Value::Bool(true)] {
+        for value in [text("two"), text(""), text("-"), text("2.0"), Value::Float(2.0), Value::Bool(true)] {
             assert_eq!(read::<Small>(value), Err(vec!["wrong_type"]));
+        }
+        // Beyond what any machine reckons with, it is a number all the same.
+        for digits in ["99999999999999999999999", "-99999999999999999999999", &"9".repeat(100)] {
+            assert_eq!(read::<Small>(text(digits)), Err(vec!["out_of_range"]), "{digits}");
+            let root = crate::node::parse(digits).unwrap();
+            let mut findings = Findings::default();
+            assert_eq!(Small::decode(&root, &mut findings), None);
+            assert_eq!(findings.list[0].code, "out_of_range", "{digits}");
+            assert!(findings.list[0].message.starts_with(digits), "{}", findings.list[0].message);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What nearly all files are made of: one document of mappings with different keys, lists, and scalars, without anchors, aliases, tags and
 //! merges. Its tree is built from the parser's events in a third of the time. Whatever else a file has in it, what is wrong with it or
-//! too large, is left to the way through serde, which comes to the same tree (`tests/trees.rs`).
+//! too large, is left to the way through serde, which comes to the same tree.
 
 use super::any_text;
 use super::tree::{Node, Value, Written};
@@ -87,7 +87,7 @@ impl<'t> Events<'t> {
     }
 }
 
-fn place(span: &Span) -> Place {
+pub(super) fn place(span: &Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1, width: span.len(), text: 0 }
 }
 

@@ -81,7 +81,7 @@ enum Command {
     Sessions(sessions::SessionsArguments),
     /// Say what each worker of a running proxy has, and how it does; or all of one.
     Workers(workers::WorkersArguments),
-    /// Show the whole life of the next requests of a running proxy that match, step by step.
+    /// Show the whole life of the next requests, sessions and flows of a running proxy that match, step by step.
     Tap(Box<tap::TapArguments>),
     /// Change what a running proxy does with a backend, without a file: it lasts until the process ends.
     Backend(operate::BackendArguments),

@@ -1,4 +1,4 @@
-//! `ringway tap`: the whole lives of the next requests of a running proxy that match.
+//! `ringway tap`: the whole lives of the next requests of a running proxy that match, and of its sessions of TCP and flows of UDP.
 
 use crate::admin::{Access, refused, seconds};
 use crate::terminal;
@@ -84,7 +84,7 @@ pub(crate) fn tap(arguments: &TapArguments) -> anyhow::Result<ExitCode> {
                 write(&mut out, &value)?;
             }
             out.flush()?;
-            told += u32::from(value["request"].is_object());
+            told += u32::from(value["request"].is_object() || value["session"].is_object());
             if value["end"].is_object() {
                 return Ok(if told == arguments.count { ExitCode::SUCCESS } else { ExitCode::from(1) });
             }
@@ -126,7 +126,7 @@ fn body(arguments: &TapArguments) -> anyhow::Result<Value> {
 /// A line of the answer, for people.
 fn write(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     if value["tap"].is_object() {
-        return writeln!(out, "waiting for {} of the next requests that match", value["tap"]["count"]);
+        return writeln!(out, "waiting for {} of the next that match", value["tap"]["count"]);
     }
     if let Some(end) = value["end"].as_object() {
         let number = |name: &str| end.get(name).and_then(Value::as_u64).unwrap_or_default();
@@ -148,7 +148,35 @@ fn write(out: &mut dyn Write, value: &Value) -> io::Result<()> {
         }
         return writeln!(out);
     }
-    write_life(out, value)
+    if value["session"].is_object() { write_session(out, value) } else { write_life(out, value) }
+}
+
+/// A session of TCP, or a flow of UDP.
+fn write_session(out: &mut dyn Write, life: &Value) -> io::Result<()> {
+    let session = &life["session"];
+    write!(out, "\n{} {}", time_of_day(session["at"].as_f64().unwrap_or_default()), text(&session["protocol"]))?;
+    write!(out, " from {} to listener {}", text(&session["peer"]), text(&session["listener"]))?;
+    write_tls(out, &session["tls"])?;
+    if let Some(name) = session["server_name"].as_str() {
+        write!(out, ", server name {}", line(name))?;
+    }
+    writeln!(out)?;
+    write!(out, "  service {}", text(&life["service"]))?;
+    write_placement(out, life)?;
+    for step in life["steps"].as_array().into_iter().flatten() {
+        write_step(out, step)?;
+    }
+    write!(out, "  {}  ", at(&life["duration_seconds"]))?;
+    match life["reason"].as_str() {
+        Some(reason) => write!(out, "{}", line(reason))?,
+        None => write!(out, "not ended yet")?,
+    }
+    writeln!(out, ", {} B in, {} B out", life["received_bytes"], life["sent_bytes"])
+}
+
+fn write_tls(out: &mut dyn Write, tls: &Value) -> io::Result<()> {
+    let Some(version) = tls["version"].as_str() else { return Ok(()) };
+    write!(out, ", TLS {}{}", line(version), if tls["resumed"] == true { ", resumed" } else { "" })
 }
 
 fn write_life(out: &mut dyn Write, life: &Value) -> io::Result<()> {
@@ -168,10 +196,7 @@ fn write_life(out: &mut dyn Write, life: &Value) -> io::Result<()> {
     )?;
     write!(out, "  from {} (connected: {})", text(&request["client"]), text(&request["peer"]))?;
     write!(out, " to listener {}", text(&request["listener"]))?;
-    if let Some(version) = request["tls"]["version"].as_str() {
-        write!(out, ", TLS {}", line(version))?;
-        write!(out, "{}", if request["tls"]["resumed"] == true { ", resumed" } else { "" })?;
-    }
+    write_tls(out, &request["tls"])?;
     writeln!(out)?;
     write_fields(out, &request["fields"])?;
     write_routing(out, life)?;
@@ -205,9 +230,16 @@ fn write_routing(out: &mut dyn Write, life: &Value) -> io::Result<()> {
     if let Some(path) = life["route"]["path"].as_str() {
         write!(out, " ({})", line(path))?;
     }
+    if let Some(service) = life["service"].as_str() {
+        write!(out, ", service {}", line(service))?;
+    }
+    write_placement(out, life)
+}
+
+/// Its key, and where that leads.
+fn write_placement(out: &mut dyn Write, life: &Value) -> io::Result<()> {
     let candidates: Option<Vec<String>> = life["candidates"].as_array().map(|all| all.iter().map(text).collect());
     for (name, value) in [
-        ("service", life["service"].as_str().map(line)),
         ("key", life["key_hash"].as_str().map(line)),
         ("owner", life["owner"].as_str().map(line)),
         ("hand-off", life["handoff"].as_str().map(line)),
@@ -318,6 +350,39 @@ mod tests {
             let Some(place) = rest.find(part) else { panic!("{part}:\n{text}") };
             rest = &rest[place..];
         }
+    }
+
+    #[test]
+    fn a_session_is_told_with_its_placement_its_tries_and_its_end() {
+        let mut life = json!({
+            "session": { "at": 0.0, "protocol": "TCP", "peer": "10.0.0.1:9", "client": "10.0.0.1", "listener": "db\u{1b}[2J",
+                "tls": { "version": "1.3", "resumed": true }, "server_name": "a.example" },
+            "service": "s", "key_hash": "00ff", "owner": "b0", "candidates": [ "b0", "b1" ],
+            "steps": [
+                { "kind": "try", "backend": "b0", "address": "127.0.0.1:80", "began_seconds": 0.001, "ended_seconds": 0.002, "error": "connect_failed" },
+                { "kind": "try", "backend": "b1", "address": "127.0.0.1:81", "began_seconds": 0.002, "connection": "new",
+                  "connected_seconds": 0.003, "ended_seconds": 1.0 },
+            ],
+            "reason": "closed", "duration_seconds": 1.0, "received_bytes": 10, "sent_bytes": 20,
+        });
+        let text = written(&life);
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let mut rest = text.as_str();
+        for part in [
+            "00:00:00.000Z TCP from 10.0.0.1:9 to listener db",
+            ", TLS 1.3, resumed, server name a.example",
+            "service s, key 00ff, owner b0, candidates b0 b1",
+            "try on b0",
+            "the try is over: connect_failed",
+            "try on b1",
+            "new connection",
+            "+1.000000 s  closed, 10 B in, 20 B out",
+        ] {
+            let Some(place) = rest.find(part) else { panic!("{part}:\n{text}") };
+            rest = &rest[place..];
+        }
+        life["reason"] = Value::Null;
+        assert!(written(&life).contains("not ended yet, 10 B in"), "{}", written(&life));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod response;
 mod retry;
 mod run;
 pub(crate) mod span_attributes;
-mod tapped;
+pub(crate) mod tapped;
 mod told_head;
 mod trace;
 mod wish;

@@ -2,5 +2,6 @@
 
 mod flows;
 mod session;
+mod tapped;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -6,8 +6,8 @@ use crate::common::{
     Backend, Ringway, free_address, get, output, patience, read_answer, require, response, scripted, send, wait_for,
 };
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -23,14 +23,19 @@ struct Rig {
 
 impl Rig {
     fn new(backends: &[(&str, SocketAddr)]) -> Self {
+        Self::with("", "hash_key: [ { path: {} } ]", backends)
+    }
+
+    /// `listener`: more of the only listener. `balance`: how its service balances.
+    fn with(listener: &str, balance: &str, backends: &[(&str, SocketAddr)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (web, socket) = (free_address(), directory.path().join("admin.sock"));
         let backends: Vec<String> =
             backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
         let file = format!(
             "workers: 2\nadmin: {{ address: \"ADMIN\", socket: {{ path: {socket:?} }} }}\n\
-             listeners: [ {{ name: web, address: \"{web}\", service: s }} ]\n\
-             services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n",
+             listeners: [ {{ name: web, address: \"{web}\", service: s{listener} }} ]\n\
+             services: [ {{ name: s, balance: {{ {balance} }}, backends: [ {} ] }} ]\n",
             backends.join(", ")
         );
         Self { ringway: Ringway::start(&file), web, socket, _directory: directory }
@@ -251,6 +256,97 @@ fn what_has_not_ended_when_a_tap_does_is_told_as_far_as_it_has_come() {
         assert_eq!((lives.len(), &end["lost"]), (0, &0.into()), "{end}");
     }
     drop((backend, client));
+}
+
+#[test]
+fn a_session_of_tcp_is_told_with_its_tries_and_its_end_and_one_that_lasts_as_far_as_it_has_come() {
+    let Some(()) = require("curl") else { return };
+    let (backend, dead) = (Backend::echo("alive"), free_address());
+    let rig =
+        Rig::with(", protocol: tcp", "hash_key: [ { source_ip: {} } ]", &[("dead", dead), ("alive", backend.address)]);
+    // Whichever of the two the client's address leads to: the session ends on the one that is alive.
+    let looker = Looker::new(&rig, &["--service", "s", "--from", "127.0.0.0/8"]);
+    let requests = Looker::new(&rig, &["--path", "/", "--for", "2s"]);
+    let failing = Looker::new(&rig, &["--status-min", "100", "--for", "2s"]);
+    curl_body(&["-sS", &format!("http://{}/by/tcp", rig.web)]);
+    let (lives, end, code) = looker.rest();
+    assert_eq!((code, &end["told"]), (Some(0), &1.into()), "{end}");
+    let life = &lives[0];
+    assert_eq!(
+        (&life["session"]["protocol"], &life["session"]["listener"]),
+        (&"TCP".into(), &"web".into()),
+        "{life:#}"
+    );
+    assert_eq!((&life["service"], &life["backend"]), (&"s".into(), &"alive".into()), "{life:#}");
+    assert_eq!(life["session"]["client"], "127.0.0.1");
+    assert_eq!(life["candidates"].as_array().unwrap().len(), 2);
+    assert!(life["received_bytes"].as_u64() > Some(0) && life["sent_bytes"].as_u64() > Some(0), "{life:#}");
+    let steps = life["steps"].as_array().unwrap();
+    let last = steps.last().unwrap();
+    assert_eq!((&last["backend"], &last["connection"], &last["error"]), (&"alive".into(), &"new".into(), &Value::Null));
+    for before in &steps[..steps.len() - 1] {
+        assert_eq!((&before["backend"], &before["connection"]), (&"dead".into(), &Value::Null), "{life:#}");
+        assert!(before["error"].is_string() && before["ended_seconds"].is_number(), "{life:#}");
+    }
+    assert_eq!(life["owner"] == "dead", steps.len() == 2, "{life:#}");
+    for other in [requests, failing] {
+        let (lives, end, _) = other.rest();
+        assert_eq!((lives.len(), &end["lost"]), (0, &0.into()), "{lives:#?} {end}");
+    }
+    let lasting = Looker::new(&rig, &["--slower", "0.1", "--count", "100", "--for", "2s"]);
+    let held = TcpStream::connect(rig.web).unwrap();
+    let held_from = held.local_addr().unwrap().to_string();
+    // Nearly two seconds old by then, and not ended.
+    let (lives, _, _) = lasting.rest();
+    let of_held =
+        lives.iter().find(|life| life["session"]["peer"] == held_from.as_str()).expect("the one that is held");
+    assert_eq!((&of_held["unfinished"], &of_held["steps"][0]["kind"]), (&true.into(), &"try".into()), "{of_held:#}");
+    drop(held);
+    let (code, said) = rig.run(&["tap", "--service", "s", "--for", "1s"]);
+    assert!(code == Some(1) && said.contains("0 shown"), "{said}");
+}
+
+#[test]
+fn sessions_that_no_backend_takes_are_among_those_that_fail() {
+    let rig = Rig::with(", protocol: tcp", "hash_key: [ { source_ip: {} } ]", &[("dead", free_address())]);
+    let looker = Looker::new(&rig, &["--status-min", "500"]);
+    let mut client = TcpStream::connect(rig.web).unwrap();
+    let _ = client.read(&mut [0; 1]);
+    let (lives, _, code) = looker.rest();
+    let life = &lives[0];
+    assert_eq!(
+        (code, &life["steps"][0]["backend"], &life["sent_bytes"]),
+        (Some(0), &"dead".into(), &0.into()),
+        "{life:#}"
+    );
+    assert!(life["reason"].is_string() && life["steps"][0]["error"].is_string(), "{life:#}");
+}
+
+#[test]
+fn a_flow_of_udp_is_told_once_it_has_ended() {
+    let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::with(
+        ", protocol: udp, udp: { idle: 300ms }",
+        "hash_key: [ { source_ip: {} } ]",
+        &[("b", backend.local_addr().unwrap())],
+    );
+    let looker = Looker::new(&rig, &["--listener", "web"]);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"hello", rig.web).unwrap();
+    let mut buffer = [0; 16];
+    let (count, flow) = backend.recv_from(&mut buffer).unwrap();
+    backend.send_to(b"hi", flow).unwrap();
+    assert_eq!((count, client.recv(&mut buffer).unwrap()), (5, 2));
+    let (lives, _, code) = looker.rest();
+    let life = &lives[0];
+    assert_eq!(
+        (code, &life["session"]["protocol"], &life["backend"]),
+        (Some(0), &"UDP".into(), &"b".into()),
+        "{life:#}"
+    );
+    assert_eq!((&life["received_bytes"], &life["sent_bytes"], &life["reason"]), (&5.into(), &2.into(), &"idle".into()));
+    let step = &life["steps"][0];
+    assert!(step["response_seconds"].is_number() && step["ended_seconds"].is_number(), "{life:#}");
 }
 
 #[test]

@@ -5,16 +5,21 @@ use super::told_head::{KeptFields, KeptTarget};
 use crate::ambient;
 use crate::dispatcher::{Arrived, Followed, Tap, TlsSession, UnderWay};
 use crate::routing::hash_key;
+use crate::worker::View;
 use bytes::Bytes;
 use ringway_config::model;
 use ringway_message::{ResponseHead, Version};
-use ringway_ring::Hash;
+use ringway_ring::{Hash, Selection, Slot};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Candidates that are told of a key, and the most backends of a service of which they are found out.
+const CANDIDATES_TOLD: usize = 8;
+const SEQUENCE_BACKENDS_MAX: usize = 2_000;
 
 /// A request that somebody looks at.
 pub(crate) struct Tapped {
@@ -53,32 +58,32 @@ struct Kept {
 
 /// Where a request went, and why there.
 pub(crate) struct Routing {
-    pub(super) hash: Option<Hash>,
-    pub(super) owner: Option<String>,
+    pub(crate) hash: Option<Hash>,
+    pub(crate) owner: Option<String>,
     /// What became of a key that is handed over.
-    pub(super) handoff: Option<&'static str>,
-    pub(super) candidates: Option<Vec<String>>,
-    pub(super) backend: Option<String>,
-    pub(super) spills: u64,
-    pub(super) skipped: u64,
-    pub(super) retries: u32,
-    pub(super) generation: u64,
-    pub(super) received_bytes: u64,
-    pub(super) sent_bytes: u64,
+    pub(crate) handoff: Option<&'static str>,
+    pub(crate) candidates: Option<Vec<String>>,
+    pub(crate) backend: Option<String>,
+    pub(crate) spills: u64,
+    pub(crate) skipped: u64,
+    pub(crate) retries: u32,
+    pub(crate) generation: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
 }
 
 /// A step on its way: a wait for room, or a try.
-pub(super) struct Step<'a> {
-    pub(super) kind: &'static str,
-    pub(super) began: Instant,
-    pub(super) ended: Option<Instant>,
+pub(crate) struct Step<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) began: Instant,
+    pub(crate) ended: Option<Instant>,
     /// Its service's name, and the backend.
-    pub(super) backend: Option<(&'a str, &'a model::Backend)>,
+    pub(crate) backend: Option<(&'a str, &'a model::Backend)>,
     /// When there was a connection, and whether it had been used before.
-    pub(super) connected: Option<(Instant, bool)>,
-    pub(super) answered: Option<Instant>,
-    pub(super) status: u16,
-    pub(super) error: Option<&'static str>,
+    pub(crate) connected: Option<(Instant, bool)>,
+    pub(crate) answered: Option<Instant>,
+    pub(crate) status: u16,
+    pub(crate) error: Option<&'static str>,
 }
 
 /// How it has ended.
@@ -209,7 +214,37 @@ impl UnderWay for Begun {
 }
 
 impl Routing {
-    fn json(&self) -> Value {
+    /// Where a service's backends were looked for.
+    pub(crate) fn of(
+        view: &View,
+        service: usize,
+        hash: Option<Hash>,
+        selection: &Selection,
+        backend: Option<usize>,
+    ) -> Self {
+        let service = &view.services[service].service;
+        let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
+        let hashed = hash.filter(|_| service.config.policy.hashes());
+        // The whole sequence is made for the first of it: not of thousands.
+        let few = hashed.filter(|_| service.backends.len() <= SEQUENCE_BACKENDS_MAX);
+        let candidates =
+            few.map(|hash| service.backend_set.sequence(hash).into_iter().take(CANDIDATES_TOLD).map(id).collect());
+        Self {
+            hash,
+            owner: hashed.and(selection.owner()).map(id),
+            handoff: None,
+            candidates,
+            backend: backend.map(|index| service.backends[index].config.id.clone()),
+            spills: u64::from(selection.spills()),
+            skipped: u64::from(selection.skipped()),
+            retries: 0,
+            generation: view.snapshot.generation,
+            received_bytes: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
         json!({
             "key_hash": self.hash.map(|hash| hash_key::hex(hash, &mut [0; 16]).to_owned()),
             "owner": self.owner, "handoff": self.handoff, "candidates": self.candidates, "backend": self.backend, "spills": self.spills,
@@ -221,7 +256,7 @@ impl Routing {
 
 impl Step<'_> {
     /// Times are seconds since the request began. `ended`: when that has ended, if it has.
-    fn json(&self, started: Instant, ended: Option<Instant>) -> Value {
+    pub(crate) fn json(&self, started: Instant, ended: Option<Instant>) -> Value {
         let at = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
         let mut step = json!({
             "kind": self.kind, "began_seconds": at(self.began), "ended_seconds": self.ended.or(ended).map(at),

@@ -1,5 +1,6 @@
 //! The flows of a listening socket, by client address and by connection id.
 
+use super::tapped::Tapped;
 use crate::dispatcher::ConnectionPermit;
 use crate::net::quic_ids::Id;
 use crate::net::timer::Timer;
@@ -129,6 +130,8 @@ pub(super) struct Flow {
     pub(super) waker: Cell<Option<Waker>>,
     /// In the table of what is under way.
     entry: SessionEntry,
+    /// What operators see who look at this one.
+    pub(super) tapped: RefCell<Option<Tapped>>,
 }
 
 impl Flow {
@@ -139,7 +142,7 @@ impl Flow {
         permit: ConnectionPermit,
         timer: Timer,
         udp: &UdpListener,
-        entry: SessionEntry,
+        (entry, tapped): (SessionEntry, Option<Tapped>),
     ) -> Rc<Self> {
         timer.set(udp.idle);
         Rc::new(Self {
@@ -157,6 +160,7 @@ impl Flow {
             removed: Cell::new(false),
             waker: Cell::default(),
             entry,
+            tapped: RefCell::new(tapped),
         })
     }
 
@@ -179,6 +183,9 @@ impl Flow {
     /// How many bytes have passed is known to who asks what is under way.
     pub(super) fn tell(&self) {
         self.entry.set_bytes(self.up.get(), self.down.get());
+        if let Some(tapped) = &*self.tapped.borrow() {
+            tapped.set_bytes(self.up.get(), self.down.get());
+        }
     }
 
     /// A datagram from the backend, or an ICMP error about ours.

@@ -1,10 +1,12 @@
 //! A client's TCP session: one backend for its whole lifetime, chosen by server name or address.
 
+use super::tapped::{Beginning, Tapped};
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
 use crate::codec::tunnel::{self, Direction, End};
 use crate::dispatcher::SessionState;
 use crate::error::ProxyError;
+use crate::exchange::tapped::Routing;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
@@ -42,6 +44,8 @@ struct Session {
     down_bytes: u64,
     /// In the table of what is under way.
     entry: SessionEntry,
+    /// What operators see who look at this one.
+    tapped: Option<Tapped>,
 }
 
 /// Serves a session of a service to its end. `hello`: the bytes that have been read of it.
@@ -66,8 +70,11 @@ pub(super) async fn serve(
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
     let entry = SessionEntry::begin(&open.entry, &view, service, "tcp");
+    let hash = found.map(|found| found.hash);
+    let (client, protocol) = (peer.address, "TCP");
+    let tapped = Tapped::begin(&Beginning { open, protocol, client, server_name, view: &view, service, hash, started });
     let mut session =
-        Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry };
+        Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry, tapped };
     let mut class = 0;
     let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
         Ok(connected) => {
@@ -85,6 +92,7 @@ pub(super) async fn serve(
     };
     session.view.services[session.service].counters.durations.record(ambient::since(session.started));
     open.active_listener.counters.count(class, session.up_bytes, session.down_bytes);
+    session.end_tapped(reason, class > 0);
     session.log(open, peer, reason);
 }
 
@@ -137,16 +145,23 @@ impl Session {
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
             let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
-            let key = guard.begin_try(ambient::now(), self.found.and_then(hash_key::Found::key));
+            let began = ambient::now();
+            let key = guard.begin_try(began, self.found.and_then(hash_key::Found::key));
             let view = Rc::clone(&self.view);
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
             self.entry.set_backend(&view, self.service, (guard.index(), key));
+            if let Some(tapped) = &self.tapped {
+                tapped.begin_try(&view, self.service, guard.index(), began);
+            }
             let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
             tries.failover.begin(connect_timeout, this.service.turnover());
             let limit = tries.failover.limit();
             let reach = Connector { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
             let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
+            if let Some(tapped) = &self.tapped {
+                tapped.handle_connected(connected.as_ref().err().map(|error| error.reason()));
+            }
             if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
                 this.upstreams[guard.index()].counters.requests.increment();
             }
@@ -261,7 +276,12 @@ impl Session {
         let (mut up, mut down) = (Direction::new(hello), Direction::new(<_>::default()));
         let state = Arc::clone(&this.service.backends[guard.index()].state);
         self.entry.set_state(SessionState::Relaying);
-        let tell = |up, down| self.entry.set_bytes(up, down);
+        let tell = |up, down| {
+            self.entry.set_bytes(up, down);
+            if let Some(tapped) = &self.tapped {
+                tapped.set_bytes(up, down);
+            }
+        };
         let relay = tunnel::relay(stream, &mut backend, (&mut up, &mut down), worker, timer, &limits, tell);
         let end = if this.service.config.close_on_down {
             // A client whose session is ended reconnects, and gets another backend.
@@ -292,6 +312,16 @@ impl Session {
                 stream.abort();
                 "backend_down"
             }
+        }
+    }
+
+    fn end_tapped(&mut self, reason: &str, is_served: bool) {
+        if let Some(tapped) = self.tapped.take() {
+            tapped.set_bytes(self.up_bytes, self.down_bytes);
+            let hash = self.found.map(|found| found.hash);
+            let routing = Routing::of(&self.view, self.service, hash, &self.selection, self.backend);
+            let (retries, received_bytes, sent_bytes) = (self.retries, self.up_bytes, self.down_bytes);
+            tapped.end(&Routing { retries, received_bytes, sent_bytes, ..routing }, reason, is_served);
         }
     }
 

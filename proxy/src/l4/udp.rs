@@ -5,6 +5,7 @@
 //! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
 use super::flows::{Flow, Path};
+use super::tapped::Tapped;
 use crate::ambient;
 use crate::dispatcher::ConnectionPermit;
 use crate::error::ProxyError;
@@ -190,10 +191,11 @@ impl Front {
         let open = OpenConnection::begin(&self.worker, &active_listener, None, path.client);
         let service = udp.service;
         let entry = SessionEntry::of_flow(&open.entry, view, service, (guard.index(), key));
-        let flow = Flow::new(path, (backend, upstream), permit, self.worker.timer(), udp, entry);
+        let (hash, at) = (found.map(|found| found.hash), ambient::now());
+        let tapped = Tapped::of_flow((&open, path.client), (view, service, guard.index()), hash, at);
+        let flow = Flow::new(path, (backend, upstream), permit, self.worker.timer(), udp, (entry, tapped));
         self.flows.borrow_mut().insert(&flow);
-        let hash = found.map(|found| found.hash);
-        let (view, at) = (Rc::clone(view), ambient::now());
+        let view = Rc::clone(view);
         let started = Started { open, view, service, guard, _admission: admitted.admission, selection, hash, at };
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)

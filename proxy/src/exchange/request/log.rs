@@ -13,12 +13,7 @@ use crate::routing::{affinity_cookie, hash_key};
 use crate::snapshot::Service;
 use crate::worker::Worker;
 use ringway_message::{HeadWriter, TraceParent};
-use ringway_ring::Slot;
 use ringway_telemetry::access::{Field, More, Value};
-
-/// Candidates that are told of a key, and the most backends of a service of which they are found out.
-const CANDIDATES_TOLD: usize = 8;
-const SEQUENCE_BACKENDS_MAX: usize = 2_000;
 
 impl Request {
     /// The cookie and the explanation that the response carries, each line with its end.
@@ -90,25 +85,12 @@ impl Request {
 
     /// Whoever looks at it is told where it went, and why there.
     fn tell_routing(&self, tapped: &mut Tapped) {
-        let service = &self.view.services[self.service].service;
-        let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
-        let hash = self.hash.filter(|_| service.config.policy.hashes());
-        // The whole sequence is made for the first of it: not of thousands.
-        let few = hash.filter(|_| service.backends.len() <= SEQUENCE_BACKENDS_MAX);
-        let candidates =
-            few.map(|hash| service.backend_set.sequence(hash).into_iter().take(CANDIDATES_TOLD).map(id).collect());
         tapped.routing = Some(Routing {
-            hash: self.hash,
-            owner: hash.and(self.selection.owner()).map(id),
             handoff: self.handed_word(),
-            candidates,
-            backend: self.report.backend.map(|index| service.backends[index].config.id.clone()),
-            spills: u64::from(self.selection.spills()),
-            skipped: u64::from(self.selection.skipped()),
             retries: self.report.retries,
-            generation: self.view.snapshot.generation,
             received_bytes: self.report.received_bytes,
             sent_bytes: self.report.sent_bytes,
+            ..Routing::of(&self.view, self.service, self.hash, &self.selection, self.report.backend)
         });
     }
 

@@ -3,6 +3,7 @@
 use super::front::{BATCH, Front};
 use crate::ambient;
 use crate::error::ProxyError;
+use crate::exchange::tapped::Routing;
 use crate::l4::flows::Flow;
 use crate::net::quic_ids;
 use crate::routing::hash_key;
@@ -57,6 +58,15 @@ pub(super) async fn answer(front: Rc<Front>, flow: Rc<Flow>, mut started: Starte
     started.guard.handle_class(class);
     started.open.active_listener.counters.count(class, flow.up.get(), flow.down.get());
     this.counters.durations.record(ambient::since(started.at));
+    if let Some(tapped) = flow.tapped.take() {
+        let routing =
+            Routing::of(&started.view, started.service, started.hash, &started.selection, Some(started.guard.index()));
+        if flow.refused.get() {
+            tapped.handle_connected(Some(reason));
+        }
+        let (received_bytes, sent_bytes) = (flow.up.get(), flow.down.get());
+        tapped.end(&Routing { received_bytes, sent_bytes, ..routing }, reason, class > 0);
+    }
     log(&started, &flow, reason);
 }
 
@@ -100,6 +110,11 @@ async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'st
 fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
     if let Some(quic) = flow.quic {
         learn(flow, front, started, quic, datagram);
+    }
+    if flow.down.get() == 0
+        && let Some(tapped) = &*flow.tapped.borrow()
+    {
+        tapped.handle_response();
     }
     if front.send(flow.path, datagram).is_ok() {
         flow.down.set(flow.down.get() + datagram.len() as u64);

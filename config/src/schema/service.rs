@@ -306,7 +306,8 @@ section! {
         /// Most requests (TCP: sessions) at once; absent is no limit.
         optional requests_max: Limit,
         /// Most connections at once, idle ones included: idle ones give way. While all are in use, the backend is full. Absent is no
-        /// limit. With `protocol: h2`, each worker that uses the backend needs a connection of its own.
+        /// limit. With `protocol: h2`, each worker that uses the backend needs a connection of its own, and one that only ends the
+        /// streams that it carries (`pool.age_max`, the backend's goodbye) is waited for, for `timeouts.connect` at most, before the next candidate is tried.
         optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once for a connection to it to be opened; past it, it is full. Absent is no limit.
         optional pending_max: Limit,

@@ -67,35 +67,38 @@ impl Way<'_> {
 
 /// Holds the services against the listeners that lead to them. A listener that could not be read leads nowhere.
 pub(super) fn check(root: &schema::Root, listeners: &[Option<Listener>], findings: &mut Findings) {
-    for (index, service) in root.services.value.iter().enumerate() {
-        let ways: Vec<Way<'_>> = root
-            .listeners
-            .value
-            .iter()
-            .zip(listeners)
-            .filter(|(_, listener)| listener.as_ref().is_some_and(|listener| leads_to(listener, index)))
-            .map(|(at, _)| Way {
-                name: &at.value.name.value,
-                protocol: at.value.protocol.value,
-                gives: Gives::of(&at.value),
-            })
-            .collect();
-        keys(&service.value, &ways, findings);
-        streams_only(&service.value, &ways, findings);
-        requests_only(&service.value, &ways, findings);
+    let mut ways: Vec<Vec<Way<'_>>> = root.services.value.iter().map(|_| Vec::new()).collect();
+    for (at, listener) in root.listeners.value.iter().zip(listeners) {
+        let mut services: Vec<usize> = listener.iter().flat_map(services_of).collect();
+        services.sort_unstable();
+        services.dedup();
+        for service in services {
+            let (name, protocol) = (&*at.value.name.value, at.value.protocol.value);
+            ways[service].push(Way { name, protocol, gives: Gives::of(&at.value) });
+        }
+    }
+    for (service, ways) in root.services.value.iter().zip(&ways) {
+        keys(&service.value, ways, findings);
+        streams_only(&service.value, ways, findings);
+        requests_only(&service.value, ways, findings);
     }
 }
 
-fn leads_to(listener: &Listener, service: usize) -> bool {
+/// The services that a listener leads to, some of them several times.
+fn services_of(listener: &Listener) -> Vec<usize> {
     match &listener.protocol {
-        Protocol::Http(http) => http.routes.iter().any(|route| {
-            // A redirection asks nobody.
-            let redirects = route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some());
-            let arms = route.split.iter().flat_map(|split| &split.targets);
-            !redirects && route.service == service || arms.into_iter().any(|target| target.service == service)
-        }),
-        Protocol::Tcp(tcp) => tcp.service == Some(service) || tcp.names.iter().any(|(_, named)| *named == service),
-        Protocol::Udp(udp) => udp.service == service,
+        Protocol::Http(http) => http
+            .routes
+            .iter()
+            .flat_map(|route| {
+                // A redirection asks nobody.
+                let redirects = route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some());
+                let arms = route.split.iter().flat_map(|split| &split.targets).map(|target| target.service);
+                (!redirects).then_some(route.service).into_iter().chain(arms)
+            })
+            .collect(),
+        Protocol::Tcp(tcp) => tcp.service.into_iter().chain(tcp.names.iter().map(|(_, named)| *named)).collect(),
+        Protocol::Udp(udp) => vec![udp.service],
     }
 }
 

@@ -10,7 +10,7 @@
 //! watch       lines for watchers, and the topology that they make up
 //! loads       reports of loads, and tables of them as they are told (pure)
 //! consensus   the engine's only door; the replica behind its log              http      asks the API
-//! transport   calls between members, TLS, places of connections
+//! transport   calls between members, TLS
 //! store       log, vote and snapshots on a disk
 //! state       what the fleet agrees on, and what is judged before (pure)
 //! ```

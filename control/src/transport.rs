@@ -7,7 +7,6 @@
 
 mod client;
 mod gate;
-pub(crate) mod places;
 mod server;
 pub mod tls;
 mod wire;

@@ -41,6 +41,7 @@ struct State {
 struct Looker {
     /// The service whose backends are wanted, if any.
     service: Option<String>,
+    is_known: bool,
     sender: mpsc::Sender<Bytes>,
     /// Knows no frame that a patch could change.
     wants_frame: bool,
@@ -70,15 +71,17 @@ impl<S: Source> Live<S> {
         Arc::new(Self { begin: Box::new(begin), state: Mutex::default(), newcomer: Notify::new() })
     }
 
-    /// Begins a stream; `None`: there are as many as may be. In a runtime.
-    pub fn look(self: &Arc<Self>, service: Option<String>, still_may: StillMay) -> Option<Stream> {
+    /// Begins a stream; `None`: there are as many as may be. Who is known, because they have shown who they are, takes the place of one who is
+    /// not where there is no other: of the oldest. In a runtime.
+    pub fn look(self: &Arc<Self>, service: Option<String>, is_known: bool, still_may: StillMay) -> Option<Stream> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let mut state = self.state();
         state.lookers.retain(|looker| !looker.sender.is_closed());
         if state.lookers.len() >= LOOKERS_MAX {
-            return None;
+            let stranger = state.lookers.iter().position(|looker| !looker.is_known).filter(|_| is_known)?;
+            state.lookers.remove(stranger);
         }
-        state.lookers.push(Looker { service, sender, wants_frame: true, stalled: None, still_may });
+        state.lookers.push(Looker { service, is_known, sender, wants_frame: true, stalled: None, still_may });
         if !std::mem::replace(&mut state.is_sampled, true) {
             drop(tokio::spawn(Arc::clone(self).sample((self.begin)())));
         }
@@ -168,7 +171,17 @@ mod tests {
 
     fn looker() -> (Looker, mpsc::Receiver<Bytes>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Looker { service: None, sender, wants_frame: true, stalled: None, still_may: Box::new(|| true) }, receiver)
+        (
+            Looker {
+                service: None,
+                is_known: false,
+                sender,
+                wants_frame: true,
+                stalled: None,
+                still_may: Box::new(|| true),
+            },
+            receiver,
+        )
     }
 
     fn event(bytes: Option<Bytes>) -> String {
@@ -248,8 +261,8 @@ mod tests {
         let counted = Arc::clone(&samples);
         let live = Live::new(move || Counting(Arc::clone(&counted)));
         let still_may = Arc::clone(&may);
-        let mut first = live.look(None, Box::new(move || still_may.load(Relaxed))).unwrap();
-        let mut other = live.look(Some("s".into()), Box::new(|| true)).unwrap();
+        let mut first = live.look(None, false, Box::new(move || still_may.load(Relaxed))).unwrap();
+        let mut other = live.look(Some("s".into()), false, Box::new(|| true)).unwrap();
         let next = async |stream: &mut Stream| {
             let frame = stream.frame().await?.unwrap();
             Some(event(Some(frame.into_data().unwrap())))
@@ -265,8 +278,14 @@ mod tests {
         let then = samples.load(Relaxed);
         tokio::time::sleep(EVERY * 10).await;
         assert_eq!(samples.load(Relaxed), then);
-        let streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, Box::new(|| true)).unwrap()).collect();
-        assert!(live.look(None, Box::new(|| true)).is_none(), "there are {} already", streams.len());
+        let streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, false, Box::new(|| true)).unwrap()).collect();
+        assert!(live.look(None, false, Box::new(|| true)).is_none(), "there are {} already", streams.len());
+        // Who is known has the place of the oldest who is not, as long as there is one.
+        let known: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, true, Box::new(|| true)).unwrap()).collect();
+        assert!(live.look(None, true, Box::new(|| true)).is_none(), "{} who are known", known.len());
+        for mut stream in streams {
+            while next(&mut stream).await.is_some() {}
+        }
     }
 
     /// Panics where it is told to.
@@ -294,12 +313,13 @@ mod tests {
         let live = Live::new(move || Falls(Arc::clone(&at)));
         for place in [1, 2] {
             falls.store(place, Relaxed);
-            let mut streams: Vec<_> = (0..LOOKERS_MAX).map(|_| live.look(None, Box::new(|| true)).unwrap()).collect();
+            let mut streams: Vec<_> =
+                (0..LOOKERS_MAX).map(|_| live.look(None, false, Box::new(|| true)).unwrap()).collect();
             for stream in &mut streams {
                 assert!(stream.frame().await.is_none(), "it ends, and does not wait for ever");
             }
             falls.store(0, Relaxed);
-            let mut next = live.look(None, Box::new(|| true)).unwrap();
+            let mut next = live.look(None, false, Box::new(|| true)).unwrap();
             assert!(next.frame().await.is_some());
             drop(next);
             tokio::time::sleep(EVERY * 3).await;

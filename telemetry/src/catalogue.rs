@@ -127,6 +127,7 @@ catalogue! {
     RELOADS = "ringway_reloads_total", Counter, ["result"], "Reloads by result: applied, unchanged, refused.";
     RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
     ADMIN_DENIED = "ringway_admin_denied_total", Counter, ["reason"], "Requests to the admin listener that were refused for who sent them: no_credentials, bad_token, role, foreign (a page of another origin), handshake (TLS).";
+    ADMIN_EVICTED = "ringway_admin_connections_evicted_total", Counter, [], "Connections to the admin listener or its socket, of clients without credentials, that were closed because newer ones needed their places.";
     HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";
     CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result: success, failure, or not_made, which says nothing of the backend (this host was short of something).";
     AGENT_CHECKS = "ringway_agent_checks_total", Counter, ["service", "result"], "Questions to agents ended, by result: answered, silent (nobody there, nothing known, too late: nothing changes), or not_made (this host was short of something).";

@@ -2,8 +2,11 @@
 
 use crate::common::peers::{Certificates, curl_body};
 use crate::common::{Backend, Ringway, free_address, output, raw, require, wait_for};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 const READER: &str = "reader-0123456789abcdef";
 const OPERATOR: &str = "operator-0123456789abcdef";
@@ -226,9 +229,82 @@ fn the_sockets_file_is_its_lock_and_goes_with_the_proxy() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && said.contains("another process answers there"), "{said}");
     assert_eq!(status(&["--unix-socket", text, "http://localhost/status"]), "200");
+    // By a port that somebody forwards to it, a page may come whose name leads there; nothing else comes by a name with a dot.
+    for (url, asked) in [
+        ("http://admin/status", "200"),
+        ("http://127.0.0.1:9901/status", "200"),
+        ("http://evil.example/config", "403"),
+        ("http://evil.example:9901/status", "403"),
+    ] {
+        assert_eq!(status(&["--unix-socket", text, url]), asked, "{url}");
+    }
+    let change = |fields: &[&str]| {
+        let all = [
+            "--unix-socket",
+            text,
+            "-X",
+            "POST",
+            "-d",
+            "{\"weight\": 50}",
+            "http://evil.example:9901/services/s/backends/a",
+        ];
+        status(&[fields, &all].concat())
+    };
+    assert_eq!(change(&["-H", "Origin: http://evil.example:9901"]), "403");
+    assert_eq!(
+        (change(&[]), change(&["-H", "Host: localhost", "-H", "Origin: http://evil.example:9901"])),
+        ("403".into(), "403".into())
+    );
+    assert_eq!(change(&["-H", "Host: localhost:9901", "-H", "Origin: http://localhost:9901"]), "200");
     ringway.signal("TERM");
     assert_eq!(ringway.wait(), 0);
     assert!(!path.exists());
+}
+
+#[test]
+fn who_says_nothing_or_asks_for_what_does_not_end_keeps_nobody_out() {
+    let Some(()) = require("curl") else { return };
+    let (tokens, backend, directory) = (Tokens::new(), Backend::echo("a"), tempfile::tempdir().unwrap());
+    let path = directory.path().join("admin.sock");
+    let section = format!("anonymous: read, {}, socket: {{ path: {path:?} }}", tokens.list());
+    let ringway = Ringway::start(&file(&section, &backend));
+    let probe = |what: &str| {
+        let url = format!("http://{}/readyz", ringway.admin);
+        // Those that have begun to ask for something have a second, which is all that there may be to wait for.
+        wait_for(what, || (status(&[&url]) == "200").then_some(()));
+    };
+    let many = |first: &[u8]| -> Vec<TcpStream> {
+        let one = |_| {
+            let mut stream = TcpStream::connect(ringway.admin).unwrap();
+            // One that is closed already is one less.
+            let _ = stream.write_all(first);
+            stream
+        };
+        (0..200).map(one).collect()
+    };
+    // Far longer than any of these tests waits.
+    let silent = many(b"");
+    probe("a probe beside silent connections");
+    let heads = many(b"GET /status HTTP/1.1\r\nHost: lo");
+    probe("a probe beside heads that do not end");
+    let bodies = many(b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{");
+    probe("a probe beside bodies that do not come");
+    let streams = many(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    probe("a probe beside those who look");
+    assert!(ringway.metric("ringway_admin_connections_evicted_total") > 100.0);
+    // Who has shown who they are finds a place among those who look, in the place of one who has not.
+    let text = path.to_str().unwrap();
+    let mut looking = Command::new("curl")
+        .args(["-sSN", "--unix-socket", text, "http://localhost/live"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(looking.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    looking.kill().unwrap();
+    looking.wait().unwrap();
+    assert_eq!(first, "event: frame\n");
+    drop((silent, heads, bodies, streams));
 }
 
 #[test]

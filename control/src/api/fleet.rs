@@ -91,11 +91,16 @@ impl Live {
     }
 
     /// Begins a stream.
-    pub(super) fn look(&self, service: Option<String>, still_may: ringway_page::StillMay) -> Result<Stream, Refused> {
+    pub(super) fn look(
+        &self,
+        service: Option<String>,
+        is_known: bool,
+        still_may: ringway_page::StillMay,
+    ) -> Result<Stream, Refused> {
         if service.as_deref().is_some_and(|name| !self.reading.may_be_there(&self.plane.state(), name)) {
             return Err(Refused::Unknown);
         }
-        self.looks.look(service, still_may).ok_or(Refused::Busy)
+        self.looks.look(service, is_known, still_may).ok_or(Refused::Busy)
     }
 }
 

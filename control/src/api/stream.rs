@@ -71,7 +71,8 @@ pub(super) fn live(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Pro
             !api.plane.is_removed() && caller.is_ok_and(|caller| caller.needs(Role::Read).is_ok())
         }
     };
-    let events = api.live.look(service, Box::new(still_may)).map_err(|refused| match refused {
+    let is_known = ask.caller.via != "anonymous";
+    let events = api.live.look(service, is_known, Box::new(still_may)).map_err(|refused| match refused {
         Refused::Busy => {
             problem(503, Code::Busy, "too many look at the fleet here already: close a page, or ask another member")
         }

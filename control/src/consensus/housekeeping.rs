@@ -15,7 +15,7 @@ use super::outcome::Failure;
 use super::status::{Role, Status};
 use super::types::LogId;
 use crate::store::Store;
-use crate::transport::places::Places;
+use ringway_places::Places;
 
 /// A leader whose disk takes longer for one write hands over: writes would go on through the other members' disks,
 /// but each would wait for it the moment one of those is lost.

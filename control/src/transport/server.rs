@@ -23,8 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use super::wire::{self, Call, Reply};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER};
 use crate::store::record::Identity;
-use crate::transport::places::{Ended, Limits, Place, Places, Rarely};
 use crate::transport::tls::Renewed;
+use ringway_places::{Ended, Limits, Place, Places, Rarely};
 
 /// A cluster has some ten members with four connections each; members that are known from their addresses have half of these for
 /// themselves. Who has proven nothing yet has places of its own, of which known addresses have some that strangers cannot take.

@@ -113,6 +113,7 @@ pub(super) fn declare_metrics() {
     for denial in Denial::ALL {
         metrics::counter!(catalogue::ADMIN_DENIED.name, "reason" => denial.name()).absolute(0);
     }
+    metrics::counter!(catalogue::ADMIN_EVICTED.name).absolute(0);
 }
 
 impl std::fmt::Display for Peer {
@@ -161,6 +162,11 @@ impl Caller {
             Anonymous::Read => Level::Read,
         };
         Ok(Self { name: None, level, via: Via::Anonymous, by: from.ip().to_string() })
+    }
+
+    /// Whether it has shown who it is, and may do more than everybody.
+    pub(super) fn is_known(&self) -> bool {
+        self.via != Via::Anonymous
     }
 
     /// Whether it may.

@@ -41,9 +41,14 @@ pub(super) fn reject_foreign<B>(control: &ControlHandle, peer: &Peer, request: &
         return Some(error(StatusCode::FORBIDDEN, "a page of another origin must not change anything here"));
     }
     let may_read = !on_loopback || asked.has_short_host();
-    // No browser opens a Unix socket: the name there is whatever the client had to write.
-    let proven = matches!(peer, Peer::Tcp { tls: true, .. } | Peer::Socket { .. })
-        || request.headers().contains_key(header::AUTHORIZATION);
+    let proven = match peer {
+        Peer::Tcp { tls: true, .. } => true,
+        // No browser opens a Unix socket, but one may come by a port that somebody forwards to it (`ssh -L`): the name is whatever the
+        // client had to write, but none that a stranger can have registered.
+        Peer::Socket { .. } => asked.has_short_host() || asked.host.is_none(),
+        Peer::Tcp { .. } => false,
+    };
+    let proven = proven || request.headers().contains_key(header::AUTHORIZATION);
     if proven || asked.has_own_host(names) || (is_read && may_read) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Connections of the admin listener and of its Unix socket.
 
-use super::access::{Denial, Names, Peer};
+use super::access::{Caller, Denial, Names, Peer};
 use super::live::Live;
 use super::patient::Patient;
 use super::reply::EndsBy;
@@ -12,14 +12,17 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ringway_places::{Ended, Limits, Place, Places, Rarely};
+use ringway_telemetry::catalogue;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// Admin connections at once: a reserve of its own, which client connections cannot use up. The Unix socket has as many.
@@ -40,6 +43,16 @@ enum Accepted {
     Unix(UnixStream),
 }
 
+impl Accepted {
+    /// Whose it is: all users of the socket are one.
+    fn address(&self) -> IpAddr {
+        match self {
+            Self::Tcp(_, from) => from.ip(),
+            Self::Unix(_) => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
 impl Socket {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
@@ -49,21 +62,57 @@ impl Socket {
     }
 }
 
+/// Who may be there at once: as many as `most`, half of them without having shown who they are, and of these not all from one address, so that
+/// whoever says nothing, or asks for what does not end, keeps no probe out.
+fn limits(most: usize) -> Limits {
+    let unproven_max = most.div_ceil(2).max(2);
+    Limits {
+        proven_max: (most / 2).max(1),
+        proven_strangers_max: (most / 2).max(1),
+        unproven_max,
+        unproven_per_address_max: unproven_max - unproven_max.div_ceil(4),
+        first_byte: PATIENCE,
+        // Heads, bodies and responses have their times.
+        proof: None,
+    }
+}
+
 /// Serves one of the admin listener's sockets for as long as the process lives.
 pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socket) {
     access::declare_metrics();
-    let permits = Arc::new(Semaphore::new(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
+    let places = Places::new(limits(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
+    let evicted = Arc::new(Rarely::default());
+    let count = move |places: &Places| {
+        metrics::counter!(catalogue::ADMIN_EVICTED.name).increment(1);
+        if let Some(others) = evicted.due(tokio::time::Instant::now()) {
+            let unproven = places.unproven().0;
+            tracing::warn!(
+                unproven,
+                others,
+                "the admin listener is full: the oldest connections without credentials are closed"
+            );
+        }
+    };
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match socket.accept().await {
             Ok(accepted) => {
-                let (control, live) = (control.clone(), Arc::clone(&live));
+                let address = accepted.address();
+                // All are of clients that came a moment ago, and ask for something: no more now.
+                let Some(place) = places.enter(address, tokio::time::Instant::now()) else {
+                    count(&places);
+                    continue;
+                };
+                let (control, live, count, places) =
+                    (control.clone(), Arc::clone(&live), count.clone(), Arc::clone(&places));
                 drop(tokio::spawn(async move {
-                    match accepted {
-                        Accepted::Tcp(stream, from) => serve_tcp(control, live, stream, from).await,
-                        Accepted::Unix(stream) => serve_local(control, live, stream).await,
+                    let held = Arc::clone(&place);
+                    let served: Pin<Box<dyn Future<Output = ()> + Send>> = match accepted {
+                        Accepted::Tcp(stream, from) => Box::pin(serve_tcp(control, live, stream, from, held)),
+                        Accepted::Unix(stream) => Box::pin(serve_local(control, live, stream, held)),
+                    };
+                    if place.hold(served).await == Ended::Evicted {
+                        count(&places);
                     }
-                    drop(permit);
                 }));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -75,19 +124,24 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
     }
 }
 
-async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, from: SocketAddr) {
+async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, from: SocketAddr, place: Arc<Place>) {
+    if stream.readable().await.is_err() {
+        return;
+    }
+    place.spoke();
     // As the version in force has it: a certificate that is replaced is shown to the next client.
     let tls = control.snapshot().admin_tls().map(Arc::clone);
     let stream = Patient::new(stream, PATIENCE);
     let Some(tls) = tls else {
-        return serve_connection(control, live, stream, Peer::Tcp { from, tls: false, names: Names::default() }).await;
+        let peer = Peer::Tcp { from, tls: false, names: Names::default() };
+        return serve_connection(control, live, stream, peer, Some(place)).await;
     };
     match tokio::time::timeout(PATIENCE, TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
             let names = chain.and_then(<[_]>::first).map(names_shown).unwrap_or_default();
             let names = Names::new(names, tls);
-            serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }).await;
+            serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }, Some(place)).await;
         }
         Ok(Err(_)) | Err(_) => {
             Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Names::default() });
@@ -95,12 +149,17 @@ async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, f
     }
 }
 
-async fn serve_local(control: ControlHandle, live: Arc<Live>, stream: UnixStream) {
+async fn serve_local(control: ControlHandle, live: Arc<Live>, stream: UnixStream, place: Arc<Place>) {
     let Ok(user) = stream.peer_cred().map(|who| who.uid()) else { return };
-    serve_connection(control, live, Patient::new(stream, PATIENCE), Peer::Socket { user }).await;
+    if stream.readable().await.is_err() {
+        return;
+    }
+    place.spoke();
+    serve_connection(control, live, Patient::new(stream, PATIENCE), Peer::Socket { user }, Some(place)).await;
 }
 
-async fn serve_connection<S>(control: ControlHandle, live: Arc<Live>, stream: S, peer: Peer)
+/// `place`: made sure of once a request has shown who asks.
+async fn serve_connection<S>(control: ControlHandle, live: Arc<Live>, stream: S, peer: Peer, place: Option<Arc<Place>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -109,6 +168,12 @@ where
     let (end, closing) = (&end, HeaderValue::from_static("close"));
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
         let (control, live, peer, closing) = (control.clone(), Arc::clone(&live), Arc::clone(&peer), closing.clone());
+        if let Some(place) = &place
+            && Caller::of(&control, &peer, request.headers()).is_ok_and(|caller| caller.is_known())
+        {
+            // One that finds no room among those that are known keeps the place that it has.
+            let _ = place.prove();
+        }
         async move {
             let has_lapsed = matches!(&*peer, Peer::Tcp { names, .. } if names.have_lapsed(&control.snapshot()));
             let mut reply = dispatch::respond(&control, &live, &peer, request).await;
@@ -162,7 +227,7 @@ mod tests {
         let (mut client, served) = tokio::io::duplex(64);
         let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
         let served = Patient::new(served, PATIENCE);
-        let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer));
+        let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer, None));
         let began = crate::ambient::now();
         client.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         connection.await.unwrap();
@@ -177,7 +242,7 @@ mod tests {
         let places = control.tap_places().available_permits();
         let (mut client, served) = tokio::io::duplex(64);
         let (served, peer) = (Patient::new(served, PATIENCE), Peer::Socket { user: 0 });
-        let connection = tokio::spawn(serve_connection(control.clone(), live(control.clone()), served, peer));
+        let connection = tokio::spawn(serve_connection(control.clone(), live(control.clone()), served, peer, None));
         let began = crate::ambient::now();
         let body = "{\"for_seconds\": 5}";
         let request = format!("POST /tap HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -244,7 +309,7 @@ mod tests {
         for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
             let (mut client, served) = tokio::io::duplex(1024);
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
-            let served = serve_connection(control.clone(), live(control.clone()), served, peer);
+            let served = serve_connection(control.clone(), live(control.clone()), served, peer, None);
             let (began, connection) = (crate::ambient::now(), served);
             client.write_all(sent).await.unwrap();
             connection.await;

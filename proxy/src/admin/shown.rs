@@ -21,8 +21,9 @@ pub(super) fn look<B>(control: &ControlHandle, live: &Arc<Live>, peer: &Peer, re
         return error(StatusCode::NOT_FOUND, &unknown);
     }
     let (control, peer, fields) = (control.clone(), peer.clone(), request.headers().clone());
+    let is_known = Caller::of(&control, &peer, &fields).is_ok_and(|caller| caller.is_known());
     let still_may = move || Caller::of(&control, &peer, &fields).is_ok_and(|caller| caller.needs(Level::Read).is_ok());
-    match live.look(service, Box::new(still_may)) {
+    match live.look(service, is_known, Box::new(still_may)) {
         Some(events) => stream(events),
         None => error(StatusCode::SERVICE_UNAVAILABLE, "too many look at this proxy already: close a page"),
     }

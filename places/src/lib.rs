@@ -7,6 +7,7 @@
 //! ```
 //!
 //! Addresses that are known (of members) have places that strangers cannot take.
+#![warn(missing_docs)]
 
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -27,25 +28,25 @@ const SHED: usize = 32;
 
 /// How many, and how long.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Connections that have proven who they are.
-    pub(crate) proven_max: usize,
+    pub proven_max: usize,
     /// Those of them from addresses that are not known.
-    pub(crate) proven_strangers_max: usize,
+    pub proven_strangers_max: usize,
     /// Connections that have proven nothing, from addresses that are not known.
-    pub(crate) unproven_max: usize,
+    pub unproven_max: usize,
     /// From one address, known or not.
-    pub(crate) unproven_per_address_max: usize,
+    pub unproven_per_address_max: usize,
     /// Until the first byte is there.
-    pub(crate) first_byte: Duration,
+    pub first_byte: Duration,
     /// Until the proof is; `None`: the server looks after it.
-    pub(crate) proof: Option<Duration>,
+    pub proof: Option<Duration>,
 }
 
 impl Limits {
     /// No more than `share` of a hundred of this process's descriptors, half of them for connections that have proven nothing: logs and files need some
     /// too.
-    pub(crate) fn within_descriptors(mut self, share: u64) -> Self {
+    pub fn within_descriptors(mut self, share: u64) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let half = usize::try_from(limit / 200 * share).unwrap_or(usize::MAX).max(16);
         for count in [&mut self.proven_max, &mut self.proven_strangers_max, &mut self.unproven_max] {
@@ -57,7 +58,7 @@ impl Limits {
 }
 
 /// The places of one listener.
-pub(crate) struct Places {
+pub struct Places {
     limits: Limits,
     known: ArcSwap<HashSet<IpAddr>>,
     table: Mutex<Table>,
@@ -148,7 +149,7 @@ impl Class {
 }
 
 /// A connection's place, until it is dropped.
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
     id: u64,
     address: IpAddr,
@@ -159,8 +160,8 @@ pub(crate) struct Place {
 
 /// Why a connection is not served on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// By itself.
+pub enum Ended {
+    /// It has ended by itself.
     Served,
     /// Another has its place.
     Evicted,
@@ -171,7 +172,8 @@ pub(crate) enum Ended {
 }
 
 impl Places {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    /// As many as these.
+    pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, known: ArcSwap::default(), table: Mutex::default(), evicted: AtomicU64::new(0) })
     }
 
@@ -180,19 +182,19 @@ impl Places {
     }
 
     /// Connections from these addresses have places of their own from now on.
-    pub(crate) fn know(&self, addresses: HashSet<IpAddr>) {
+    pub fn know(&self, addresses: HashSet<IpAddr>) {
         self.known.store(Arc::new(addresses.into_iter().map(origin).collect()));
     }
 
     /// How many have proven nothing yet, and how many of those had to go for others.
-    pub(crate) fn unproven(&self) -> (usize, u64) {
+    pub fn unproven(&self) -> (usize, u64) {
         let table = self.table();
         let count = table.unproven.iter().map(|class| class.silent.len + class.spoken.len).sum();
         (count, self.evicted.load(Relaxed))
     }
 
     /// A place for a newcomer; `None`: all are taken by others that came a moment ago and speak.
-    pub(crate) fn enter(self: &Arc<Self>, from: IpAddr, now: Instant) -> Option<Arc<Place>> {
+    pub fn enter(self: &Arc<Self>, from: IpAddr, now: Instant) -> Option<Arc<Place>> {
         let address = origin(from);
         let known = self.known.load().contains(&address);
         let mut table = self.table();
@@ -207,7 +209,7 @@ impl Places {
     }
 
     /// The process has no descriptor left: silent connections give theirs back.
-    pub(crate) fn shed(&self, now: Instant) {
+    pub fn shed(&self, now: Instant) {
         let mut table = self.table();
         for _ in 0..SHED {
             // Strangers first.
@@ -233,7 +235,7 @@ impl Place {
     }
 
     /// Its first byte is there.
-    pub(crate) fn spoke(&self) {
+    pub fn spoke(&self) {
         let mut table = self.places.table();
         let class = self.class(&mut table);
         if let Some(seat) = class.silent.remove(self.address, self.id) {
@@ -242,7 +244,7 @@ impl Place {
     }
 
     /// It has shown who it is; `false`: it has no place any more, or all are taken by others that have.
-    pub(crate) fn prove(&self) -> bool {
+    pub fn prove(&self) -> bool {
         // Set under the lock: looked at without it for each request of a connection.
         if self.proven.load(Relaxed) {
             return true;
@@ -268,7 +270,7 @@ impl Place {
     }
 
     /// Serves the connection for as long as it has this place.
-    pub(crate) async fn hold<F: Future<Output = ()> + ?Sized>(&self, mut served: Pin<Box<F>>) -> Ended {
+    pub async fn hold<F: Future<Output = ()> + ?Sized>(&self, mut served: Pin<Box<F>>) -> Ended {
         // In a box of its own, which is gone when the connection has proven who it is: ten thousand watchers do not hold the memory.
         let mut probation = Box::pin(self.probation());
         let ended = tokio::select! {
@@ -334,11 +336,11 @@ impl Drop for Place {
 
 /// Lines of a kind that strangers cause, thousands in a second if they like: one in ten seconds, with how many were left out.
 #[derive(Debug, Default)]
-pub(crate) struct Rarely(Mutex<(Option<Instant>, u64)>);
+pub struct Rarely(Mutex<(Option<Instant>, u64)>);
 
 impl Rarely {
     /// How many lines have been left out since the last; `None`: this one is to be, too.
-    pub(crate) fn due(&self, now: Instant) -> Option<u64> {
+    pub fn due(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.0.is_some_and(|last| now.saturating_duration_since(last) < SAY_EVERY) {
             state.1 += 1;

@@ -5,6 +5,7 @@ use super::live::Live;
 use super::patient::Patient;
 use super::reply::EndsBy;
 use super::{access, dispatch};
+use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::tls::names_shown;
@@ -84,7 +85,7 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
     let evicted = Arc::new(Rarely::default());
     let count = move |places: &Places| {
         metrics::counter!(catalogue::ADMIN_EVICTED.name).increment(1);
-        if let Some(others) = evicted.due(tokio::time::Instant::now()) {
+        if let Some(others) = evicted.due(ambient::now().into()) {
             let unproven = places.unproven().0;
             tracing::warn!(
                 unproven,
@@ -98,7 +99,7 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
             Ok(accepted) => {
                 let address = accepted.address();
                 // All are of clients that came a moment ago, and ask for something: no more now.
-                let Some(place) = places.enter(address, tokio::time::Instant::now()) else {
+                let Some(place) = places.enter(address, ambient::now().into()) else {
                     count(&places);
                     continue;
                 };

@@ -23,6 +23,7 @@ pub(crate) mod span_attributes;
 pub(crate) mod tapped;
 mod told_head;
 mod trace;
+mod trace_parts;
 mod wish;
 
 pub(crate) use outcome::Next;

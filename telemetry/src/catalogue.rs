@@ -47,7 +47,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests, sessions and flows ended, by class of the status that the client got (1xx to 5xx, or none); TCP sessions and UDP flows that a backend has taken are session, others none.";
+    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests, sessions and flows ended, by class of the status that the client got (1xx to 5xx, or none; a call of gRPC counts by what its grpc-status means); TCP sessions and UDP flows that a backend has taken are session, others none.";
     REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its response.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
     SPILLS = "ringway_spills_total", Counter, ["service"], "Requests, sessions and flows that the bound sent to another backend than the first eligible one of their candidate sequence.";

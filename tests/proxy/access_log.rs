@@ -208,14 +208,14 @@ fn lines_without_a_choice_are_byte_for_byte_what_they_were() {
             "\":",
             [',', '}'],
             r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":"GET","target":"/a?b=\"c","status":200,"reason":null,"service":"s","key_hash":#,"owner":"a","backend":"a","spills":0,"skipped":0,"hot":0,"retries":0,"generation":1,"received_bytes":57,"sent_bytes":#,"connect_us":#,"upstream_head_us":#,"duration_us":#,"connection_id":null}"#,
-            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":null,"target":null,"status":400,"reason":"bad_start_line","service":null}"#,
+            r#"{"time_ms":#,"client":"127.0.0.1","listener":"web","method":"no","target":"request","status":400,"reason":"bad_start_line","service":null}"#,
         ),
         (
             "text",
             "=",
             [' ', '\n'],
             r#"time_ms=# client=127.0.0.1 listener=web method="GET" target="/a?b=\"c" status=200 reason=- service=s key_hash=# owner=a backend=a spills=0 skipped=0 hot=0 retries=0 generation=1 received_bytes=57 sent_bytes=# connect_us=# upstream_head_us=# duration_us=# connection_id=-"#,
-            "time_ms=# client=127.0.0.1 listener=web method=- target=- status=400 reason=bad_start_line service=-",
+            r#"time_ms=# client=127.0.0.1 listener=web method="no" target="request" status=400 reason=bad_start_line service=-"#,
         ),
     ] {
         let file = directory.path().join(format);

@@ -163,6 +163,70 @@ fn grpc_in_all_its_kinds() {
 }
 
 #[test]
+fn a_call_of_grpc_counts_by_its_code_and_not_by_the_status_that_its_response_began_with() {
+    if require_python("grpc").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let script = path("server.py", include_str!("../python/grpc_server.py"));
+    let client = path(
+        "client.py",
+        "import sys, grpc\n\
+         call = grpc.insecure_channel(sys.argv[1]).unary_unary('/t.T/Unary')\n\
+         for _ in range(60):\n\
+         \x20   try: call(b'x', timeout=20)\n\
+         \x20   except grpc.RpcError as error: assert error.code() == grpc.StatusCode.INTERNAL, error\n",
+    );
+    let start = |more: &[&str]| {
+        let port = free_port();
+        let server = Command::new("python3")
+            .arg(&script)
+            .arg(port.to_string())
+            .args(more)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+        let running = Running(server);
+        wait_for("the gRPC server", || TcpStream::connect(address).ok());
+        (running, address)
+    };
+    let ((_good, good), (_bad, bad)) = (start(&[]), start(&["INTERNAL"]));
+    let (live, log) = (free_address(), directory.path().join("access.log"));
+    let listeners = format!("  - {{ name: live, address: \"{live}\", service: s }}\n");
+    let options = "protocol: h2, balance: { policy: round_robin }, \
+                   outlier: { on: server_errors, consecutive_failures: 5, base_ejection: 1h, max_ejection: 1h, max_ejection_percent: 50 },";
+    let file = config(&listeners, &service("s", options, &[("good", good), ("bad", bad)]));
+    let ringway = Ringway::start(&format!("access_log: {{ format: json, target: {log:?} }}\n{file}"));
+    let done = Command::new("python3").arg(client).arg(live.to_string()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let lines: Vec<serde_json::Value> = wait_for("sixty lines", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (lines.len() == 60).then_some(lines)
+    });
+    let of = |backend: &str| -> Vec<(u64, u64)> {
+        let lines = lines.iter().filter(|line| line["backend"] == backend);
+        lines.map(|line| (line["status"].as_u64().unwrap(), line["grpc_status"].as_u64().unwrap())).collect()
+    };
+    // Five in a row, and it is out.
+    assert_eq!((of("bad"), of("good")), (vec![(200, 13); 5], vec![(200, 0); 55]));
+    wait_for("its ejection", || (backend_status(&ringway, "bad")["state"] == "ejected").then_some(()));
+    let counted = |backend: &str, class: &str| {
+        let labels = format!("service=\"s\",backend=\"{backend}\",class=\"{class}\"");
+        ringway.metric(&format!("ringway_backend_responses_total{{{labels}}}"))
+    };
+    assert_eq!((counted("bad", "5xx"), counted("bad", "2xx")), (5.0, 0.0));
+    assert_eq!((counted("good", "5xx"), counted("good", "2xx")), (0.0, 55.0));
+    assert_eq!(ringway.metric("ringway_requests_total{service=\"s\",class=\"5xx\"}"), 5.0);
+}
+
+#[test]
 fn certificates_by_name_and_new_ones_without_a_dropped_connection() {
     let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
     certificates.issue("one", "DNS:one.test", "2");

@@ -42,6 +42,34 @@ fn answers_are_tried_again_as_the_conditions_say() {
 }
 
 #[test]
+fn a_retry_that_finds_nobody_is_none() {
+    let (dead, listen, stream) = (free_address(), free_address(), free_address());
+    let file = format!(
+        "workers: 1\nadmin: {{ address: \"ADMIN\" }}\naccess_log: {{ format: json, target: LOG }}\n\
+         listeners: [ {{ name: w, address: \"{listen}\", service: s }}, {{ name: t, address: \"{stream}\", protocol: tcp, service: t }} ]\n\
+         services: [ {{ name: s, retry: {{ attempts: 3 }}, backends: [ {{ id: a, address: \"{dead}\" }} ] }},\n\
+         {{ name: t, retry: {{ attempts: 3 }}, backends: [ {{ id: a, address: \"{dead}\" }} ] }} ]\n"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("access.log");
+    let ringway = Ringway::start(&file.replace("LOG", &format!("{log:?}")));
+    assert_eq!(get(listen, "/").unwrap().status, 502);
+    let mut client = std::net::TcpStream::connect(stream).unwrap();
+    let _ = std::io::Read::read(&mut client, &mut [0; 1]);
+    let lines = wait_for("two lines", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        (text.lines().count() == 2).then_some(text)
+    });
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["retries"], 0, "{line}");
+    }
+    for service in ["s", "t"] {
+        assert_eq!(ringway.metric(&format!("ringway_retries_total{{service=\"{service}\"}}")), 0.0, "{service}");
+    }
+}
+
+#[test]
 fn last_answer_is_passed_on_when_all_are_bad() {
     let bad = |name: &'static str| scripted(move |_| response("503 Service Unavailable", "", name));
     let (a, b) = (bad("a"), bad("b"));

@@ -148,6 +148,38 @@ fn each_request_has_an_id_that_its_backend_its_client_and_the_access_log_are_tol
 }
 
 #[test]
+fn what_is_refused_for_its_head_has_an_id_too_and_is_told_by_its_first_line() {
+    let (directory, backend) = (tempfile::tempdir().unwrap(), Backend::echo("a"));
+    let log = directory.path().join("access.log");
+    let top = format!("access_log: {{ format: json, target: {log:?} }}");
+    let listener = "request_id: { respond: true }\n    timeouts: { head: 300ms }";
+    let (_ringway, listen) = proxy(&top, listener, "timeouts: {}", &[("a", backend.address)]);
+    let long = format!("GET /long HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(1_000_000));
+    let cases = [
+        ("GET /no-host HTTP/1.1\r\n\r\n", Some("GET"), Some("/no-host")),
+        ("POST /hosts HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some("POST"), Some("/hosts")),
+        (&long, Some("GET"), Some("/long")),
+        ("GET /slow HTTP/1.1\r\nHost: a\r\n", Some("GET"), Some("/slow")),
+        ("\u{1}\u{2}nonsense\r\n\r\n", None, Some("\u{1}\u{2}nonsense")),
+    ];
+    for (count, (bytes, method, target)) in cases.into_iter().enumerate() {
+        let said = raw(listen, bytes.as_bytes());
+        let id = field(&said, "x-request-id").unwrap_or_else(|| panic!("{said}")).to_owned();
+        let line = wait_for("its line", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.lines().nth(count).map(|line| serde_json::from_str::<Value>(line).unwrap())
+        });
+        let told = |name: &str| line[name].as_str().map(str::to_owned);
+        assert_eq!(
+            (told("request_id"), told("method").as_deref(), told("target").as_deref()),
+            (Some(id), method, target),
+            "{line}"
+        );
+        assert!(line["reason"].is_string(), "{line}");
+    }
+}
+
+#[test]
 fn an_id_of_a_client_that_is_not_trusted_is_replaced_and_without_the_section_it_is_any_field() {
     let backend = mirror();
     let field_of = |listener: &str| {
@@ -211,6 +243,8 @@ fn a_trace_goes_on_through_the_proxy_and_its_spans_reach_the_collector() {
         }
         assert_eq!((&server["flags"], &client["flags"]), (&Value::from(0x301), &Value::from(0x101)));
         assert_eq!((text(server, "name"), text(client, "name")), ("GET /v1", "GET"));
+        assert_eq!(attribute(client, "url.full"), format!("http://{}/v1/a", backend.address), "without its query");
+        assert_eq!(attribute(client, "network.protocol.version"), "1.1");
         let protocol = if version == "--http1.1" { "1.1" } else { "2" };
         for (name, value) in [
             ("http.request.method", "GET"),
@@ -244,6 +278,49 @@ fn a_trace_goes_on_through_the_proxy_and_its_spans_reach_the_collector() {
         ("Bearer secret", "k", "/v1/traces")
     );
     assert_eq!((text(headers, "content-type"), text(headers, "content-encoding")), ("application/x-protobuf", "gzip"));
+}
+
+#[test]
+fn spans_tell_what_was_asked_for_and_what_a_call_of_grpc_has_come_to() {
+    let (Some(collector), Some(())) = (Collector::start(), require_python("grpc")) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("server.py");
+    std::fs::write(&script, include_str!("../python/grpc_server.py")).unwrap();
+    let port = free_address().port();
+    let server =
+        Command::new("python3").arg(&script).args([&port.to_string(), "INTERNAL"]).stdout(Stdio::null()).spawn();
+    let _server = Running(server.unwrap());
+    let (broken, dead) = (SocketAddr::from(([127, 0, 0, 1], port)), free_address());
+    wait_for("the gRPC server", || std::net::TcpStream::connect(broken).ok());
+    let call = |listen: SocketAddr, code: &str| {
+        let program = format!(
+            "import grpc\ntry: grpc.insecure_channel('{listen}').unary_unary('/v1/Unary')(b'x', timeout=20)\n\
+             except grpc.RpcError as error: print(error.code().name)"
+        );
+        let done = output("python3", &["-c", &program]);
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), code);
+    };
+    let service = "protocol: h2\n    outlier: { consecutive_failures: 0 }";
+    let top = tracing(collector.address, "");
+    // The server knows no such call, and says so before any of ours would.
+    let (_first, listen) = proxy(&top, "", service, &[("a", broken)]);
+    call(listen, "UNIMPLEMENTED");
+    let (_second, listen) = proxy(&top, "", service, &[("a", dead)]);
+    call(listen, "UNAVAILABLE");
+    let spans = collector.spans(4);
+    let by_code = |kind: u64, code: u64| {
+        let mut found =
+            spans.iter().filter(|span| span["kind"] == kind && span["attributes"]["rpc.grpc.status_code"] == code);
+        found.next().unwrap_or_else(|| panic!("{spans:#?}"))
+    };
+    let (server, client) = (by_code(SERVER, 12), by_code(CLIENT_SIDE, 12));
+    assert_eq!((&server["status"], &client["status"]), (&Value::from(2), &Value::from(2)));
+    assert_eq!((attribute(server, "error.type"), attribute(client, "error.type")), ("12", "12"));
+    assert_eq!(attribute(client, "url.full"), format!("http://{broken}/v1/Unary"));
+    assert_eq!(attribute(client, "network.protocol.version"), "2");
+    let refused = by_code(SERVER, 14);
+    assert_eq!((&refused["attributes"]["http.response.status_code"], &refused["status"]), (&200.into(), &2.into()));
+    assert_eq!(attribute(refused, "rpc.system"), "grpc");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 import sys, time, grpc
 from concurrent import futures
+# Behind the port: the status of all calls.
+broken = getattr(grpc.StatusCode, sys.argv[2]) if len(sys.argv) > 2 else None
 def unary(request, context):
+    if broken: context.abort(broken, "broken")
     md = dict(context.invocation_metadata())
     if request == b"sleep": time.sleep(3)  # Longer than the client waits.
     if request == b"fail": context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such luck")

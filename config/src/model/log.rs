@@ -14,6 +14,7 @@ pub const LOG_FIELDS: &[&str] = &[
     "query",
     "protocol",
     "status",
+    "grpc_status",
     "reason",
     "route",
     "service",

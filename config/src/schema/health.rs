@@ -137,7 +137,8 @@ section! {
 section! {
     /// Ejection by live traffic.
     OutlierSection, "outlier" {
-        /// What counts: `connection` failures and time-outs; also 502 to 504 (`gateway`); also every 5xx (`server_errors`).
+        /// What counts: `connection` failures and time-outs; also 502 to 504 (`gateway`); also every 5xx (`server_errors`). A call of
+        /// gRPC counts by what its `grpc-status` means (14: 503, 4: 504, 12: 501, 2, 13 and 15: 500).
         default("server_errors") on: OutlierOnName,
         /// Failures in a row that eject; 0 is never. A connect that times out counts as that many.
         default("5") consecutive_failures: Count,

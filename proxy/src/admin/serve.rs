@@ -229,10 +229,10 @@ mod tests {
         let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
         let served = Patient::new(served, PATIENCE);
         let connection = tokio::spawn(serve_connection(control.clone(), live(control), served, peer, None));
-        let began = crate::ambient::now();
+        let began = ambient::now();
         client.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         connection.await.unwrap();
-        let waited = crate::ambient::since(began);
+        let waited = ambient::since(began);
         assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let (mut client, served) = tokio::io::duplex(64);
         let (served, peer) = (Patient::new(served, PATIENCE), Peer::Socket { user: 0 });
         let connection = tokio::spawn(serve_connection(control.clone(), live(control.clone()), served, peer, None));
-        let began = crate::ambient::now();
+        let began = ambient::now();
         let body = "{\"for_seconds\": 5}";
         let request = format!("POST /tap HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         client.write_all(request.as_bytes()).await.unwrap();
@@ -260,7 +260,7 @@ mod tests {
             }
         });
         connection.await.unwrap();
-        let lasted = crate::ambient::since(began);
+        let lasted = ambient::since(began);
         assert!((PATIENCE..PATIENCE * 2).contains(&lasted), "{lasted:?}");
         assert_eq!(control.tap_places().available_permits(), places);
         assert!(reader.await.unwrap().starts_with("HTTP/1.1 200 OK"));
@@ -311,10 +311,10 @@ mod tests {
             let (mut client, served) = tokio::io::duplex(1024);
             let peer = Peer::Tcp { from: ([127, 0, 0, 1], 1).into(), tls: false, names: Names::default() };
             let served = serve_connection(control.clone(), live(control.clone()), served, peer, None);
-            let (began, connection) = (crate::ambient::now(), served);
+            let (began, connection) = (ambient::now(), served);
             client.write_all(sent).await.unwrap();
             connection.await;
-            let waited = crate::ambient::since(began);
+            let waited = ambient::since(began);
             assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
             let mut said = Vec::new();
             client.read_to_end(&mut said).await.unwrap();

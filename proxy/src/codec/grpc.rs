@@ -29,8 +29,33 @@ pub(crate) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
+/// The HTTP status that a code of gRPC means: by it a call counts as a failure, or not, whatever status its response began with. Source:
+/// google/rpc/code.proto, "HTTP Mapping", which Envoy goes by too.
+pub(crate) fn http_status(code: u32) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        // Unknown (2), internal (13), data loss (15), and codes that nobody knows.
+        _ => 500,
+    }
+}
+
+/// Whether a code is an error of the server's, and not of who calls. Source: OpenTelemetry's conventions for gRPC.
+pub(crate) fn is_server_error(code: u32) -> bool {
+    http_status(code) >= 500
+}
+
 /// gRPC codes for HTTP statuses. Source: "HTTP to gRPC Status Code Mapping"; deadlines and limits of Ringway have codes of their own.
-pub(super) fn grpc_status(status: u16) -> &'static str {
+pub(crate) fn grpc_status(status: u16) -> &'static str {
     match status {
         400 | 413 | 431 => "13",
         401 => "16",
@@ -46,6 +71,16 @@ pub(super) fn grpc_status(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_errors_of_the_server_as_the_conventions_say() {
+        let errors: Vec<u32> = (0..18).filter(|code| is_server_error(*code)).collect();
+        assert_eq!(errors, [2, 4, 12, 13, 14, 15, 17]);
+        // What Ringway says itself comes back as what it was.
+        for status in [401, 403, 429, 503, 504] {
+            assert_eq!(http_status(grpc_status(status).parse().unwrap()), status);
+        }
+    }
 
     #[test]
     fn grpc_timeouts_are_read_strictly() {

@@ -133,7 +133,12 @@ impl Connection {
                     worker.buffers.give(std::mem::take(input));
                 }
                 Poll::Pending if self.client.timer.poll_fired(context) => {
-                    return Poll::Ready(Arrival::Refused(LocalReply::new(ProxyError::HeadTimeout)));
+                    let refusal = LocalReply::new(ProxyError::HeadTimeout);
+                    let Some((view, listener)) = worker.listener(&self.client.open.active_listener) else {
+                        return Poll::Ready(Arrival::Refused(refusal));
+                    };
+                    let told = refusal.told_by(input.bytes(), view.http(listener), &worker);
+                    return Poll::Ready(Arrival::Refused(told));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -157,7 +162,11 @@ impl Connection {
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
                 Some(Some(arrival)) => arrival,
-                None => Arrival::Refused(LocalReply::new(ProxyError::BadRequest(error))),
+                None => {
+                    let bytes = self.client.end.http1().input.bytes();
+                    let refusal = LocalReply::new(ProxyError::BadRequest(error));
+                    Arrival::Refused(refusal.told_by(bytes, http, &worker))
+                }
             }),
             Ok(true) => Some(match self.prepare(&view, listener, &mut scratch) {
                 Ok(request) => {

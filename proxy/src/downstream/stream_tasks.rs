@@ -182,7 +182,8 @@ fn take_request(
     }
     if let Some(fault) = fault {
         stream.handle_fault();
-        return Some(Err(LocalReply::of_stream(ProxyError::BadRequest(fault))));
+        let refusal = LocalReply::of_stream(ProxyError::BadRequest(fault));
+        return Some(Err(refusal.told_by(b"", view.http(listener), &worker)));
     }
     let mut scratch = worker.scratch.borrow_mut();
     let mut arena = std::mem::take(&mut scratch.arena);

@@ -8,8 +8,9 @@ use super::outcome::Next;
 use super::span_attributes::Beginning;
 use super::trace::Trace;
 use crate::ambient;
+use crate::dispatcher::Dispatcher;
 use crate::error::ProxyError;
-use ringway_config::model::Tracing;
+use ringway_config::model::{HttpListener, Tracing};
 use ringway_message::{Method, RequestHead, Version, write_hex};
 use ringway_telemetry::access::{Field, More, Value};
 use ringway_telemetry::counters::class_of;
@@ -49,6 +50,26 @@ pub(crate) struct LocalReply {
     head: Box<[u8]>,
 }
 
+/// Bytes of a first line that are logged.
+const LINE_BYTES_MAX: usize = 2048;
+
+/// Method and target of what is no request, whatever is wrong with it: the first word, if it could be a method, and what follows up to a version.
+fn first_line(bytes: &[u8]) -> Vec<u8> {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let line = &bytes[begin..];
+    let end = line.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n');
+    let line = line[..end.unwrap_or(line.len().min(LINE_BYTES_MAX))].trim_ascii_end();
+    let is_method = |word: &[u8]| (1..=32).contains(&word.len()) && word.iter().all(u8::is_ascii_alphabetic);
+    match line.iter().position(|byte| *byte == b' ') {
+        Some(space) if is_method(&line[..space]) => {
+            let version = line.windows(6).rposition(|part| part == b" HTTP/").filter(|at| *at >= space);
+            line[..version.unwrap_or(line.len())].to_vec()
+        }
+        // Without a method.
+        _ => [b" ", line].concat(),
+    }
+}
+
 impl LocalReply {
     /// For bytes that are no request: nothing after them can be trusted.
     pub(crate) fn new(error: ProxyError) -> Box<Self> {
@@ -67,6 +88,21 @@ impl LocalReply {
             line: Vec::new(),
             head: Box::default(),
         })
+    }
+
+    /// Tells what there is to tell of what is no request: its first line, as far as there is one, and an id of its own.
+    #[cold]
+    pub(crate) fn told_by(
+        mut self: Box<Self>,
+        bytes: &[u8],
+        http: &HttpListener,
+        dispatcher: &Dispatcher,
+    ) -> Box<Self> {
+        self.line = first_line(bytes);
+        let marks = Marks::of((http, None), false, dispatcher, b"", &RequestHead::default());
+        self.id = marks.id().map(Into::into);
+        marks.write_response(&mut self.lines);
+        self
     }
 
     /// For a stream of HTTP/2, whose connection goes on.
@@ -154,7 +190,7 @@ impl LocalReply {
                 Cause::Error(error) => Some(error.reason()),
                 Cause::Answer(_) => None,
             };
-            trace.end(&worker, self.status(), reason);
+            trace.end(&worker, self.status(), reason, b"");
         }
         match (sent, keep_alive) {
             (true, true) => Next::Request,
@@ -214,5 +250,28 @@ impl LocalReply {
             head: &self.head,
         };
         client.open.worker.log(|log| log.line(pairs.into_iter().chain(id).chain(trace_id), more));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_of_what_is_no_request_is_told_as_far_as_it_is_one() {
+        for (bytes, line) in [
+            (&b"GET /a HTTP/1.1\r\nHost: a b\r\n\r\n"[..], &b"GET /a"[..]),
+            (b"\r\n\r\nPOST /b HTTP/9.9\r\n", b"POST /b"),
+            (b"GET /a b HTTP/1.1\r\n", b"GET /a b"),
+            (b"GET /no-version\n", b"GET /no-version"),
+            (b"GET  HTTP/1.1\r\n", b"GET "),
+            (b"\x16\x03\x01 x", b" \x16\x03\x01 x"),
+            (b"hello", b" hello"),
+            (b"", b" "),
+            (b"\r\n", b" "),
+        ] {
+            assert_eq!(first_line(bytes), line, "{:?}", String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(first_line(&[b'a'; 10_000]).len(), LINE_BYTES_MAX + 1);
     }
 }

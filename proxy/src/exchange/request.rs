@@ -28,6 +28,7 @@ use ringway_ring::{Hash, Selection, Slot};
 use std::rc::Rc;
 use std::time::Instant;
 
+mod call;
 mod copied;
 mod hand_over;
 mod handed;
@@ -146,6 +147,8 @@ pub(crate) struct Report {
     pub(crate) backend: Option<usize>,
     pub(crate) connect_micros: Option<u64>,
     pub(crate) head_micros: Option<u64>,
+    /// What a call of gRPC has come to.
+    pub(crate) grpc_status: Option<u32>,
 }
 
 /// The rule by which a route's responses are compressed, if they are.
@@ -224,6 +227,7 @@ impl Request {
     /// A try begins on a backend.
     #[inline]
     pub(super) fn begin_try(&mut self, worker: &Worker, backend: usize) {
+        self.report.grpc_status = None;
         if let Some(trace) = &mut self.trace {
             let place = self.report.marked.parent;
             let traceparent = self.out.get_mut(place.start as usize..place.end as usize).unwrap_or_default();
@@ -236,22 +240,12 @@ impl Request {
     pub(super) fn note_head(&mut self, head: &ResponseHead, bytes: &[u8]) {
         if let Some(trace) = &mut self.trace {
             trace.handle_head(head, bytes);
-            // A call that fails at once has no trailers.
-            self.note_grpc(|| {
-                let mut fields = head.fields.iter();
-                fields.find(|field| field.name.of(bytes) == GRPC_STATUS).map(|field| field.value.of(bytes))
-            });
         }
-    }
-
-    /// The response may say what has become of a call of gRPC: a trace has it.
-    #[inline]
-    pub(super) fn note_grpc<'b>(&mut self, status: impl FnOnce() -> Option<&'b [u8]>) {
-        if let (true, Some(trace)) = (self.grpc, &mut self.trace)
-            && let Some(status) = status().and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
-        {
-            trace.handle_grpc(status);
-        }
+        // A call that fails at once has no trailers.
+        self.note_grpc(|| {
+            let mut fields = head.fields.iter();
+            fields.find(|field| field.name.of(bytes) == GRPC_STATUS).map(|field| field.value.of(bytes))
+        });
     }
 
     /// Its key's hash, if it has a key.

@@ -21,6 +21,7 @@ use crate::worker::WorkerService;
 use ringway_message::{HeadWriter, Method};
 use ringway_telemetry::counters::{Measured, class_of};
 use std::rc::Rc;
+use std::time::Instant;
 
 /// Carries a request out.
 pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
@@ -41,7 +42,8 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     mirror::end(request);
     let ended_try = request.ended_try.take();
     let this = &request.view.services[request.service];
-    let class = if error == Some(ProxyError::ClientClosed) { 0 } else { class_of(status) };
+    let counted = request.counted_status(status);
+    let class = if error == Some(ProxyError::ClientClosed) { 0 } else { class_of(counted) };
     this.counters.requests[class].increment();
     let now = ambient::now();
     let measured = Measured::new(now.saturating_duration_since(request.started));
@@ -113,7 +115,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let view = Rc::clone(&request.view);
     let this = &view.services[request.service];
     this.live.count(&this.service.config, worker.timers.millis());
-    let mut last_error = None;
+    // `has_failed`: the last try has, and no other has begun since.
+    let (mut last_error, mut has_failed) = (None, false);
     // A reservation that has been found already: the cookie's backend, or that of a retry which only goes if there is one.
     let mut ready = request
         .sticky
@@ -135,17 +138,10 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             },
         };
-        let key = guard.begin_try(begins.take().unwrap_or_else(ambient::now), request.key());
+        begin_try(client, request, &mut guard, begins.take(), std::mem::take(&mut has_failed));
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];
-        if request.handed.is_some() {
-            handoff::begin_try(request, guard.slot);
-        }
-        request.report.backend = Some(guard.index());
-        request.entry.set_backend(&request.view, request.service, (guard.index(), key));
-        let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
-        request.failover.begin(connect_timeout, this.service.turnover());
         let tried = on_backend(client, request, guard).await;
         if let Tried::Failed(_, error) = &tried {
             request.fail_try(error);
@@ -163,10 +159,27 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             }
             Tried::Failed(guard, TryError::Upstream(error)) => {
                 ready = go_on(client, request, this, guard, error).await?;
-                last_error = Some(error);
+                (last_error, has_failed) = (Some(error), true);
             }
         }
     }
+}
+
+/// A try begins on a backend that has room, as it has for one that follows another: only now it is known that there is one.
+fn begin_try(client: &Client, request: &mut Request, guard: &mut InFlight, since: Option<Instant>, is_retry: bool) {
+    let key = guard.begin_try(since.unwrap_or_else(ambient::now), request.key());
+    let view = Rc::clone(&request.view);
+    let this = &view.services[request.service];
+    if is_retry {
+        count_retry(request, this);
+    }
+    if request.handed.is_some() {
+        handoff::begin_try(request, guard.slot);
+    }
+    request.report.backend = Some(guard.index());
+    request.entry.set_backend(&request.view, request.service, (guard.index(), key));
+    let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
+    request.failover.begin(connect_timeout, this.service.turnover());
 }
 
 /// A reservation that was not there at once: the request waits for it, or it is a retry's.
@@ -223,14 +236,12 @@ async fn go_on(
                 && worker.timers.now() < request.limit
                 && !retry::goes_back(&this.service, &request.selection) =>
         {
-            count_retry(request, this);
             Ok(None)
         }
         Then::NextCandidate | Then::Retry => {
             // It no longer follows the candidate sequence.
             request.failover.handle_taken();
             let leave = may_retry(client, request, false).ok_or(error)?;
-            count_retry(request, this);
             leave.wait(client, request).await?;
             place_for_retry(request, &worker).map_err(|RetryRefused| error)
         }

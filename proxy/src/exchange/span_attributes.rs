@@ -81,7 +81,11 @@ pub(super) fn attributes(with_query: bool, beginning: &Beginning<'_>) -> Attribu
     if head.method == Method::Other {
         text("http.request.method_original", head.method_span.of(bytes));
     }
-    text("url.path", path_of(bytes, head));
+    // A CONNECT names a host alone, which is told below.
+    let path = path_of(bytes, head);
+    if path.starts_with(b"/") || head.method != Method::Connect {
+        text("url.path", path);
+    }
     if with_query {
         let (path, target) = (head.path, head.forward_target);
         // The question mark stands between the two.

@@ -3,12 +3,14 @@
 //! `ringway.*`.
 
 use super::marks::Place;
-use super::span_attributes::{Beginning, address_of, attributes, error_type, method_of, name_of};
-use super::tapped::{Ended, Step, Tapped};
+use super::span_attributes::{Beginning, attributes, error_type, method_of, name_of};
+use super::tapped::{Ended, Tapped};
+use super::trace_parts::{Part, Try};
 use crate::ambient;
+use crate::codec::grpc::{grpc_status, is_grpc, is_server_error};
 use crate::worker::{View, Worker};
 use ringway_config::model::{PathMatch, Tracing};
-use ringway_message::{ResponseHead, TraceParent, trace_state};
+use ringway_message::{ResponseHead, TraceParent, Version, trace_state};
 use ringway_telemetry::traces::{Attributes, Kind, Span};
 use std::rc::Rc;
 use std::time::Instant;
@@ -38,32 +40,11 @@ pub(crate) struct Trace {
     /// A second try beside it.
     hedge: Option<usize>,
     tries: u32,
-}
-
-/// A span below the request's.
-struct Part {
-    id: [u8; 8],
-    began: Instant,
-    ended: Option<Instant>,
-    /// `None`: it waits for room.
-    attempt: Option<Try>,
-}
-
-/// A try of the request.
-struct Try {
-    view: Rc<View>,
-    service: usize,
-    backend: usize,
-    /// Tries before it.
-    resend: u32,
-    is_hedge: bool,
-    /// When there was a connection, and whether it had been used before.
-    connected: Option<(Instant, bool)>,
-    /// When its response began.
-    answered: Option<Instant>,
-    /// 0: no response has begun.
-    status: u16,
-    error: Option<&'static str>,
+    /// What a call of gRPC has come to.
+    grpc: Option<u32>,
+    is_call: bool,
+    /// Queries are told.
+    with_query: bool,
 }
 
 impl Trace {
@@ -76,6 +57,7 @@ impl Trace {
         if place.is_none() && tapped.is_none() {
             return None;
         }
+        let with_query = tracing.is_some_and(|tracing| tracing.query);
         let since = ambient::since(started).as_nanos() as u64;
         let has_state = place.is_some_and(|place| place.has_state);
         let state = if has_state { trace_state(bytes, head, STATE_BYTES_MAX) } else { Vec::new() };
@@ -90,11 +72,14 @@ impl Trace {
                 Some(PathMatch::Exact(path) | PathMatch::Prefix(path)) => path.as_str().into(),
                 None => Box::default(),
             },
-            attributes: attributes(tracing.is_some_and(|tracing| tracing.query), beginning),
+            attributes: attributes(with_query, beginning),
+            with_query,
+            is_call: head.version == Version::Http2 && is_grpc(bytes, head),
             parts: Vec::new(),
             current: None,
             hedge: None,
             tries: 0,
+            grpc: None,
         }))
     }
 
@@ -124,7 +109,8 @@ impl Trace {
         let view = Rc::clone(view);
         let (connected, answered) = (None, None);
         let resend = self.tries;
-        let attempt = Try { view, service, backend, resend, is_hedge, connected, answered, status: 0, error: None };
+        let attempt =
+            Try { view, service, backend, resend, is_hedge, connected, answered, status: 0, grpc: None, error: None };
         self.tries += 1;
         let added = self.add(worker, Some(attempt))?;
         // What nobody exports is no span that a backend could be told of.
@@ -189,9 +175,13 @@ impl Trace {
     }
 
     /// What has become of a call of gRPC.
-    pub(super) fn handle_grpc(&mut self, status: u32) {
+    pub(super) fn handle_grpc(&mut self, code: u32) {
         self.attributes.text("rpc.system", b"grpc");
-        self.attributes.number("rpc.grpc.status_code", u64::from(status));
+        self.attributes.number("rpc.grpc.status_code", u64::from(code));
+        self.grpc = Some(code);
+        if let Some(attempt) = self.current.and_then(|index| self.parts.get_mut(index)?.attempt.as_mut()) {
+            attempt.grpc = Some(code);
+        }
     }
 
     /// The current try has failed.
@@ -251,10 +241,17 @@ impl Trace {
 
     /// The request is over: its spans go to the exporter. `status` 0 is no response; `reason` says why Ringway itself gave it, or why it
     /// is none, or not whole.
-    pub(super) fn end(&mut self, worker: &Worker, status: u16, reason: Option<&'static str>) {
+    /// `target`: what backends are asked for.
+    pub(super) fn end(&mut self, worker: &Worker, status: u16, reason: Option<&'static str>, target: &[u8]) {
         let ended = ambient::now();
+        // A call that Ringway refuses is told by its code: the response has the status 200.
+        let is_refused = self.is_call && self.grpc.is_none() && reason.is_some() && status >= 400;
+        if is_refused {
+            self.handle_grpc(grpc_status(status).parse().unwrap_or_default());
+        }
         if status > 0 {
-            self.attributes.number("http.response.status_code", u64::from(status));
+            let shown = if is_refused { 200 } else { status };
+            self.attributes.number("http.response.status_code", u64::from(shown));
         }
         if let Some(reason) = reason {
             self.attributes.text("ringway.reason", reason.as_bytes());
@@ -263,25 +260,37 @@ impl Trace {
         if is_cut_off && let Some(reason) = reason {
             self.fail_try(reason);
         }
-        // What a response of 400 says is the client's fault.
-        let is_error = status == 0 || status >= 500 || is_cut_off;
+        // What a response of 400 says is the client's fault, and so it is with codes of gRPC.
+        let failed_call = self.grpc.filter(|code| is_server_error(*code));
+        let is_error = status == 0 || status >= 500 || is_cut_off || failed_call.is_some();
         if is_error {
-            self.attributes.text("error.type", error_type(status, reason, &mut itoa::Buffer::new()).as_bytes());
+            let mut buffer = itoa::Buffer::new();
+            let kind = match failed_call {
+                Some(code) if reason.is_none() => buffer.format(code),
+                _ => error_type(status, reason, &mut buffer),
+            };
+            self.attributes.text("error.type", kind.as_bytes());
         }
         if let Some(tapped) = self.tapped.take() {
             let ended = Ended { status, reason, started: self.started, at: ended };
             tapped.end(&ended, self.parts.iter().map(Part::step));
         }
         if let Some(place) = self.place {
-            self.export(worker, &place, ended, is_error);
+            self.export(worker, &place, (ended, is_error), self.shown(target));
         }
     }
 
-    fn export(&self, worker: &Worker, place: &Place, ended: Instant, is_error: bool) {
+    /// A target without its query, unless that is to be told.
+    fn shown<'t>(&self, target: &'t [u8]) -> &'t [u8] {
+        let end = target.iter().position(|byte| *byte == b'?').filter(|_| !self.with_query);
+        end.map_or(target, |end| &target[..end])
+    }
+
+    fn export(&self, worker: &Worker, place: &Place, (ended, is_error): (Instant, bool), target: &[u8]) {
         worker.spans(self.parts.len() as u64 + 1, |batch| {
             for part in &self.parts {
                 let attributes =
-                    part.attempt.as_ref().map(|attempt| attempt.attributes(self.method)).unwrap_or_default();
+                    part.attempt.as_ref().map(|attempt| attempt.attributes(self.method, target)).unwrap_or_default();
                 batch.add(&self.span(place, part, ended, &attributes));
             }
             let parent = place.parent.map(|parent| (parent, true));
@@ -324,65 +333,5 @@ impl Trace {
 
     fn nanos(&self, at: Instant) -> u64 {
         self.started_nanos + at.saturating_duration_since(self.started).as_nanos() as u64
-    }
-}
-
-impl Part {
-    /// As whoever looks sees it.
-    fn step(&self) -> Step<'_> {
-        let attempt = self.attempt.as_ref();
-        let backend = attempt.and_then(|attempt| {
-            let service = &attempt.view.services[attempt.service].service;
-            service.backends.get(attempt.backend).map(|backend| (service.config.name.as_str(), &backend.config))
-        });
-        Step {
-            kind: match attempt {
-                None => "queue",
-                Some(attempt) if attempt.is_hedge => "hedge",
-                Some(_) => "try",
-            },
-            began: self.began,
-            ended: self.ended,
-            backend,
-            connected: attempt.and_then(|attempt| attempt.connected),
-            answered: attempt.and_then(|attempt| attempt.answered),
-            status: attempt.map_or(0, |attempt| attempt.status),
-            error: attempt.and_then(|attempt| attempt.error),
-        }
-    }
-}
-
-impl Try {
-    /// To a client, a response of 400 or more is an error.
-    fn is_error(&self) -> bool {
-        self.error.is_some() || self.status >= 400
-    }
-
-    fn attributes(&self, method: &str) -> Attributes {
-        let mut attributes = Attributes::with_capacity(256);
-        attributes.word("http.request.method", method);
-        let service = &self.view.services[self.service].service;
-        if let Some(backend) = service.backends.get(self.backend) {
-            attributes.append(backend.span_attributes.get_or_init(|| {
-                let mut attributes = Attributes::default();
-                address_of(&backend.config.address, &mut attributes);
-                attributes.word("ringway.backend", &backend.config.id);
-                attributes
-            }));
-        }
-        if self.status > 0 {
-            attributes.number("http.response.status_code", u64::from(self.status));
-        }
-        if self.is_error() {
-            let text = error_type(self.status, self.error, &mut itoa::Buffer::new()).to_owned();
-            attributes.text("error.type", text.as_bytes());
-        }
-        if self.resend > 0 {
-            attributes.number("http.request.resend_count", u64::from(self.resend));
-        }
-        if self.is_hedge {
-            attributes.text("ringway.try", b"hedge");
-        }
-        attributes
     }
 }

@@ -120,6 +120,8 @@ struct Tries {
     failover: Failover,
     retries: Retries,
     last_error: Option<ProxyError>,
+    /// The last try has failed, and the next one has not begun.
+    is_retry: bool,
     /// The reservation of a retry, with the number of the last backend failure before it was chosen.
     ready: Option<(InFlight, u64)>,
 }
@@ -145,6 +147,10 @@ impl Session {
         loop {
             let choosing = self.choose(&mut tries, worker, timer);
             let (mut guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            if std::mem::take(&mut tries.is_retry) {
+                self.retries += 1;
+                self.view.services[self.service].counters.retries.increment();
+            }
             let began = ambient::now();
             let key = guard.begin_try(began, self.found.and_then(hash_key::Found::key));
             let view = Rc::clone(&self.view);
@@ -251,8 +257,7 @@ impl Session {
                 tries.ready = found.map(|guard| (guard, falls));
             }
         }
-        self.retries += 1;
-        this.counters.retries.increment();
+        tries.is_retry = true;
         Ok(())
     }
 

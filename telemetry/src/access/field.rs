@@ -48,6 +48,8 @@ fields! {
     PROTOCOL "protocol",
     /// The response's status.
     STATUS "status",
+    /// What a call of gRPC has come to.
+    GRPC_STATUS "grpc_status",
     /// Why there was no response of a backend; how a session ended.
     REASON "reason",
     /// The place of the route among its listener's, from 1.

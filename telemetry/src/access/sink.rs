@@ -68,7 +68,7 @@ impl Sink {
             return;
         }
         let (written, error) = write_some(&mut self.file, batch);
-        let Some(error) = error else { return };
+        let Some(error) = error else { return self.lost.handle_whole() };
         let rest = &batch[written..];
         let is_cut = written > 0 && batch[written - 1] != b'\n';
         let cut = if is_cut { rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1) } else { 0 };

@@ -56,8 +56,10 @@ impl Syslog {
         }
         let stamp = stamp(SystemTime::now());
         let mut lines = batch.split_inclusive(|byte| *byte == b'\n');
+        let mut is_whole = true;
         while let Some(text) = lines.next() {
             if let Err(error) = self.send(&stamp, text.trim_ascii_end()) {
+                is_whole = false;
                 let rest = 1 + lines.clone().count() as u64;
                 // A server that cannot keep up with datagrams loses one; one that has gone loses all until it is looked for again.
                 if error.kind() == ErrorKind::WouldBlock {
@@ -70,6 +72,9 @@ impl Syslog {
                 self.lost.add(rest, Some(error.to_string()));
                 break;
             }
+        }
+        if is_whole {
+            self.lost.handle_whole();
         }
         self.lost.tell(false);
     }

@@ -173,7 +173,10 @@ impl Exchange<'_> {
     fn step(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
         if self.is_read_to_its_end() {
             self.request.free_limits();
-            self.settle();
+            // What has become of a call stands behind its body: its backend is told apart by that.
+            if !(self.request.awaits_grpc() && self.client.end.is_http2() && !self.attempt.end.ends_here()) {
+                self.settle();
+            }
         }
         match self.poll_send_response(context) {
             Ok(true) => {}
@@ -249,29 +252,36 @@ impl Exchange<'_> {
                 }
             }
             ClientEnd::Http2(stream) if stream.is_answered() || self.status == 101 => Step::Over(Delivered::Whole),
-            ClientEnd::Http2(stream) => {
-                match self.attempt.end.poll_end(context) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortResponse)),
-                    Poll::Pending => return Step::Waits(Party::Backend),
-                }
-                let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
-                let rules = self.request.trailer_rules();
-                self.attempt.end.write_trailers(&mut trailers, |name| rules.keeps_of_response(name));
-                self.request.note_grpc(|| {
-                    let text = trailers.text();
-                    let mut lines = trailers.lines().iter();
-                    lines.find(|line| line.name.of(text) == GRPC_STATUS).map(|line| line.value.of(text))
-                });
-                if let Some(compressor) = &mut self.compressor {
-                    trailers.append(&compressor.take_trailers());
-                }
-                let block = &mut self.client.open.worker.scratch.borrow_mut().block;
-                match stream.end(&trailers, block) {
-                    Ok(()) => Step::Over(Delivered::Whole),
-                    Err(Gone) => Step::Over(Delivered::ClientGone),
-                }
-            }
+            ClientEnd::Http2(_) => self.end_stream(context),
+        }
+    }
+
+    /// The same over HTTP/2: trailers may follow.
+    fn end_stream(&mut self, context: &mut Context<'_>) -> Step {
+        match self.attempt.end.poll_end(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortResponse)),
+            Poll::Pending => return Step::Waits(Party::Backend),
+        }
+        let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
+        let rules = self.request.trailer_rules();
+        self.attempt.end.write_trailers(&mut trailers, |name| rules.keeps_of_response(name));
+        self.request.note_grpc(|| {
+            let text = trailers.text();
+            let mut lines = trailers.lines().iter();
+            lines.find(|line| line.name.of(text) == GRPC_STATUS).map(|line| line.value.of(text))
+        });
+        if self.is_read_to_its_end() {
+            self.settle();
+        }
+        if let Some(compressor) = &mut self.compressor {
+            trailers.append(&compressor.take_trailers());
+        }
+        let ClientEnd::Http2(stream) = &mut self.client.end else { return Step::Over(Delivered::ClientGone) };
+        let block = &mut self.client.open.worker.scratch.borrow_mut().block;
+        match stream.end(&trailers, block) {
+            Ok(()) => Step::Over(Delivered::Whole),
+            Err(Gone) => Step::Over(Delivered::ClientGone),
         }
     }
 

@@ -112,6 +112,10 @@ impl Exchange<'_> {
     /// the end of the response may rely on it.
     pub(super) fn settle(&mut self) {
         let Some(mut place) = self.place.take() else { return };
+        let counted = self.request.counted_status(self.status);
+        if counted != self.status {
+            place.judge(counted);
+        }
         place.report();
         // Counted with the end of the request, which is near, or when it is seen that it is not.
         self.request.ended_try = place.guard.end_try();

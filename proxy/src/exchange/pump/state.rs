@@ -16,6 +16,7 @@ use ringway_config::model::{ClientTimeouts, UpstreamTimeouts};
 use ringway_health::Outcome;
 use ringway_http1::Encoding;
 use ringway_message::HeadWriter;
+use ringway_telemetry::counters::class_of;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -96,6 +97,15 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A call of gRPC has come to what this status means.
+    pub(super) fn judge(&mut self, status: u16) {
+        self.guard.handle_class(class_of(status));
+        self.outcome = self.outcome.map(|outcome| match outcome {
+            Outcome::Status(_) => Outcome::Status(status),
+            other => other,
+        });
+    }
+
     pub(super) fn report(&mut self) {
         if let Some(outcome) = self.outcome.take() {
             self.guard.report(outcome);

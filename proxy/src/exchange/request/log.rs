@@ -80,7 +80,13 @@ impl Request {
             self.tell_routing(tapped);
         }
         let status = if error == Some(ProxyError::ClientClosed) { 0 } else { status };
-        trace.end(worker, status, error.map(ProxyError::reason));
+        trace.end(worker, status, error.map(ProxyError::reason), self.target());
+    }
+
+    /// What backends are asked for.
+    fn target(&self) -> &[u8] {
+        let (method_len, target_len) = self.report.line;
+        self.out.get(method_len + 1..method_len + 1 + target_len).unwrap_or_default()
     }
 
     /// Whoever looks at it is told where it went, and why there.
@@ -110,8 +116,9 @@ impl Request {
         let trace_id = parent.of(&self.out).get(TraceParent::ID).unwrap_or_default();
         let marks = [(Field::REQUEST_ID, id.of(&self.out)), (Field::TRACE_ID, trace_id)];
         let marks = marks.into_iter().filter(|(_, text)| !text.is_empty());
+        let grpc = self.report.grpc_status.map(|code| (Field::GRPC_STATUS, Value::Number(u64::from(code))));
         let handed = self.handed_word().map(|word| (Field::HANDOFF, Value::Word(word)));
-        marks.map(|(name, text)| (name, Value::Bytes(text))).chain(handed)
+        marks.map(|(name, text)| (name, Value::Bytes(text))).chain(grpc).chain(handed)
     }
 
     /// Writes the request's line of the access log.
@@ -121,7 +128,7 @@ impl Request {
             return;
         }
         let elapsed = ambient::since(self.started);
-        if !worker.wants_line(status, elapsed) {
+        if !worker.wants_line(self.counted_status(status), elapsed) {
             return;
         }
         let service = &self.view.services[self.service].service;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Time between two looks.
 const TURN: Duration = Duration::from_millis(250);
 /// Turns between two looks at the cgroup, whose limit may be changed from outside.
-const LIMIT_TURNS: u64 = 40;
+const LIMIT_TURNS: u64 = 4;
 
 /// So many looks at lag count: what has been above its limit in all of them is no moment's.
 const LAGS: usize = 4;
@@ -58,6 +58,8 @@ struct Driver {
     turns: u64,
     /// What the cgroup lets the process have.
     cgroup_bytes_max: Option<u64>,
+    /// As of the last look that could be had.
+    resident: Option<u64>,
     own_work: OwnWork,
 }
 
@@ -72,6 +74,7 @@ impl Driver {
             lags: [Duration::ZERO; LAGS],
             turns: 0,
             cgroup_bytes_max: None,
+            resident: None,
             own_work: OwnWork::default(),
         }
     }
@@ -101,6 +104,10 @@ impl Driver {
     }
 
     fn look_at_cgroup(&mut self) {
+        // Where no file can be opened, because no descriptor is left, there is no word of a limit; what was known holds.
+        if memory::resident(memory::read).is_none() {
+            return;
+        }
         let limit = memory::limit(memory::read);
         if limit != self.cgroup_bytes_max || self.turns == 0 {
             match limit {
@@ -123,7 +130,9 @@ impl Driver {
 
     fn memory(&mut self, overload: Option<&Overload>, now: Instant) -> Option<(u64, u64)> {
         let limit = overload.and_then(|overload| overload.memory_bytes_max).or(self.cgroup_bytes_max)?;
-        let resident = memory::resident(memory::read)?;
+        // One that cannot be read just now is not gone.
+        let resident = memory::resident(memory::read).or(self.resident)?;
+        self.resident = Some(resident);
         let changes = &self.shared.overload.changes;
         Some((self.own_work.without(resident, (changes.is_under_way(), changes.resident()), now), limit))
     }

@@ -159,7 +159,8 @@ pub(crate) struct Change {
 }
 
 /// The stage that is in force. It is entered at once, and left one step at a time, each after all pressures have been below 95 % of its
-/// threshold for `hold`, without a break; at once where the configuration has another section.
+/// threshold for `hold`, without a break; at once where the configuration has another section, or what has led to it has no limit any more.
+/// Who has waited in the kernel's queue is served then: no step leads to where all are refused, unless something asks for that.
 #[derive(Debug)]
 pub(crate) struct Stages {
     stage: Stage,
@@ -197,23 +198,31 @@ impl Stages {
             (self.stage, self.by, self.below_since) = (asked, by, None);
             return Some(Change { from, to: asked, by });
         }
-        let (held, _) = usage.asked(config, LEAVE_AT);
+        let (held, holder) = usage.asked(config, LEAVE_AT);
         if held >= from {
-            self.below_since = None;
+            // Perhaps what has led to it asks for less by now, and another does not.
+            (self.by, self.below_since) = (holder, None);
             return None;
         }
-        if is_new {
+        let by = self.by;
+        if held > Stage::Normal {
+            self.by = holder;
+        }
+        if is_new || usage.of(by).is_none() {
             (self.stage, self.below_since) = (held, None);
-            return Some(Change { from, to: held, by: self.by });
+            return Some(Change { from, to: held, by });
         }
         let since = *self.below_since.get_or_insert(now);
         if now.saturating_duration_since(since) < config.hold {
             return None;
         }
         self.stage = from.before();
+        if self.stage == Stage::RefuseRequests && held < self.stage {
+            self.stage = self.stage.before();
+        }
         // The next step has to wait as long.
         self.below_since = Some(now);
-        Some(Change { from, to: self.stage, by: self.by })
+        Some(Change { from, to: self.stage, by })
     }
 }
 
@@ -288,18 +297,49 @@ mod tests {
         let mut left = Vec::new();
         for turn in 1..=40 {
             let now = begin + TURN * turn;
-            if let Some(change) = stages.handle_usage(&Usage::default(), Some(&config()), now) {
+            if let Some(change) = stages.handle_usage(&only(Resource::Memory, 0.1), Some(&config()), now) {
                 left.push((change.to, now - begin));
             }
         }
         let after = |turns: u32| TURN * turns;
-        let expected = [
-            (Stage::RefuseRequests, after(9)),
-            (Stage::ShedLowPriority, after(17)),
-            (Stage::StopKeepAlive, after(25)),
-            (Stage::Normal, after(33)),
-        ];
+        // Those who have waited in the kernel's queue are not refused.
+        let expected =
+            [(Stage::ShedLowPriority, after(9)), (Stage::StopKeepAlive, after(17)), (Stage::Normal, after(25))];
         assert_eq!(left, expected);
+        // Unless there is no room for them yet.
+        stages.handle_usage(&only(Resource::Memory, 1.0), Some(&config()), begin);
+        let some = only(Resource::Memory, 0.88);
+        stages.handle_usage(&some, Some(&config()), begin);
+        let change = stages.handle_usage(&some, Some(&config()), begin + HOLD).unwrap();
+        assert_eq!(change.to, Stage::RefuseRequests);
+    }
+
+    #[test]
+    fn what_has_no_limit_any_more_stops_nothing_and_who_still_asks_is_named() {
+        let (mut stages, begin) = (Stages::default(), ambient::now());
+        let mut usage = only(Resource::Connections, 0.9);
+        stages.handle_usage(&usage, Some(&config()), begin);
+        assert_eq!((stages.stage(), stages.by), (Stage::ShedLowPriority, Resource::Connections));
+        usage.set(Resource::Memory, Some((92, 100)));
+        let change = stages.handle_usage(&usage, Some(&config()), begin).unwrap();
+        assert_eq!((change.to, change.by), (Stage::RefuseRequests, Resource::Memory));
+        usage.set(Resource::Memory, None);
+        let change = stages.handle_usage(&usage, Some(&config()), begin + TURN).unwrap();
+        assert_eq!((change.to, change.by), (Stage::ShedLowPriority, Resource::Memory));
+        // What ends now was the connections'.
+        usage.set(Resource::Connections, Some((1, 100)));
+        assert_eq!(stages.handle_usage(&usage, Some(&config()), begin + TURN * 2), None);
+        let change = stages.handle_usage(&usage, Some(&config()), begin + TURN * 2 + HOLD).unwrap();
+        assert_eq!((change.to, change.by), (Stage::StopKeepAlive, Resource::Connections));
+        // Two ask for the same, and the one that has led to it goes.
+        let mut both = only(Resource::Connections, 0.9);
+        both.set(Resource::Memory, Some((87, 100)));
+        let mut stages = Stages::default();
+        stages.handle_usage(&both, Some(&config()), begin);
+        assert_eq!(stages.by, Resource::Connections);
+        both.set(Resource::Connections, Some((1, 100)));
+        assert_eq!(stages.handle_usage(&both, Some(&config()), begin), None);
+        assert_eq!(stages.by, Resource::Memory);
     }
 
     #[test]
@@ -390,7 +430,10 @@ mod tests {
                 if stages.stage() < before {
                     prop_assert!(!asks(before, LEAVE_AT));
                     prop_assert!(below + step >= config.hold, "left after {:?}", below + step);
-                    prop_assert_eq!(stages.stage(), before.before());
+                    let is_skipped =
+                        before == Stage::StopAccepting && !asks(Stage::RefuseRequests, LEAVE_AT);
+                    let next = if is_skipped { Stage::ShedLowPriority } else { before.before() };
+                    prop_assert_eq!(stages.stage(), next);
                 }
                 below = if stages.stage() < before {
                     Duration::ZERO

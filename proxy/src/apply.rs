@@ -22,6 +22,7 @@ mod prepare;
 pub(crate) mod reload;
 pub(crate) mod scrapes;
 pub(crate) mod source;
+mod stand_ins;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod topology;

@@ -182,6 +182,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         shortage: Shortage::new(Arc::clone(&metrics.counters)),
         journal: Arc::default(),
         per_ip: PerIp::default(),
+        doors: Arc::default(),
         workers,
         occupancy: Arc::new(Occupancy::new(workers)),
         commands: OnceLock::new(),

@@ -188,6 +188,8 @@ fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
     let (http, raw) = (free_address(), free_address());
     let ringway = Ringway::start(&config("lag_max: 1s, hold: 100ms", http, raw, backend.address));
     let Some(stopped) = StoppedWorker::new(&ringway, 1) else { return };
+    let mut early: Vec<_> =
+        (0..16).map(|_| send(http, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).collect();
     wait_for("the worker to be named", || {
         let stuck = |worker| ringway.metric(&format!("ringway_worker_stuck{{worker=\"{worker}\"}}"));
         (stuck(1) == 1.0).then_some(())
@@ -203,12 +205,11 @@ fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
     assert!(stuck["silent_seconds"].as_f64() > Some(3.0), "{stuck:#}");
     let sessions: serde_json::Value = serde_json::from_slice(&get(ringway.admin, "/sessions").unwrap().body).unwrap();
     assert_eq!(sessions["silent_workers"], serde_json::json!([1]));
-    // Some clients get to the other worker, which serves them; those of the one that is stuck wait.
-    let mut waiting: Vec<_> =
-        (0..16).map(|_| send(http, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).collect();
+    // Wherever the kernel has put them, the other worker serves them: those who came before it was found out too, but for those that
+    // the stuck one has been given in its first moments.
     let mut served = 0;
-    wait_for("an answer", || {
-        waiting.retain_mut(|client| {
+    wait_for("answers", || {
+        early.retain_mut(|client| {
             client.set_nonblocking(true).unwrap();
             let has_answer = client.peek(&mut [0]).is_ok();
             client.set_nonblocking(false).unwrap();
@@ -216,13 +217,34 @@ fn a_worker_that_is_stuck_is_named_and_others_serve_until_it_goes_on() {
             served += usize::from(answer.as_ref().is_some_and(|answer| answer.status == 200));
             answer.is_none()
         });
-        (served > 0).then_some(())
+        (served >= 8).then_some(())
     });
+    for _ in 0..32 {
+        assert_eq!(get(http, "/").unwrap().status, 200);
+    }
+    // On a listener too that is new.
+    let fresh = free_address();
+    let text = config("lag_max: 1s, hold: 100ms", http, raw, backend.address);
+    let fresh_too = format!("listeners: [ {{ name: fresh, address: \"{fresh}\", service: s }}, ");
+    ringway.reconfigure(&text.replace("listeners: [ ", &fresh_too));
+    for _ in 0..32 {
+        wait_for("an answer of the new listener", || get(fresh, "/").filter(|answer| answer.status == 200));
+    }
     assert_eq!(ringway.metric("ringway_overload_stage"), 0.0);
     drop(stopped);
     wait_for("the worker to go on", || ringway.log().contains("worker 1 goes on").then_some(()));
-    for client in &mut waiting {
+    // And then it serves its own again.
+    for client in &mut early {
         assert_eq!(read_answer(client, true).unwrap().status, 200);
+    }
+    wait_for("both to serve", || {
+        assert_eq!(get(http, "/").unwrap().status, 200);
+        let looked = crate::common::ringway(&["workers", "--json", "--admin", &ringway.admin.to_string()]);
+        let looked: serde_json::Value = serde_json::from_slice(&looked.stdout).unwrap();
+        (looked["workers"][1]["stuck"] == false).then_some(())
+    });
+    for _ in 0..32 {
+        assert_eq!(get(http, "/").unwrap().status, 200);
     }
 }
 

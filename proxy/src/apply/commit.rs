@@ -65,7 +65,7 @@ impl Control {
             service.live.wake_all();
             health_events::publish(service, events);
         }
-        state.listeners.reconcile(&new.config, sockets, &self.commands);
+        state.listeners.reconcile(&new.config, sockets, (&self.commands, &self.shared.doors));
         tell_of_metrics(old, &new);
         self.compare_with_descriptors(&old.config, &new.config, old.generation == 0);
         if let Some(log) = access {

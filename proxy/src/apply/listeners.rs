@@ -2,7 +2,7 @@
 //! cannot fail.
 
 use super::bind::{self, BindAddress};
-use crate::dispatcher::{Command, Fullness, ListenerId, ListenerKind, ListenerPermits, Listening};
+use crate::dispatcher::{Command, Doors, Fullness, ListenerId, ListenerKind, ListenerPermits, Listening};
 use ringway_config::model::{Config, Listener};
 use ringway_config::{Diagnostic, Diagnostics};
 use std::collections::HashMap;
@@ -92,10 +92,15 @@ impl Listeners {
     }
 
     /// Hands new sockets to the workers, and has them close those that are configured no more.
-    pub(super) fn reconcile(&mut self, config: &Config, sockets: NewSockets, commands: &Commands) {
+    pub(super) fn reconcile(
+        &mut self,
+        config: &Config,
+        sockets: NewSockets,
+        (commands, doors): (&Commands, &Arc<Doors>),
+    ) {
         for (key, sockets) in sockets.0 {
             let bound = match sockets {
-                Sockets::Fresh(address, list) => hand_out(&key, address, list, commands),
+                Sockets::Fresh(address, list) => hand_out(&key, address, list, (commands, doors)),
                 Sockets::Of(from) => {
                     let permits = Arc::<ListenerPermits>::default();
                     for sender in commands {
@@ -174,11 +179,22 @@ impl NewSockets {
 }
 
 /// One socket to each worker.
-fn hand_out(key: &ListenerId, address: BindAddress, list: Vec<Listening>, commands: &Commands) -> Bound {
+fn hand_out(
+    key: &ListenerId,
+    address: BindAddress,
+    list: Vec<Listening>,
+    (commands, doors): (&Commands, &Arc<Doors>),
+) -> Bound {
     let (open, permits) = (Arc::new(()), Arc::<ListenerPermits>::default());
-    for (sender, socket) in commands.iter().zip(list) {
+    for (worker, (sender, socket)) in commands.iter().zip(list).enumerate() {
         let (permits, open) = (Arc::clone(&permits), Arc::clone(&open));
-        let _ = sender.send(Command::Listen { key: key.clone(), socket, permits, open });
+        let known = match &socket {
+            Listening::Connections(socket) => doors.enter(worker, key, socket),
+            Listening::Datagrams(_) => None,
+            #[cfg(test)]
+            Listening::Memory(_) => None,
+        };
+        let _ = sender.send(Command::Listen { key: key.clone(), socket, permits, open, known });
     }
     Bound { address, open: Arc::downgrade(&open), permits }
 }
@@ -230,7 +246,7 @@ mod tests {
     fn apply(listeners: &mut Listeners, config: &Config, commands: &Commands) {
         let sockets = listeners.bind_new(config, commands.len()).unwrap();
         sockets.listen(config).unwrap();
-        listeners.reconcile(config, sockets, commands);
+        listeners.reconcile(config, sockets, (commands, &Arc::default()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The driver of overload: measures what is used, has the stage decided, tells workers and the log.
 
 use super::health_driver::supervise;
+use super::stand_ins::StandIns;
 use crate::ambient;
 use crate::dispatcher::Shared;
 use crate::overload::memory;
@@ -61,6 +62,7 @@ struct Driver {
     /// As of the last look that could be had.
     resident: Option<u64>,
     own_work: OwnWork,
+    stand_ins: StandIns,
 }
 
 impl Driver {
@@ -76,6 +78,7 @@ impl Driver {
             cgroup_bytes_max: None,
             resident: None,
             own_work: OwnWork::default(),
+            stand_ins: StandIns::default(),
         }
     }
 
@@ -88,6 +91,8 @@ impl Driver {
         let usage = self.measure(&snapshot.config, now);
         let overload = &self.shared.overload;
         self.busy.look(&overload.busy, overload.ticks.found().map(|found| found.is_stuck), now);
+        let stuck: Vec<bool> = overload.ticks.found().map(|found| found.is_stuck).collect();
+        self.stand_ins.look(&self.shared, &stuck);
         self.decide(&usage, snapshot.config.overload.as_ref(), now);
     }
 
@@ -174,7 +179,7 @@ fn tell_of_worker(Turn { worker, is_stuck, silent }: Turn) {
         true => tracing::error!(
             worker,
             silent_seconds,
-            "worker {worker} is stuck: it has not looked at what is due for {silent_seconds:.1} s; its clients wait"
+            "worker {worker} is stuck: it has not looked at what is due for {silent_seconds:.1} s; its clients wait, and others accept in its place"
         ),
         false => tracing::warn!(worker, silent_seconds, "worker {worker} goes on, after {silent_seconds:.1} s"),
     }

@@ -1,5 +1,6 @@
 //! Commands that the control side, and the other workers, send to a worker.
 
+use super::doors::Known;
 use super::listener_id::{ListenerId, Listening};
 use super::permits::{ConnectionPermit, ListenerPermits};
 use super::session_query::{SessionPage, SessionQuery};
@@ -7,14 +8,16 @@ use super::tap::Tap;
 use super::worker_report::WorkerReport;
 use crate::net::transport::Detached;
 use crate::snapshot::connection_slot::Wanted;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What a worker is to do.
 pub(crate) enum Command {
-    /// Serve this listening socket, whose permits are `permits`; drop `open` once it is closed.
-    Listen { key: ListenerId, socket: Listening, permits: Arc<ListenerPermits>, open: Arc<()> },
+    /// Serve this listening socket, whose permits are `permits`; drop `known` before it is closed, and `open` once it is.
+    Listen { key: ListenerId, socket: Listening, permits: Arc<ListenerPermits>, open: Arc<()>, known: Option<Known> },
+    /// Accept from a socket of another worker, which is stuck, as from one's own; until the sender of `over` goes.
+    StandIn { key: ListenerId, socket: TcpListener, over: oneshot::Receiver<()> },
     /// Go on with the sockets of a listener under another key: its protocol changes from now on.
     HandOver { from: ListenerId, to: ListenerId, permits: Arc<ListenerPermits> },
     /// Serve this connection, which a busier worker has accepted.

@@ -1,6 +1,7 @@
 //! What all workers share.
 
 use super::command::Command;
+use super::doors::Doors;
 use super::per_ip::PerIp;
 use super::permits::Occupancy;
 use crate::net::shortage::Shortage;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     /// Client connections that are open, or on their way to be.
     pub(crate) occupancy: Arc<Occupancy>,
+    /// Their listening sockets.
+    pub(crate) doors: Arc<Doors>,
     /// The workers' command channels; set once all are started.
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// What the process has stopped doing for want of memory, time, connections or descriptors.

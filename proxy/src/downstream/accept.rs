@@ -5,7 +5,7 @@ use super::frontend::Frontend;
 use super::handshake;
 use super::turn_away::{Speech, TurnedAway, speech, turn_away};
 use crate::ambient;
-use crate::dispatcher::{Command, ConnectionPermit, Full, WaitingForPermit};
+use crate::dispatcher::{Command, ConnectionPermit, Full, Known, WaitingForPermit};
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::transport::{Listener, Transport};
 use crate::worker::{ActiveListener, View};
@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long to wait after an accept error (mostly: out of descriptors) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -27,8 +28,13 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
 const LAST_ERRORS: u32 = 100;
 
 /// Accepts until the listener closes; then hands the socket over to its successor, or accepts what the kernel has queued, so that
-/// closing resets no client. `open` lives for as long as the socket.
-pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListener>, socket: Listener, open: Arc<()>) {
+/// closing resets no client. `open` lives for as long as the socket, `known` for as long as another worker may accept from it.
+pub(crate) async fn run(
+    frontend: Rc<Frontend>,
+    active_listener: Rc<ActiveListener>,
+    socket: Listener,
+    (open, known): (Arc<()>, Option<Known>),
+) {
     let _accepting = frontend.worker.accepting();
     let mut door = Door { frontend, active_listener, parked: None, waiting: None };
     loop {
@@ -39,8 +45,26 @@ pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListen
             None => break,
         }
     }
+    drop(known);
     door.empty(socket).await;
     drop(open);
+}
+
+/// Accepts from the socket of another worker, which is stuck, until it goes on (`over`) or this one's own listener closes.
+pub(crate) async fn stand_in(
+    frontend: Rc<Frontend>,
+    active_listener: Rc<ActiveListener>,
+    socket: Listener,
+    over: oneshot::Receiver<()>,
+) {
+    let _accepting = frontend.worker.accepting();
+    let mut door = Door { frontend, active_listener, parked: None, waiting: None };
+    tokio::select! {
+        () = door.accept(&socket) => {}
+        _ = over => {}
+    }
+    // One that has been accepted is served.
+    door.admit_at_last().await;
 }
 
 /// The accept side of one socket.

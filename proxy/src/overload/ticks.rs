@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// A worker that has not looked at what is due for this long is stuck: something in it does not give way.
 const STUCK_AFTER: Duration = Duration::from_secs(3);
 
+/// One that has not looked for this long is given nothing more meanwhile.
+const LATE: Duration = Duration::from_millis(500);
+
 /// What workers note.
 pub(crate) struct Ticks {
     begun: Instant,
@@ -48,6 +51,11 @@ impl Ticks {
     pub(crate) fn silent(&self, worker: usize, now: Instant) -> Option<Duration> {
         let at = self.workers.get(worker)?.at_micros.load(Relaxed);
         (at > 0).then(|| Duration::from_micros(self.micros_at(now).saturating_sub(at)))
+    }
+
+    /// Whether a worker takes what it is given, as far as is known: it has looked at what is due a moment ago, or not begun.
+    pub(crate) fn answers(&self, worker: usize, now: Instant) -> bool {
+        self.silent(worker, now).is_none_or(|silent| silent < LATE)
     }
 
     /// A worker has ended.

@@ -1,7 +1,9 @@
 //! One worker's loop: carries out commands of the control side, and periodic work.
 
 use crate::ambient;
-use crate::dispatcher::{Command, ConnectionPermit, ListenerId, ListenerPermits, Listening, Shared, WorkerReport};
+use crate::dispatcher::{
+    Command, ConnectionPermit, Known, ListenerId, ListenerPermits, Listening, Shared, WorkerReport,
+};
 use crate::downstream::{self, Frontend, accept};
 use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
@@ -74,7 +76,13 @@ impl WorkerLoop {
         &self.frontend
     }
 
-    fn listen(&self, key: ListenerId, socket: Listening, permits: Arc<ListenerPermits>, open: Arc<()>) {
+    fn listen(
+        &self,
+        key: ListenerId,
+        socket: Listening,
+        permits: Arc<ListenerPermits>,
+        (open, known): (Arc<()>, Option<Known>),
+    ) {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
@@ -87,12 +95,14 @@ impl WorkerLoop {
         let what = "the accept loop of a listener";
         let listening = match socket {
             Listening::Connections(socket) => Listener::attach(socket).map(|socket| {
-                self.worker.spawn(what, accept::run(frontend, Rc::clone(&active_listener), socket, open))
+                self.worker.spawn(what, accept::run(frontend, Rc::clone(&active_listener), socket, (open, known)))
             }),
             #[cfg(test)]
             Listening::Memory(socket) => {
-                self.worker
-                    .spawn(what, accept::run(frontend, Rc::clone(&active_listener), Listener::Memory(socket), open));
+                self.worker.spawn(
+                    what,
+                    accept::run(frontend, Rc::clone(&active_listener), Listener::Memory(socket), (open, known)),
+                );
                 Ok(())
             }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket).map(|socket| {
@@ -104,6 +114,18 @@ impl WorkerLoop {
             Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
         }
         self.adopt_early();
+    }
+
+    /// Accepts in place of a worker that is stuck, where it serves that listener itself.
+    fn stand_in(&self, key: &ListenerId, socket: std::net::TcpListener, over: oneshot::Receiver<()>) {
+        let Some(active_listener) = self.worker.listening.borrow().get(key).cloned() else { return };
+        match Listener::attach(socket) {
+            Ok(socket) => {
+                let accepting = accept::stand_in(Rc::clone(&self.frontend), active_listener, socket, over);
+                self.worker.spawn("the accept loop of a worker that is stuck", accepting);
+            }
+            Err(error) => tracing::warn!(%error, "the clients of a worker that is stuck wait for it"),
+        }
     }
 
     fn active_listener(
@@ -289,7 +311,10 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
             biased;
             command = commands.recv() => match command {
                 None | Some(Command::Stop) => break,
-                Some(Command::Listen { key, socket, permits, open }) => this.listen(key, socket, permits, open),
+                Some(Command::Listen { key, socket, permits, open, known }) => {
+                    this.listen(key, socket, permits, (open, known));
+                }
+                Some(Command::StandIn { key, socket, over }) => this.stand_in(&key, socket, over),
                 Some(Command::HandOver { from, to, permits }) => this.hand_over(&from, to, permits),
                 Some(Command::Adopt { key, permit, stream, peer }) => this.adopt(&key, permit, stream, peer),
                 Some(Command::Unlisten { key }) => this.unlisten(&key),

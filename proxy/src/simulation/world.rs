@@ -191,6 +191,7 @@ impl World {
             commands: OnceLock::new(),
             journal: Arc::default(),
             per_ip: PerIp::default(),
+            doors: Arc::default(),
             access: Arc::default(),
             spans: Arc::default(),
         });
@@ -305,6 +306,7 @@ impl World {
                     socket: Listening::Memory(self.network.listen(listener.address)),
                     permits: Arc::clone(&permits),
                     open: Arc::clone(&open),
+                    known: None,
                 });
                 (key, permits)
             });

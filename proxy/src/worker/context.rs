@@ -7,6 +7,7 @@ use super::pool::Pool;
 use super::sessions::Sessions;
 use super::succession::{Backends, Succession};
 use super::view::{Upstream, View, WorkerLive, WorkerService};
+use crate::ambient;
 use crate::codec::http2;
 use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
 use crate::planted::{self, Fault};
@@ -199,12 +200,19 @@ impl Worker {
         if self.shared.workers == 1 || self.is_draining() {
             return None;
         }
-        let counts = self.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).enumerate();
-        let (index, fewest) = counts.min_by_key(|(_, open)| *open)?;
+        let counts = || self.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).enumerate();
         // The connection that is about to be passed on is counted here already.
         let own = self.shared.occupancy.open[self.index].load(Relaxed).saturating_sub(1);
-        let clearly = own > fewest + 1 + fewest / 8;
-        if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
+        let is_clear = |(_, fewest): &(usize, usize)| own > fewest + 1 + fewest / 8;
+        let (mut index, _) = counts().min_by_key(|(_, open)| *open).filter(is_clear)?;
+        // One that does not look at what is due would not look at this either.
+        let now = ambient::now();
+        let answers = |worker: usize| self.shared.overload.ticks.answers(worker, now);
+        if !answers(index) {
+            (index, _) =
+                counts().filter(|(worker, _)| answers(*worker)).min_by_key(|(_, open)| *open).filter(is_clear)?;
+        }
+        Some((index, self.shared.commands.get()?.get(index)?))
     }
 
     /// Closes connections to backends that have idled for too long.

@@ -54,7 +54,7 @@ pub use fleet_load::{
 };
 pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, KeysUnderWay, is_copied};
 pub use handoff_decision::{CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, PreviousOwner};
-pub use hash::{Hash, hash_key};
+pub use hash::{Hash, hash_key, members_digest};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};
 pub use line::Line;

@@ -1,5 +1,8 @@
 //! A service that proxies report of, by the ring that they have: what they see of it, and the tables that follow.
 
+use super::load_members::{Members, Settled};
+use super::load_reporters::RingVotes;
+use super::load_size::Room;
 use crate::loads::{Position, RingTable, ServiceLoad};
 use ringway_ring::{FleetLoads, FleetParams, FleetTable, FleetTotals};
 use std::cmp::Reverse;
@@ -22,12 +25,10 @@ pub(super) struct LoadRings {
 /// What is known of a service whose proxies have this ring.
 pub(super) struct LoadRing {
     pub(super) loads: FleetLoads,
-    pub(super) members: usize,
     pub(super) heard: Instant,
     /// It is one of those that have a table.
     pub(super) has_table: bool,
-    /// Rings with the same load the same members.
-    members_digest: u64,
+    settled: Settled,
     params: Arc<FleetParams>,
     revision: u64,
     /// Where what was adopted has come from: a proxy without a table comes before all that have one.
@@ -51,6 +52,10 @@ impl<'r> Votes<'r> {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Those that most want; of as many, the ones in force.
     fn params(&self, in_force: &Arc<FleetParams>) -> Option<&'r Arc<FleetParams>> {
         let rank = |params: &Arc<FleetParams>, count: usize| (count, params == in_force);
@@ -59,10 +64,29 @@ impl<'r> Votes<'r> {
 }
 
 impl LoadRings {
+    /// Has rings of which proxies tell different members have those that they are to have: `known`, where the topology has it, or those of most.
+    pub(super) fn settle(
+        &mut self,
+        votes: Option<&BTreeMap<u64, RingVotes<'_>>>,
+        known: impl Fn() -> Option<Members>,
+        room: &mut Room,
+        now: Instant,
+    ) {
+        for (digest, ring) in &mut self.rings {
+            let Some(votes) = votes.and_then(|votes| votes.get(digest)) else { continue };
+            let is_new = ring.loads.wants_table();
+            if let Some(members) = ring.settled.poll(votes, &known, is_new, now)
+                && room.exchange(ring.members().count, members.count)
+            {
+                ring.have(members);
+            }
+        }
+    }
+
     /// The tables that are new, by ring.
     pub(super) fn step(
         &mut self,
-        votes: Option<&BTreeMap<u64, Votes<'_>>>,
+        votes: Option<&BTreeMap<u64, RingVotes<'_>>>,
         position: Position,
         millis: u64,
         now: Instant,
@@ -73,11 +97,12 @@ impl LoadRings {
         for (digest, ring) in &mut self.rings {
             let is_chosen = chosen.contains(digest);
             ring.has_table &= is_chosen;
-            let Some(votes) = votes.and_then(|votes| votes.get(digest)).filter(|_| is_chosen) else { continue };
+            let votes = votes.and_then(|votes| votes.get(digest)?.get(&ring.members()));
+            let Some(votes) = votes.filter(|_| is_chosen) else { continue };
             if let Some(params) = votes.params(&ring.params) {
                 ring.params = Arc::clone(params);
             }
-            let Some(totals) = totals.get(&ring.group()) else { continue };
+            let Some(totals) = totals.get(&ring.members()) else { continue };
             let changed = ring.loads.step_among(&ring.params, totals, millis);
             // Until its first step the table of before holds.
             if ring.loads.wants_table() || !changed && ring.has_table {
@@ -91,21 +116,24 @@ impl LoadRings {
     }
 
     /// What the members get by all rings that are made of them.
-    fn totals(&mut self, millis: u64) -> BTreeMap<(u64, usize), FleetTotals> {
-        let mut totals: BTreeMap<(u64, usize), FleetTotals> = BTreeMap::new();
+    fn totals(&mut self, millis: u64) -> BTreeMap<Members, FleetTotals> {
+        let mut totals: BTreeMap<Members, FleetTotals> = BTreeMap::new();
         for ring in self.rings.values_mut() {
             ring.loads.smooth(millis);
-            totals.entry(ring.group()).or_insert_with(|| FleetTotals::new(ring.members)).add(&ring.loads);
+            let members = ring.members();
+            totals.entry(members).or_insert_with(|| FleetTotals::new(members.count)).add(&ring.loads);
         }
         totals
     }
 
     /// Those that may have a table: of most proxies; of as many, those that have one already, and then those of the latest revision.
-    fn chosen(&self, votes: Option<&BTreeMap<u64, Votes<'_>>>) -> Vec<u64> {
+    fn chosen(&self, votes: Option<&BTreeMap<u64, RingVotes<'_>>>) -> Vec<u64> {
         let mut rings: Vec<_> = self.rings.iter().collect();
         if rings.len() > RINGS_MAX {
-            let count = |digest: &u64| votes.and_then(|votes| votes.get(digest)).map_or(0, |votes| votes.count);
-            rings.sort_by_key(|(digest, ring)| Reverse((count(digest), ring.has_table, ring.revision)));
+            let count = |digest: &u64, ring: &LoadRing| {
+                votes.and_then(|votes| votes.get(digest)?.get(&ring.members())).map_or(0, Votes::count)
+            };
+            rings.sort_by_key(|(digest, ring)| Reverse((count(digest, ring), ring.has_table, ring.revision)));
         }
         rings.into_iter().take(RINGS_MAX).map(|(digest, _)| *digest).collect()
     }
@@ -114,27 +142,36 @@ impl LoadRings {
 impl LoadRing {
     /// Goes on from the table of this ring that is known here.
     pub(super) fn new(service: &ServiceLoad, before: Option<(Position, &Arc<FleetTable>)>, now: Instant) -> Self {
-        let members = service.report.loads.len();
-        let mut loads = FleetLoads::new(members);
+        let members = Members::of(service);
+        let mut loads = FleetLoads::new(members.count);
         if let Some((_, table)) = before {
             loads.adopt(FleetTable::clone(table));
         }
         let adopted = before.map(|(position, _)| Some(position));
         Self {
             loads,
-            members,
             heard: now,
             has_table: before.is_some(),
-            members_digest: service.members_digest,
+            settled: Settled::new(members),
             params: Arc::new(service.params),
             revision: service.revision,
             adopted,
         }
     }
 
-    /// Of rings that load the same members.
-    fn group(&self) -> (u64, usize) {
-        (self.members_digest, self.members)
+    /// Rings with the same load the same members.
+    pub(super) fn members(&self) -> Members {
+        self.settled.members
+    }
+
+    /// It has other members from now on: what was reported is of others, and so is what each shed, unless they are as many. Of who had
+    /// the place of a member nothing is known otherwise.
+    fn have(&mut self, members: Members) {
+        let table = FleetTable::clone(self.loads.table());
+        self.loads = FleetLoads::new(members.count);
+        self.has_table &= table.shed.len() == members.count;
+        self.loads.adopt(table);
+        self.settled.set(members);
     }
 
     /// What a table of it is made for now.
@@ -153,7 +190,7 @@ impl LoadRing {
         if !self.loads.wants_table() || Some(holds) <= self.adopted {
             return false;
         }
-        match table.filter(|table| table.shed.len() == self.members) {
+        match table.filter(|table| table.shed.len() == self.members().count) {
             Some(table) => {
                 self.loads.adopt(table);
                 self.adopted = Some(holds);

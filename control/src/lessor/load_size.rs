@@ -20,7 +20,7 @@ impl LoadSize {
     pub(super) fn of(services: &BTreeMap<String, LoadRings>, tables: &Tables) -> Self {
         let mut size = Self::default();
         for ring in services.values().flat_map(|service| service.rings.values()) {
-            size = size.with(ring.members);
+            size = size.with(ring.members().count);
         }
         for (name, digest, table) in tables.iter() {
             if services.get(name).is_none_or(|known| !known.rings.contains_key(&digest)) {
@@ -47,6 +47,39 @@ impl LoadSize {
     /// What that takes, in loads of members.
     pub(super) fn held(self) -> usize {
         self.members * RING_HELD.0 + self.rings * RING_HELD.1
+    }
+}
+
+/// How much of it there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) size: LoadSize,
+    /// Of tables, and of their members.
+    pub(super) tables_max: (usize, usize),
+    /// What that may take, in loads of members.
+    pub(super) held_max: usize,
+}
+
+impl Room {
+    /// Whether there is room for a ring, and takes it.
+    pub(super) fn take(&mut self, members: usize) -> bool {
+        let size = self.size.with(members);
+        let fits =
+            size.tables <= self.tables_max.0 && size.members <= self.tables_max.1 && size.held() <= self.held_max;
+        if fits {
+            self.size = size;
+        }
+        fits
+    }
+
+    /// Whether there is for a ring with other members, and takes it.
+    pub(super) fn exchange(&mut self, before: usize, members: usize) -> bool {
+        let mut left = Self { size: self.size.without(before), ..*self };
+        let fits = left.take(members);
+        if fits {
+            *self = left;
+        }
+        fits
     }
 }
 

@@ -176,14 +176,8 @@ impl Service {
 
     /// Of its members in their order, and their weights, which proxies have in common that place keys by other rings.
     pub(crate) fn members_digest(&self, seed: u64) -> u64 {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(seed);
-        for backend in &self.backends {
-            hasher.update(backend.config.id.as_bytes());
-            // No id has a byte of zero.
-            hasher.update(&[0]);
-            hasher.update(&backend.config.weight.to_le_bytes());
-        }
-        hasher.digest()
+        let members = self.backends.iter().map(|backend| (backend.config.id.as_str(), backend.config.weight));
+        ringway_ring::members_digest(members, seed)
     }
 
     /// The backends' ids, in slot order.

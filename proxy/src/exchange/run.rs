@@ -152,7 +152,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match tried {
             Tried::Done(done) => {
-                count_served(this, request.keyed, &request.selection, request.report.backend);
+                let served = (&request.selection, request.holder());
+                count_served(this, request.keyed, served, request.report.backend);
                 return Ok(done);
             }
             Tried::Again(next) => ready = Some(next),

@@ -17,7 +17,7 @@ use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
 /// A service as requests see it.
@@ -259,6 +259,8 @@ pub struct ServiceLive {
     pub room: Notify,
     /// Copies of requests under way to backends that keys are handed over to.
     pub(crate) handoff_copies: AtomicU32,
+    /// Requests that may change something, at previous owners of keys. Made for the first of them.
+    pub(crate) handoff_changes: OnceLock<ringway_ring::ChangesUnderWay>,
     /// Counts what may have made room, where connections are limited: a request that finds none waits until it has moved.
     pub(crate) turnover: AtomicU64,
     /// Whether the newest version limits connections: only then ends of requests are counted there.
@@ -295,6 +297,7 @@ impl ServiceLive {
             line: Line::default(),
             room: Notify::new(),
             handoff_copies: AtomicU32::new(0),
+            handoff_changes: OnceLock::new(),
             turnover: AtomicU64::new(0),
             limits_connections: AtomicBool::new(false),
             backends: Mutex::default(),

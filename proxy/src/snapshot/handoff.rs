@@ -257,16 +257,37 @@ impl Handoff {
         opens
     }
 
-    /// As [`Handoff::succeed`], of a process that has just started: what its service was before a change of this age is known, but not which
-    /// keys have gone over since.
-    pub(super) fn recall(&self, old: &model::Service, new: &model::Service, (age, now): (Duration, Instant)) -> bool {
-        if new.handoff.as_ref().is_none_or(|handoff| age >= handoff.window) {
-            return false;
+    /// As [`Handoff::succeed`], of a process that has just started: what its service was before changes of these ages is known, newest first, but
+    /// not which keys have gone over since.
+    pub(super) fn recall(
+        &self,
+        before: &[(Arc<model::Service>, Duration)],
+        new: &Arc<model::Service>,
+        now: Instant,
+    ) -> bool {
+        let Some(handoff) = &new.handoff else { return false };
+        let mut versions = vec![(Arc::clone(new), Duration::ZERO)];
+        versions.extend(before.iter().take_while(|(_, age)| *age < handoff.window).cloned());
+        versions.reverse();
+        let placed = |service: &model::Service| -> Option<Self> {
+            let placement = Placement::build(None, service).ok()?;
+            Some(Self { placement: Some(Arc::new(placement)), ..Self::default() })
+        };
+        let mut opened = false;
+        let mut last = None;
+        for pair in versions.windows(2) {
+            let [(old, age), (next, _)] = pair else { break };
+            let Some(known) = last.take().or_else(|| placed(old)) else { return opened };
+            let Some(placement) = known.placement.as_ref().map(Arc::clone) else { return opened };
+            let of_known = (&placement.set, &**old);
+            if Arc::ptr_eq(next, new) {
+                opened = self.succeed(&known, of_known, next, (*age, now));
+            } else if let Some(this) = placed(next) {
+                this.succeed(&known, of_known, next, (*age, now));
+                last = Some(this);
+            }
         }
-        let Ok(placement) = Placement::build(None, old) else { return false };
-        let placement = Arc::new(placement);
-        let before = Self { placement: Some(Arc::clone(&placement)), ..Self::default() };
-        self.succeed(&before, (&placement.set, old), new, (age, now))
+        opened || self.is_open()
     }
 
     fn put(&self, windows: Vec<Open>) {
@@ -648,7 +669,7 @@ mod tests {
         assert!(there.put(1, 0, &ABC));
         // What it has stored of before, and of services that there are no more.
         let old = there_before();
-        anew.registry.remember(old, Duration::from_secs(20));
+        anew.registry.remember(vec![(old, Duration::from_secs(20))]);
         assert!(anew.put(21, 0, &ABC));
         for seconds in [21, 50, 80] {
             assert_eq!(there.moving(seconds), anew.moving(seconds));
@@ -657,14 +678,46 @@ mod tests {
         // It is asked once.
         assert!(!anew.put(90, 0, &ABC));
         let mut late = Versions::new();
-        late.registry.remember(there_before(), WINDOW);
+        late.registry.remember(vec![(there_before(), WINDOW)]);
         assert!(!late.put(0, 0, &ABC), "it is over elsewhere");
+    }
+
+    #[test]
+    fn a_process_that_starts_while_several_changes_are_under_way_places_all_their_keys_as_the_others_do() {
+        let abcd = ["id: a", "id: b", "id: c", "id: d"];
+        let abcde = ["id: a", "id: b, weight: 40", "id: c", "id: d", "id: e"];
+        let (mut there, mut anew) = (Versions::new(), Versions::new());
+        anew.start = there.start;
+        there.put(0, 0, &AB);
+        assert!(there.put(1, 0, &ABC) && there.put(31, 0, &abcd) && there.put(35, 0, &abcde));
+        let last = |age| (of_backends(&abcd), Duration::from_secs(age));
+        let all =
+            vec![last(5), (of_backends(&ABC), Duration::from_secs(9)), (of_backends(&AB), Duration::from_secs(39))];
+        anew.registry.remember(all);
+        assert!(anew.put(40, 0, &abcde) && anew.windows() == 3);
+        for seconds in [40, 60, 80, 100, 110] {
+            assert_eq!(there.moving(seconds), anew.moving(seconds), "{seconds}");
+        }
+        assert_eq!(anew.service().handoff.poll(anew.at(111)), there.service().handoff.poll(there.at(111)));
+        // Of the last one alone, some are looked for elsewhere.
+        let mut alone = Versions::new();
+        alone.start = there.start;
+        alone.registry.remember(vec![last(5)]);
+        assert!(alone.put(40, 0, &abcde) && alone.moving(40) != there.moving(40));
+        // One that is over elsewhere is none here.
+        let mut late = Versions::new();
+        late.registry.remember(vec![last(50), (of_backends(&ABC), WINDOW)]);
+        assert!(late.put(0, 0, &abcde) && late.windows() == 1);
     }
 
     /// The configuration that `a` and `b` are of.
     fn there_before() -> model::Config {
+        of_backends(&AB)
+    }
+
+    fn of_backends(backends: &[&str]) -> model::Config {
         let mut versions = Versions::new();
-        versions.put(0, 0, &AB);
+        versions.put(0, 0, backends);
         model::Config::clone(&versions.in_force.as_ref().unwrap().config)
     }
 

@@ -13,6 +13,7 @@ mod load_members;
 mod load_reporters;
 mod load_rings;
 mod load_size;
+mod load_votes;
 mod loads;
 mod noted;
 mod seen;

@@ -132,7 +132,10 @@ mod tests {
         View::from_snapshot(snapshot, None).unwrap()
     }
 
-    fn told(past: &Past, view: &View) -> Vec<(u64, Arc<BTreeMap<Key, Arc<Object>>>, u64)> {
+    /// Revision, objects and milliseconds.
+    type Told = (u64, Arc<BTreeMap<Key, Arc<Object>>>, u64);
+
+    fn told(past: &Past, view: &View) -> Vec<Told> {
         let millis = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         past.before(view).into_iter().map(|(view, at)| (view.revision, view.objects, millis(at))).collect()
     }

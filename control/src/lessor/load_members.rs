@@ -1,6 +1,6 @@
 //! Which members a ring has, where proxies that name the same ring tell of different ones.
 
-use super::load_rings::Votes;
+use super::load_votes::Votes;
 use crate::loads::ServiceLoad;
 use crate::state::State;
 use crate::state::parsed::Parsed;
@@ -33,6 +33,9 @@ impl Members {
     }
 }
 
+/// The proxies that have a ring, by the members that it has as they say.
+pub(super) type RingVotes<'r> = BTreeMap<Members, Votes<'r>>;
+
 /// The members that a ring has now, and who contests it.
 #[derive(Debug)]
 pub(super) struct Settled {
@@ -52,7 +55,7 @@ impl Settled {
     /// in force. `is_new`: nothing has come of it yet.
     pub(super) fn poll(
         &mut self,
-        votes: &BTreeMap<Members, Votes<'_>>,
+        votes: &RingVotes<'_>,
         known: impl FnOnce() -> Option<Members>,
         is_new: bool,
         now: Instant,
@@ -105,7 +108,7 @@ mod tests {
         now: Instant,
     ) -> Option<Members> {
         let params = Arc::new(FleetParams { shed: ShedParams { target: 1.2, share_max: 0.9 }, hot: None });
-        let mut votes: BTreeMap<Members, Votes<'_>> = BTreeMap::new();
+        let mut votes = RingVotes::new();
         for (members, count) in told {
             (0..*count).for_each(|_| votes.entry(*members).or_default().add(&params));
         }

@@ -1,7 +1,6 @@
 //! Proxies that report their loads, and what each has reported last.
 
-use super::load_members::Members;
-use super::load_rings::Votes;
+use super::load_members::{Members, RingVotes};
 use super::load_size::Held;
 use crate::loads::Position;
 use ringway_ring::FleetParams;
@@ -33,9 +32,6 @@ pub(super) struct Told {
     pub(super) params: Arc<FleetParams>,
     pub(super) held: Held,
 }
-
-/// The proxies that have a ring, by the members that it has as they say.
-pub(super) type RingVotes<'r> = BTreeMap<Members, Votes<'r>>;
 
 /// By service and ring, the proxies that have it.
 pub(super) fn votes(

@@ -1,17 +1,14 @@
 //! A service that proxies report of, by the ring that they have: what they see of it, and the tables that follow.
 
-use super::load_members::{Members, Settled};
-use super::load_reporters::RingVotes;
+use super::load_members::{Members, RingVotes, Settled};
 use super::load_size::Room;
+use super::load_votes::Votes;
 use crate::loads::{Position, RingTable, ServiceLoad};
 use ringway_ring::{FleetLoads, FleetParams, FleetTable, FleetTotals};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Different parameters that are counted for a ring: a canary makes two of them.
-const VARIANTS_MAX: usize = 8;
 
 /// Rings of a service that have a table: one for each zone, twice while a change is on its way.
 pub(super) const RINGS_MAX: usize = 32;
@@ -33,34 +30,6 @@ pub(super) struct LoadRing {
     revision: u64,
     /// Where what was adopted has come from: a proxy without a table comes before all that have one.
     adopted: Option<Option<Position>>,
-}
-
-/// How many proxies have a ring, and what each wants a table to be made for.
-#[derive(Default)]
-pub(super) struct Votes<'r> {
-    count: usize,
-    params: Vec<(&'r Arc<FleetParams>, usize)>,
-}
-
-impl<'r> Votes<'r> {
-    pub(super) fn add(&mut self, params: &'r Arc<FleetParams>) {
-        self.count += 1;
-        match self.params.iter().position(|(known, _)| Arc::ptr_eq(known, params) || *known == params) {
-            Some(index) => self.params[index].1 += 1,
-            None if self.params.len() < VARIANTS_MAX => self.params.push((params, 1)),
-            None => {}
-        }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Those that most want; of as many, the ones in force.
-    fn params(&self, in_force: &Arc<FleetParams>) -> Option<&'r Arc<FleetParams>> {
-        let rank = |params: &Arc<FleetParams>, count: usize| (count, params == in_force);
-        self.params.iter().max_by_key(|(params, count)| rank(params, *count)).map(|(params, _)| *params)
-    }
 }
 
 impl LoadRings {
@@ -198,32 +167,5 @@ impl LoadRing {
             }
             None => true,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ringway_ring::ShedParams;
-
-    #[test]
-    fn parameters_are_those_of_most_and_of_as_many_those_in_force() {
-        let made = |target| Arc::new(FleetParams { shed: ShedParams { target, share_max: 0.9 }, hot: None });
-        let (old, new, odd) = (made(1.2), made(1.5), made(9.0));
-        let chosen = |told: &[&Arc<FleetParams>], in_force: &Arc<FleetParams>| {
-            let mut votes = Votes::default();
-            told.iter().for_each(|params| votes.add(params));
-            votes.params(in_force).map(|params| params.shed.target)
-        };
-        assert_eq!(chosen(&[&old, &new, &old], &new), Some(1.2));
-        assert_eq!(chosen(&[&old, &new], &old), Some(1.2));
-        assert_eq!(chosen(&[&old, &new], &new), Some(1.5));
-        assert_eq!(chosen(&[&made(1.2), &new, &made(1.2)], &new), Some(1.2), "by what they say");
-        assert_eq!(chosen(&[&odd, &odd], &old), Some(9.0));
-        assert_eq!(chosen(&[], &old), None);
-        let many: Vec<_> = (0..100).map(|target| made(f64::from(target))).collect();
-        let mut votes = Votes::default();
-        many.iter().for_each(|params| votes.add(params));
-        assert_eq!((votes.count, votes.params.len()), (100, VARIANTS_MAX));
     }
 }

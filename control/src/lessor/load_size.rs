@@ -1,8 +1,6 @@
 //! How much there is to work out of all services, so that it has an end.
 
-use super::load_rings::LoadRings;
-use crate::loads::{ServiceLoad, Tables};
-use std::collections::BTreeMap;
+use crate::loads::ServiceLoad;
 
 /// What a ring takes, in loads of members: of each member, and besides.
 const RING_HELD: (usize, usize) = (16, 64);
@@ -16,18 +14,10 @@ pub(super) struct LoadSize {
 }
 
 impl LoadSize {
-    /// A table of a ring that is there is counted once.
-    pub(super) fn of(services: &BTreeMap<String, LoadRings>, tables: &Tables) -> Self {
-        let mut size = Self::default();
-        for ring in services.values().flat_map(|service| service.rings.values()) {
-            size = size.with(ring.members().count);
-        }
-        for (name, digest, table) in tables.iter() {
-            if services.get(name).is_none_or(|known| !known.rings.contains_key(&digest)) {
-                (size.tables, size.members) = (size.tables + 1, size.members + table.table.shed.len());
-            }
-        }
-        size
+    /// Of rings, and of tables whose rings are not there any more, by their members.
+    pub(super) fn of(rings: impl Iterator<Item = usize>, tables: impl Iterator<Item = usize>) -> Self {
+        let size = rings.fold(Self::default(), Self::with);
+        tables.fold(size, |size, members| Self { tables: size.tables + 1, members: size.members + members, ..size })
     }
 
     /// And another ring.

@@ -57,7 +57,7 @@ impl Loads {
             held_max: HELD_MAX,
             tables_max,
         };
-        loads.size = LoadSize::of(&loads.services, &loads.tables);
+        loads.size = loads.size_now();
         loads
     }
 
@@ -268,6 +268,16 @@ impl Loads {
         Ok(is_credible && ring.handle_in_force(service.holds, service.in_force))
     }
 
+    /// How much there is to work out now.
+    fn size_now(&self) -> LoadSize {
+        let rings = self.services.values().flat_map(|service| service.rings.values());
+        // A table of a ring that is there is counted with it.
+        let is_left =
+            |name: &str, digest| self.services.get(name).is_none_or(|known| !known.rings.contains_key(&digest));
+        let left = self.tables.iter().filter(|(name, digest, _)| is_left(name, *digest));
+        LoadSize::of(rings.map(|ring| ring.members().count), left.map(|(.., table)| table.table.shed.len()))
+    }
+
     /// How much there may be to work out, beside what reports take.
     fn room(&self) -> Room {
         let held_max = self.held_max.saturating_sub(self.held);
@@ -331,7 +341,7 @@ impl Loads {
         if let Some(services) = next {
             self.tables = Arc::new(Tables { position: Some(position), services });
         }
-        self.size = LoadSize::of(&self.services, &self.tables);
+        self.size = self.size_now();
         has_changed
     }
 

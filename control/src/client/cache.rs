@@ -1,7 +1,7 @@
 //! The last good topology on a proxy's disk: it starts and serves with the control plane gone.
 //!
 //! Two files take turns, so that a torn write costs one revision at most: `magic | format | BLAKE3 | JSON of the snapshot`,
-//! written beside, synced, renamed, directory synced. A third one has what came before them, as what each change has replaced ([`Past`]).
+//! written beside, synced, renamed, directory synced. A third one has what came before them, as what each change has replaced.
 
 use super::past::Past;
 use crate::watch::view::View;

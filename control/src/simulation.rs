@@ -245,7 +245,7 @@ const PLANTED: &[(Plant, u64, &[Step], &str)] = &[
     (Plant::ClocksBeyondBounds, 1, &[Step::Leaps], "has it too"),
     (
         Plant::TablesForgotten,
-        6,
+        14,
         &[Step::Nothing, Step::CutOff, Step::Crashes, Step::Crashes, Step::Halves],
         "goes back from the tables",
     ),

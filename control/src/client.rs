@@ -4,6 +4,7 @@ pub mod cache;
 mod follow_etcd;
 mod loads;
 mod members;
+mod past;
 mod random;
 mod register_etcd;
 mod topology;

@@ -25,6 +25,7 @@ mod status;
 #[cfg(test)]
 mod suite;
 mod survivor;
+mod to_end;
 mod types;
 
 pub use self::members::MemberError;

@@ -9,9 +9,11 @@ mod drift;
 mod expiry_limiter;
 mod leases;
 mod load_answer;
+mod load_members;
 mod load_reporters;
 mod load_rings;
 mod load_size;
+mod load_votes;
 mod loads;
 mod noted;
 mod seen;
@@ -31,6 +33,7 @@ use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
 pub use load_answer::{LoadRefusal, LoadsAnswer};
+use load_members::Members;
 use loads::Loads;
 use noted::Noted;
 pub(crate) use seen::PROXY_TTL;
@@ -177,7 +180,8 @@ impl Lessor {
     /// Works out the tables of loads; `true`: others are to be published. To be called every [`ringway_ring::STEP_MILLIS`].
     pub fn step_loads(&mut self, state: &State, term: u64, now: Instant) -> bool {
         let now = self.clock.lead(now);
-        self.loads.step((state.epoch, term), now)
+        let parsed = self.limiter.parsed();
+        self.loads.step((state.epoch, term), &|service| Members::known(parsed, state, service), now)
     }
 
     /// The tables of loads, and whether there is anything to be worked out.

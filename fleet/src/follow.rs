@@ -6,6 +6,7 @@ use crate::loads;
 use crate::reason::{first_error, reason};
 use crate::rollout::{self, Candidate, goes_first};
 use crate::services::Services;
+use crate::standing::HANDOFF_MAX;
 use crate::standing::{Standing, Target};
 use anyhow::Context;
 use ringway_config::model::Config;
@@ -157,12 +158,26 @@ impl Fleet {
         }
     }
 
-    /// What had been agreed on before what is in force, where that is recent and stored, and when it gave way.
-    fn before(&self) -> Option<(Config, SystemTime)> {
-        let (view, at) = self.standing().recent(SystemTime::now())?;
-        let before = self.client.cache().load_before(&view)?.in_force(self.client.name());
-        let loaded = Joiner::default().load_file(&self.file, &Arc::new(self.fleet_config(&before)));
-        Some((loaded.ok()?.config, at))
+    /// What had been agreed on before what is in force, newest first, where that is recent and stored, and when each gave way: as far back as keys
+    /// are handed over.
+    fn before(&self) -> Vec<(Config, SystemTime)> {
+        let now = SystemTime::now();
+        let Some((view, agreed_at)) = self.standing().recent(now) else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut longest = HANDOFF_MAX;
+        for (number, (before, at)) in self.client.cache().load_before(&view).into_iter().enumerate() {
+            let at = if number == 0 { agreed_at } else { at };
+            if now.duration_since(at).is_ok_and(|age| age >= longest) {
+                break;
+            }
+            let before = before.in_force(self.client.name());
+            let loaded = Joiner::default().load_file(&self.file, &Arc::new(self.fleet_config(&before)));
+            let Ok(loaded) = loaded else { break };
+            let windows = loaded.config.services.iter().filter_map(|service| service.handoff.as_ref());
+            longest = windows.map(|handoff| handoff.window).max().unwrap_or_default();
+            found.push((loaded.config, at));
+        }
+        found
     }
 
     /// For the status and the metrics.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No hand-off of keys lasts longer.
-const HANDOFF_MAX: Duration = Duration::from_secs(60 * 60);
+pub(crate) const HANDOFF_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// A topology as this proxy takes it.
 #[derive(Default)]

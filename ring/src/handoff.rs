@@ -6,7 +6,7 @@
 
 use crate::hash::{Hash, mix};
 use crate::sync::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::time::Duration;
 
 /// Keeps apart when a key is handed over, where it stands in the filter, and whether it is copied, from each other and from places on the ring.
@@ -159,7 +159,8 @@ impl KeysUnderWay {
     #[must_use]
     pub fn contains(&self, hash: Hash) -> bool {
         let (word, bit) = self.place(hash);
-        word.load(Relaxed) & bit != 0
+        // See [`crate::ChangesUnderWay::count`].
+        word.load(SeqCst) & bit != 0
     }
 
     /// How many bits are set: as many as there are copies.
@@ -171,7 +172,7 @@ impl KeysUnderWay {
     /// One begins. `false`: [`KeysUnderWay::contains`] it. Whoever begins one after another sees what was told before that ended.
     pub fn begin(&self, hash: Hash) -> bool {
         let (word, bit) = self.place(hash);
-        word.fetch_or(bit, Acquire) & bit == 0
+        word.fetch_or(bit, SeqCst) & bit == 0
     }
 
     /// One that has begun is over.

@@ -12,8 +12,10 @@ pub enum HandoffRequest {
     Copied,
     /// It changes nothing, but there are no copies of it.
     Read,
-    /// It hands its key over without a copy: it may change something, or says who asks, or copies are not made of its key.
+    /// It hands its key over without a copy: it says who asks, or copies are not made of its key.
     Alone,
+    /// It may change something: it hands its key over without a copy, and what it changes is read where the key is then.
+    Change,
 }
 
 /// What the previous owner of a key says to it now.
@@ -34,6 +36,10 @@ pub enum CopyPlace {
     Full,
     /// A copy for the key is under way.
     UnderWay,
+    /// The last one has just been answered: the key has been handed over.
+    Arrived,
+    /// The last ones brought nothing: the next one waits.
+    Waits,
     /// It is reserved.
     Reserved,
 }
@@ -46,6 +52,8 @@ pub trait HandoffFacts {
     fn next_takes(&mut self) -> bool;
     /// What the request can do.
     fn request(&mut self) -> HandoffRequest;
+    /// Whether another request that may change something is under way at the previous owner.
+    fn is_changing(&mut self) -> bool;
     /// A place for a copy.
     fn reserve_copy(&mut self) -> CopyPlace;
     /// A place at the previous owner. `false`: it is full.
@@ -71,6 +79,10 @@ pub enum HandoffDecision {
     CopyUnderWay,
     /// There is no place for a copy.
     NoPlaceForCopy,
+    /// Copies of the key were refused lately: the next one waits.
+    CopyWaits,
+    /// Something changes it at the previous owner: what the next one would be told may be of before.
+    ChangeUnderWay,
     /// A copy goes to the next owner.
     Copied,
     /// The key has been handed over.
@@ -123,20 +135,29 @@ impl HandoffDecision {
             HandoffTurn::Next if facts.next_takes() => return Self::HandedOver,
             HandoffTurn::Next => return Self::NextDeclines,
             HandoffTurn::First if !facts.next_takes() => Self::NextTakesNothing,
+            HandoffTurn::First if facts.is_changing() => Self::ChangeUnderWay,
             HandoffTurn::First => match facts.request() {
-                HandoffRequest::Alone => return Self::HandedAlone,
+                HandoffRequest::Alone | HandoffRequest::Change => return Self::HandedAlone,
                 HandoffRequest::Read => Self::NotCopied,
                 HandoffRequest::Copied => match facts.reserve_copy() {
                     CopyPlace::Full => Self::NoPlaceForCopy,
                     CopyPlace::UnderWay => Self::CopyUnderWay,
+                    CopyPlace::Arrived => return Self::HandedOver,
+                    CopyPlace::Waits => Self::CopyWaits,
                     CopyPlace::Reserved => Self::Copied,
                 },
             },
         };
-        match (facts.reserve_previous(), stays) {
-            (true, _) => stays,
-            (false, Self::Copied) => Self::HandedByItself,
-            (false, _) => Self::PreviousFull,
+        if facts.reserve_previous() {
+            return stays;
+        }
+        match stays {
+            Self::Copied => Self::HandedByItself,
+            // What it changes is changed where it goes: it is read there.
+            Self::NotDue if facts.request() == HandoffRequest::Change && facts.next_takes() && !facts.is_changing() => {
+                Self::HandedAlone
+            }
+            _ => Self::PreviousFull,
         }
     }
 
@@ -145,12 +166,22 @@ impl HandoffDecision {
     pub fn way(self) -> HandoffWay {
         match self {
             Self::PreviousLost | Self::PreviousDeclines | Self::NextDeclines => HandoffWay::Sequence,
-            Self::NotDue | Self::NextTakesNothing | Self::NotCopied | Self::CopyUnderWay | Self::NoPlaceForCopy => {
-                HandoffWay::Previous
-            }
+            Self::NotDue
+            | Self::NextTakesNothing
+            | Self::NotCopied
+            | Self::CopyUnderWay
+            | Self::NoPlaceForCopy
+            | Self::CopyWaits
+            | Self::ChangeUnderWay => HandoffWay::Previous,
             Self::Copied => HandoffWay::Copied,
             Self::HandedOver | Self::HandedAlone | Self::HandedByItself | Self::PreviousFull => HandoffWay::Next,
         }
+    }
+
+    /// Whether the key is the previous owner's, wherever the request goes.
+    #[must_use]
+    pub fn stays(self) -> bool {
+        matches!(self.way(), HandoffWay::Previous | HandoffWay::Copied) || self == Self::PreviousFull
     }
 
     /// Whether the key is the next owner's from now on, by this request alone.
@@ -165,9 +196,11 @@ mod tests {
     use super::*;
 
     const TURNS: [HandoffTurn; 3] = [HandoffTurn::Previous, HandoffTurn::First, HandoffTurn::Next];
-    const REQUESTS: [HandoffRequest; 3] = [HandoffRequest::Copied, HandoffRequest::Read, HandoffRequest::Alone];
+    const REQUESTS: [HandoffRequest; 4] =
+        [HandoffRequest::Copied, HandoffRequest::Read, HandoffRequest::Alone, HandoffRequest::Change];
     const PREVIOUS: [PreviousOwner; 3] = [PreviousOwner::Lost, PreviousOwner::Declines, PreviousOwner::Serves];
-    const PLACES: [CopyPlace; 3] = [CopyPlace::Full, CopyPlace::UnderWay, CopyPlace::Reserved];
+    const PLACES: [CopyPlace; 5] =
+        [CopyPlace::Full, CopyPlace::UnderWay, CopyPlace::Arrived, CopyPlace::Waits, CopyPlace::Reserved];
 
     #[derive(Debug, Clone, Copy)]
     struct Facts {
@@ -176,6 +209,7 @@ mod tests {
         next_takes: bool,
         request: HandoffRequest,
         copy: CopyPlace,
+        changing: bool,
         /// Places that were reserved, at the previous owner and for a copy.
         reserved: (u32, u32),
     }
@@ -191,6 +225,10 @@ mod tests {
 
         fn request(&mut self) -> HandoffRequest {
             self.request
+        }
+
+        fn is_changing(&mut self) -> bool {
+            self.changing
         }
 
         fn reserve_copy(&mut self) -> CopyPlace {
@@ -212,9 +250,19 @@ mod tests {
                 for (previous_has_place, next_takes) in [(true, true), (true, false), (false, true), (false, false)] {
                     for request in REQUESTS {
                         for copy in PLACES {
-                            let reserved = (0, 0);
-                            let facts = Facts { previous, previous_has_place, next_takes, request, copy, reserved };
-                            cases.push((turn, facts));
+                            for changing in [false, true] {
+                                let (previous, reserved) = (previous, (0, 0));
+                                let of = Facts {
+                                    previous,
+                                    previous_has_place,
+                                    next_takes,
+                                    request,
+                                    copy,
+                                    changing,
+                                    reserved,
+                                };
+                                cases.push((turn, of));
+                            }
                         }
                     }
                 }
@@ -230,8 +278,10 @@ mod tests {
             let way = decision.way();
             let is_told = format!("{turn:?} {facts:?}: {decision:?}");
             // Whatever the next owner is: one that does not take a key gets none, not even a change.
+            let alone = matches!(facts.request, HandoffRequest::Alone | HandoffRequest::Change);
+            let arrived = facts.request == HandoffRequest::Copied && facts.copy == CopyPlace::Arrived;
             let held = turn == HandoffTurn::Previous
-                || turn == HandoffTurn::First && (!facts.next_takes || facts.request != HandoffRequest::Alone);
+                || turn == HandoffTurn::First && (!facts.next_takes || facts.changing || !alone && !arrived);
             let serves = facts.previous == PreviousOwner::Serves && facts.previous_has_place && held;
             assert_eq!(matches!(way, HandoffWay::Previous | HandoffWay::Copied), serves, "{is_told}");
             // Nobody is told of a previous owner that is not to be asked, and nobody gets a copy beside it.
@@ -244,10 +294,15 @@ mod tests {
         for (turn, mut facts) in cases() {
             let decision = HandoffDecision::of(turn, &mut facts);
             let goes = decision.hands_over() || decision == HandoffDecision::Copied;
-            let may = turn == HandoffTurn::First && facts.next_takes && facts.previous == PreviousOwner::Serves;
+            // A change that finds the previous owner full makes its key's time come.
+            let changes = facts.request == HandoffRequest::Change;
+            let due =
+                turn == HandoffTurn::First || turn == HandoffTurn::Previous && changes && !facts.previous_has_place;
+            let may = due && facts.next_takes && facts.previous == PreviousOwner::Serves && !facts.changing;
             assert!(!goes || may, "{turn:?} {facts:?}: {decision:?}");
             // What changes something goes where the key is from then on.
-            assert!(!may || facts.request != HandoffRequest::Alone || decision.hands_over(), "{facts:?}");
+            assert!(!may || !changes || decision.hands_over(), "{facts:?}");
+            assert!(!goes || !decision.stays() || decision == HandoffDecision::Copied);
             let way = decision.way();
             assert!(turn != HandoffTurn::Next || !matches!(way, HandoffWay::Previous | HandoffWay::Copied));
         }
@@ -274,6 +329,7 @@ mod tests {
             next_takes: true,
             request: HandoffRequest::Copied,
             copy: CopyPlace::Reserved,
+            changing: false,
             reserved: (0, 0),
         };
         let (full, down) = (Facts { previous_has_place: false, ..well }, Facts { next_takes: false, ..well });
@@ -297,6 +353,16 @@ mod tests {
             (first, Facts { copy: CopyPlace::Full, ..well }, D::NoPlaceForCopy),
             (first, Facts { copy: CopyPlace::Full, ..full }, D::PreviousFull),
             (first, Facts { copy: CopyPlace::UnderWay, ..well }, D::CopyUnderWay),
+            (first, Facts { copy: CopyPlace::Arrived, ..well }, D::HandedOver),
+            (first, Facts { copy: CopyPlace::Waits, ..well }, D::CopyWaits),
+            (first, Facts { changing: true, ..well }, D::ChangeUnderWay),
+            (first, Facts { changing: true, ..asks(HandoffRequest::Change) }, D::ChangeUnderWay),
+            (first, asks(HandoffRequest::Change), D::HandedAlone),
+            (previous, asks(HandoffRequest::Change), D::NotDue),
+            (previous, Facts { request: HandoffRequest::Change, ..full }, D::HandedAlone),
+            (previous, Facts { request: HandoffRequest::Change, next_takes: false, ..full }, D::PreviousFull),
+            (previous, Facts { request: HandoffRequest::Change, changing: true, ..full }, D::PreviousFull),
+            (previous, Facts { request: HandoffRequest::Alone, ..full }, D::PreviousFull),
             (next, well, D::HandedOver),
             (next, full, D::HandedOver),
             (next, down, D::NextDeclines),

@@ -1,6 +1,6 @@
 //! Hashes of keys and points: XXH3-64, the same on every machine.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 /// A key's place on the ring.
 pub type Hash = u64;
@@ -26,6 +26,19 @@ pub(crate) fn hash_point(id: &str, index: u32, seed: u64, label: &mut Vec<u8>) -
     xxh3_64_with_seed(label, seed)
 }
 
+/// Of members in their order and their weights: what proxies have in common for whom loads in that order mean the same.
+#[must_use]
+pub fn members_digest<'a>(members: impl IntoIterator<Item = (&'a str, u32)>, seed: u64) -> u64 {
+    let mut hasher = Xxh3::with_seed(seed);
+    for (id, weight) in members {
+        hasher.update(id.as_bytes());
+        // No id has a byte of zero.
+        hasher.update(&[0]);
+        hasher.update(&weight.to_le_bytes());
+    }
+    hasher.digest()
+}
+
 /// Spreads a key's hash anew for each member, for the accept threshold: David Stafford's mix 13.
 #[inline]
 pub(crate) fn mix(hash: u64) -> u64 {
@@ -46,6 +59,16 @@ mod tests {
         let expected = [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
         assert_eq!([1, 2, 3].map(|count| mix(state(count))), expected);
         assert_eq!(mix(0), 0);
+    }
+
+    #[test]
+    fn members_are_told_apart_by_ids_weights_and_order() {
+        let digest = |members: &[(&str, u32)]| members_digest(members.iter().copied(), 0);
+        assert_eq!(digest(&[("a", 1)]), xxh3_64(b"a\0\x01\0\0\0"));
+        let all =
+            [&[("a", 1), ("b", 2)][..], &[("a", 2), ("b", 2)], &[("b", 2), ("a", 1)], &[("a", 1)], &[]].map(digest);
+        assert!((1..all.len()).all(|at| !all[..at].contains(&all[at])), "{all:?}");
+        assert_ne!(members_digest([("a", 1)], 7), all[3]);
     }
 
     #[test]

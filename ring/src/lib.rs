@@ -13,6 +13,7 @@
 //!   value that is replaced whole.
 //! * [`HandoffRamp`] and [`HandedKeys`] say which of the keys that a change moves have been handed over, [`HandoffDecision`] what becomes of a
 //!   request for one of them.
+//! * [`RefusedKeys`] and [`ChangesUnderWay`] say which keys are not handed over for now.
 //! * [`ConcurrencyController`] finds out how many requests a member is worth giving at once.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
@@ -23,6 +24,7 @@ mod concurrency;
 mod fleet_load;
 mod handoff;
 mod handoff_decision;
+mod handoff_waits;
 mod hash;
 mod hot;
 mod limit;
@@ -54,7 +56,8 @@ pub use fleet_load::{
 };
 pub use handoff::{HandedKeys, HandoffRamp, HandoffTurn, KeysUnderWay, is_copied};
 pub use handoff_decision::{CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, PreviousOwner};
-pub use hash::{Hash, hash_key};
+pub use handoff_waits::{ChangesUnderWay, RefusedKeys};
+pub use hash::{Hash, hash_key, members_digest};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch, cost as hot_cost};
 pub use limit::{Held, SharedLimit};
 pub use line::Line;

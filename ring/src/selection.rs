@@ -95,6 +95,11 @@ impl Selection {
         self.spills
     }
 
+    /// The member that has the key, wherever it stands in the sequence, has no room.
+    pub fn handle_spill(&mut self) {
+        self.spills += 1;
+    }
+
     /// Members that were passed over because of health, drain, ramps or shedding.
     #[must_use]
     pub fn skipped(&self) -> u32 {

@@ -50,9 +50,9 @@ catalogue! {
     REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests, sessions and flows ended, by class of the status that the client got (1xx to 5xx, or none; a call of gRPC counts by what its grpc-status means); TCP sessions and UDP flows that a backend has taken are session, others none.";
     REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its response.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
-    SPILLS = "ringway_spills_total", Counter, ["service"], "Requests, sessions and flows that the bound sent to another backend than the first eligible one of their candidate sequence.";
+    SPILLS = "ringway_spills_total", Counter, ["service"], "Requests, sessions and flows that the bound sent to another backend than the first eligible one of their candidate sequence, or than the one that still has their key while keys are handed over.";
     KEPT = "ringway_drained_kept_requests_total", Counter, ["service"], "Requests that an affinity cookie brought to a backend that is drained or has no weight, which keeps its clients until drain_timeout.";
-    OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests, sessions and flows with a key that were served by the key's owner.";
+    OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests, sessions and flows with a key that were served by the key's owner: while keys are handed over, by whoever still has it.";
     KEYED = "ringway_keyed_requests_total", Counter, ["service"], "Requests, sessions and flows that were placed by key; with ringway_owner_served_total, the affinity hit ratio.";
     SPILL_DISTANCE = "ringway_spill_distance_total", Counter, ["service"], "Backends that requests, sessions and flows passed over in their candidate sequences, because of the bound or of health, summed.";
     HOT = "ringway_hot_requests_total", Counter, ["service"], "Requests, sessions and flows with a hot key, spread over its owners.";
@@ -64,7 +64,7 @@ catalogue! {
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
     HANDOFF_PREVIOUS = "ringway_handoff_previous_total", Counter, ["service"], "Requests whose key a change has moved, that went to the backend that had the key before, without a copy to the next one.";
     HANDOFF_COPIES = "ringway_handoff_copies_total", Counter, ["service"], "Requests of this kind of which a copy has gone to the next owner of the key, which has it once it has answered that.";
-    HANDOFF_COPIES_FAILED = "ringway_handoff_copies_failed_total", Counter, ["service"], "Copies of these that brought the next owner nothing, as far as its response says (none, one that broke off, or 5xx): the key stayed where it was, to be copied again.";
+    HANDOFF_COPIES_FAILED = "ringway_handoff_copies_failed_total", Counter, ["service"], "Copies of these that brought the next owner nothing, as far as its response says (none, one that broke off, or 5xx): the key stayed where it was, to be copied again after a while that doubles with each.";
     HANDOFF_COPIES_REFUSED = "ringway_handoff_copies_refused_total", Counter, ["service"], "Copies that were not made because the next owner or `handoff.copy.in_flight_max` left no place for them: the key stayed where it was.";
     HANDOFF_MOVED = "ringway_handoff_moved_total", Counter, ["service"], "Requests whose key has been handed over, that went to its next owner and named the previous one.";
     HANDOFF_PROGRESS = "ringway_handoff_progress", Gauge, ["service"], "Share of the keys that the last change has moved which may be handed over by now; 1 where no change is under way.";

@@ -74,10 +74,23 @@ fn proxies_hand_the_same_keys_over_however_late_they_hear_of_a_change_or_start_a
             (first == third).then(|| assert_eq!(first, second, "{key}"))
         });
     }
+    // So does one that starts while two changes are under way.
+    let less = json!({ "address": all[3].1.to_string(), "weight": 30 });
+    assert_eq!(curl(&cluster.urls[0], "PUT", "/v1/objects/backend/s/d", &less).status, 200);
+    let knows_both = |proxy: &FleetProxy| wait_for("both changes", || (windows(proxy).len() == 2).then_some(()));
+    proxies.iter().for_each(knows_both);
+    proxies[0].restart();
+    knows_both(&proxies[0]);
+    for key in 0..KEYS {
+        wait_for("two proxies to be asked within one moment", || {
+            let [first, second, third] = [1, 0, 1].map(|index| decision(&proxies[index], key));
+            (first == third).then(|| assert_eq!(first, second, "{key}"))
+        });
+    }
     // One that has stored nothing knows of no previous owners: it places by the new order, and hands nothing over.
     let fresh = FleetProxy::start(&cluster, "p3", "");
     await_backends(&fresh, 4);
-    assert_eq!((windows(&fresh).len(), windows(&proxies[1]).len()), (0, 1));
+    assert_eq!((windows(&fresh).len(), windows(&proxies[1]).len()), (0, 2));
     let mut at_once = 0;
     for key in 0..KEYS {
         let [anew, other] = [&fresh, &proxies[1]].map(|proxy| decision(proxy, key));

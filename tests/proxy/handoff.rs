@@ -1,6 +1,7 @@
 //! Hand-off: keys that a change moves go from backend to backend one by one, and nobody is let in on it from outside.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod changing;
 mod crowded;
 mod told;
 
@@ -92,6 +93,10 @@ fn a_backend_that_joins_gets_each_key_with_a_copy_while_its_previous_owner_serve
     assert_eq!(counter(&ringway, "moved_total") as usize, 2 * handed.len());
     assert!(counter(&ringway, "previous_total") > 100.0);
     assert_eq!(counter(&ringway, "copies_refused_total"), 0.0);
+    // Whoever has a key serves it: nothing has been sent on from anybody.
+    let of = |name: &str| ringway.metric(&format!("ringway_{name}_total{{service=\"s\"}}"));
+    let keyed = of("keyed_requests");
+    assert_eq!((of("owner_served"), of("spills"), of("spill_distance")), (keyed, 0.0, 0.0), "{keyed}");
     for head in joined.requests() {
         let key: usize = head.lines().find_map(|line| line.strip_prefix("X-Key: ")).unwrap().parse().unwrap();
         let owner = &before[key];
@@ -122,7 +127,7 @@ fn explanation(ringway: &Ringway, key: usize) -> serde_json::Value {
 }
 
 #[test]
-fn a_key_whose_copy_fails_stays_and_is_copied_again_by_its_next_request() {
+fn a_key_whose_copy_fails_stays_and_is_copied_again_after_a_while() {
     let listen = free_address();
     let (a, b) = (Backend::echo("a"), Backend::echo("b"));
     let how = Arc::new(AtomicUsize::new(0));
@@ -149,20 +154,48 @@ fn a_key_whose_copy_fails_stays_and_is_copied_again_by_its_next_request() {
     let due: Vec<usize> =
         (0..KEYS).filter(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "copied").collect();
     assert!(due.len() > 1, "{due:?}");
+    // Once their next copies wait no more, which they do for a while after each that has failed.
+    let ask_all = || {
+        for key in &due {
+            wait_for("a key that is copied", || {
+                (explanation_of(&ringway, *key)["handoff"]["turn"] == "copied").then_some(())
+            });
+            assert_eq!(ask(listen, *key, ""), before[*key], "it has never answered");
+        }
+        wait_for_copies(&ringway);
+    };
     for (round, mode) in [(1, 0), (2, 1)] {
         how.store(mode, Ordering::SeqCst);
-        assert!(due.iter().all(|key| ask(listen, *key, "") == before[*key]));
-        wait_for_copies(&ringway);
+        ask_all();
         let copies = (round * due.len()) as f64;
         assert_eq!((counter(&ringway, "copies_total"), counter(&ringway, "copies_failed_total")), (copies, copies));
-        explained(&ringway, due[0], "copied", &before[due[0]], "c");
     }
     how.store(2, Ordering::SeqCst);
-    assert!(due.iter().all(|key| ask(listen, *key, "") == before[*key]), "it has never answered");
-    wait_for_copies(&ringway);
+    ask_all();
     assert!(due.iter().all(|key| ask(listen, *key, "") == "c"), "it has answered once");
     assert_eq!(counter(&ringway, "copies_failed_total") as usize, 2 * due.len());
     assert_eq!(with(&c, COPY).len(), 3 * due.len());
+}
+
+#[test]
+fn a_key_that_its_next_owner_refuses_for_good_is_copied_a_few_times_however_often_it_is_asked_for() {
+    let listen = free_address();
+    let (a, b) = (Backend::echo("a"), scripted(|_| response("503 Service Unavailable", "", "b")));
+    let all = [("a", a.address), ("b", b.address)];
+    let ringway = Ringway::start(&config(listen, "window: 1h", &all[..1]));
+    ringway.reconfigure(&config(listen, "window: 1h", &all));
+    let key = (0..KEYS).find(|key| explanation_of(&ringway, *key)["handoff"]["turn"] == "copied").unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(ask(listen, key, ""), "a");
+        wait_for_copies(&ringway);
+    }
+    // After a quarter of a second, half of one, and so on.
+    let waited = began.elapsed().as_millis() as f64 / 250.0;
+    let most = 1.0 + (waited + 1.0).log2().floor();
+    let copies = counter(&ringway, "copies_total");
+    assert!((1.0..=most).contains(&copies), "{copies} copies, where {most} may be");
+    assert_eq!(with(&b, COPY).len() as f64, copies);
 }
 
 #[test]
@@ -481,9 +514,16 @@ fn where_the_previous_owner_fails_or_is_full_the_next_one_serves() {
     let seen = a.requests().len();
     let mut held = send(listen, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n").as_bytes());
     wait_for("a request that is held", || (a.requests().len() > seen).then_some(()));
+    let spills = || ringway.metric("ringway_spills_total{service=\"s\"}");
+    let owned = || ringway.metric("ringway_owner_served_total{service=\"s\"}");
+    let before = (spills(), owned());
     assert_eq!(ask(listen, key, ""), "b");
+    wait_for("the count of it", || (spills() > before.0).then_some(()));
+    assert_eq!((spills(), owned()), (before.0 + 1.0, before.1), "its key is a's still: the bound has sent it on");
     holds.store(false, Ordering::SeqCst);
     assert_eq!(read_answer(&mut held, true).unwrap().text(), "a");
+    wait_for("the count of it", || (owned() > before.1).then_some(()));
+    assert_eq!(spills(), before.0 + 1.0);
     // It fails: the request is tried again, and nobody is sent to it for what it has.
     dead.store(true, Ordering::SeqCst);
     let told = with(&b, PREVIOUS).len();

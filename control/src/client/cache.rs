@@ -1,8 +1,9 @@
 //! The last good topology on a proxy's disk: it starts and serves with the control plane gone.
 //!
 //! Two files take turns, so that a torn write costs one revision at most: `magic | format | BLAKE3 | JSON of the snapshot`,
-//! written beside, synced, renamed, directory synced.
+//! written beside, synced, renamed, directory synced. A third one has what came before them, as what each change has replaced.
 
+use super::past::Past;
 use crate::watch::view::View;
 use crate::watch::wire::Snapshot;
 use std::fs::{File, OpenOptions};
@@ -10,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: &[u8; 8] = b"ringwayT";
 const FORMAT: u8 = 1;
@@ -23,6 +25,8 @@ pub struct Cache {
     directory: PathBuf,
     /// The slot that was written last: the other is next.
     last: Mutex<Option<(PathBuf, (u64, u64))>>,
+    /// What is stored, and what came before it; read once.
+    known: Mutex<Option<(View, Past)>>,
 }
 
 impl Cache {
@@ -32,7 +36,7 @@ impl Cache {
     /// It cannot be made.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        Ok(Self { directory: directory.to_owned(), last: Mutex::default() })
+        Ok(Self { directory: directory.to_owned(), last: Mutex::default(), known: Mutex::default() })
     }
 
     fn slots(&self) -> [PathBuf; 2] {
@@ -54,13 +58,58 @@ impl Cache {
         views.max_by_key(|view| (view.epoch, view.revision))
     }
 
-    /// The topology of the revision right before this one. One that is older says nothing of when its members changed.
+    fn past(&self) -> PathBuf {
+        self.directory.join("topology.past")
+    }
+
+    /// What was in force before this topology, newest first, as far as that is known without a gap, and when each gave way. One that is older
+    /// says nothing of when its members changed.
     #[must_use]
-    pub fn load_before(&self, view: &View) -> Option<View> {
-        let is_before = |before: &View| {
-            before.cluster == view.cluster && before.epoch == view.epoch && before.revision + 1 == view.revision
+    pub fn load_before(&self, view: &View) -> Vec<(View, SystemTime)> {
+        let past = self.load_past();
+        let mut stored: Vec<View> = self.slots().into_iter().filter_map(|slot| read(&slot).ok()).collect();
+        stored.retain(|stored| (&stored.cluster, stored.epoch) == (&view.cluster, view.epoch));
+        // It may have come since, and be stored next.
+        let is_before = |stored: &View| stored.revision + 1 == view.revision;
+        let came_since = !stored.iter().any(|stored| stored.revision == view.revision);
+        let known = past.before(view);
+        match (stored.into_iter().find(is_before), view.at_ms) {
+            // An earlier version has stored no more than the two.
+            (Some(before), Some(at_ms)) if came_since || known.is_empty() => {
+                let mut found = vec![(before.clone(), UNIX_EPOCH + Duration::from_millis(at_ms))];
+                found.extend(past.before(&before));
+                found
+            }
+            _ => known,
+        }
+    }
+
+    fn load_past(&self) -> Past {
+        let past = read_json(&self.past()).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        past.unwrap_or_else(|error| {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(file = %self.past().display(), %error, "what was stored of earlier topologies is not used");
+            }
+            Past::default()
+        })
+    }
+
+    /// Remembers what this topology replaces, before it does.
+    fn note_past(&self, view: &View) -> std::io::Result<()> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, past) = match known.take() {
+            Some((before, past)) => (Some(before), past),
+            None => (self.load(), self.load_past()),
         };
-        self.slots().into_iter().filter_map(|slot| read(&slot).ok()).find(is_before)
+        let mut next = past.clone();
+        if let Some(before) = &before {
+            next.handle_change(before, view);
+        }
+        if next != past {
+            self.write(&self.past(), &serde_json::to_vec(&next)?)?;
+        }
+        *known = Some((view.clone(), next));
+        Ok(())
     }
 
     /// Replaces the older of the two, or the one of the same revision: what was before it stays. A rollout is not stored: it may be over by the time it is read.
@@ -71,6 +120,7 @@ impl Cache {
         let mut snapshot = view.snapshot();
         snapshot.rollout = None;
         let json = serde_json::to_vec(&snapshot)?;
+        self.note_past(view)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let age = |slot: &PathBuf| read(slot).ok().map(|view| (view.epoch, view.revision));
         let [a, b] = self.slots();
@@ -83,18 +133,25 @@ impl Cache {
             },
         };
         let slot = if first { a } else { b };
-        let beside = slot.with_extension("new");
+        self.write(&slot, &json)?;
+        *last = Some((slot, is_now));
+        Ok(())
+    }
+
+    /// Replaces a file, or leaves it as it is.
+    fn write(&self, path: &Path, json: &[u8]) -> std::io::Result<()> {
+        // Not its extension: files have each their own beside them.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
         // Certificates' keys are among it.
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(MAGIC)?;
         file.write_all(&[FORMAT])?;
-        file.write_all(blake3::hash(&json).as_bytes())?;
-        file.write_all(&json)?;
+        file.write_all(blake3::hash(json).as_bytes())?;
+        file.write_all(json)?;
         file.sync_all()?;
-        std::fs::rename(&beside, &slot)?;
-        File::open(&self.directory)?.sync_all()?;
-        *last = Some((slot, is_now));
-        Ok(())
+        std::fs::rename(&beside, path)?;
+        File::open(&self.directory)?.sync_all()
     }
 
     /// Writes the certificates of a topology, where [`Cache::certificate`] says. The name has the content's hash in it: a
@@ -123,7 +180,7 @@ impl Cache {
             }
         }
         let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(()) };
-        let old = std::time::Duration::from_secs(86_400);
+        let old = Duration::from_secs(86_400);
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| !wanted.contains(path)) {
             let age = path.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
             // A rollback within the day finds its file again.
@@ -154,8 +211,17 @@ fn file_of(directory: &Path, name: &str, pair: &crate::state::Certificate, kind:
     directory.join(format!("{name}-{}.{kind}", &hash[..16]))
 }
 
+fn damaged(what: &str) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned())
+}
+
 fn read(path: &Path) -> std::io::Result<View> {
-    let damaged = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    let snapshot: Snapshot = serde_json::from_slice(&read_json(path)?)?;
+    View::from_snapshot(snapshot, None).map_err(|error| damaged(&error.to_string()))
+}
+
+/// What a file says, if it is whole.
+fn read_json(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
     if bytes.len() < HEAD || &bytes[..MAGIC.len()] != MAGIC {
@@ -168,8 +234,7 @@ fn read(path: &Path) -> std::io::Result<View> {
     if blake3::hash(json).as_bytes() != &head[MAGIC.len() + 1..] {
         return Err(damaged("its checksum is wrong"));
     }
-    let snapshot: Snapshot = serde_json::from_slice(json)?;
-    View::from_snapshot(snapshot, None).map_err(|error| damaged(&error.to_string()))
+    Ok(json.to_vec())
 }
 
 #[cfg(test)]
@@ -186,8 +251,10 @@ mod tests {
             digest: String::new(),
             objects: Default::default(),
             rollout: None,
-            at_ms: None,
+            at_ms: Some(revision * 1_000),
         };
+        let text = crate::state::Text { text: format!("# {}", revision / 2) };
+        Arc::make_mut(&mut snapshot.objects).insert("document/main".parse().unwrap(), Arc::new(Object::Document(text)));
         let pair = Certificate { certificate: format!("cert {revision}"), key: "key".into() };
         Arc::make_mut(&mut snapshot.objects)
             .insert("certificate/web".parse().unwrap(), Arc::new(Object::Certificate(pair)));
@@ -203,13 +270,23 @@ mod tests {
             cache.store(&view(revision)).unwrap();
             assert_eq!(cache.load().unwrap(), view(revision));
         }
-        assert_eq!(cache.load_before(&view(5)), Some(view(4)));
-        assert_eq!((cache.load_before(&view(4)), cache.load_before(&View { epoch: 2, ..view(5) })), (None, None));
+        // What has placed keys changes with every second of them.
+        let before = |cache: &Cache, view: &View| -> Vec<(u64, u64)> {
+            let millis = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+            cache.load_before(view).into_iter().map(|(view, at)| (view.revision, millis(at))).collect()
+        };
+        assert_eq!(before(&cache, &view(5)), [(3, 4_000), (1, 2_000)]);
+        let [(three, _), _] = &cache.load_before(&view(5))[..] else { panic!("two changes are known") };
+        let document = "document/main".parse().unwrap();
+        assert_eq!(three.objects.get(&document), view(3).objects.get(&document));
+        // One that has come since, and is not stored yet; and one after a gap.
+        assert_eq!(before(&cache, &view(6)), [(5, 6_000), (3, 4_000), (1, 2_000)]);
+        assert_eq!((before(&cache, &view(7)), before(&cache, &View { epoch: 2, ..view(5) })), (vec![], vec![]));
         // Stored again, by who goes on and by who starts anew, however often, it pushes out nothing.
         for cache in [cache, Cache::open(&directory.path().join("made")).unwrap()] {
             for _ in 0..3 {
                 cache.store(&view(5)).unwrap();
-                assert_eq!((cache.load(), cache.load_before(&view(5))), (Some(view(5)), Some(view(4))));
+                assert_eq!((cache.load(), before(&cache, &view(5))), (Some(view(5)), vec![(3, 4_000), (1, 2_000)]));
             }
         }
         let cache = Cache::open(&directory.path().join("made")).unwrap();
@@ -226,6 +303,15 @@ mod tests {
         }
         cache.store(&view(6)).unwrap();
         assert_eq!(cache.load().unwrap().revision, 6);
+        // What came before is found damaged, too: then nothing did.
+        let whole = std::fs::read(cache.past()).unwrap();
+        assert_eq!(before(&cache, &view(6)).len(), 1, "after a gap");
+        for at in [0, MAGIC.len(), HEAD - 1, HEAD, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(cache.past(), &bytes).unwrap();
+            assert_eq!(before(&cache, &view(6)), [], "byte {at}");
+        }
     }
 
     #[test]

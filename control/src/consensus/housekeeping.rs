@@ -92,7 +92,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
                 tracing::warn!(?stalled, to = successor.node, "the disk hangs; handing over");
                 transferred = Some(Instant::now());
                 // The engine has stopped where this fails, which is reported elsewhere.
-                let _ = node.inner.raft.trigger().transfer_leader(successor.node).await;
+                let _ = node.hand_to(successor.node).await;
             }
         }
         joint = node.finish_joint(joint).await;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::node::Node;
 use super::outcome::ProposeError;
 use super::status::{MemberStatus, Status};
+use super::to_end::to_end;
 use super::types::Types;
 use crate::store::record::MemberInfo;
 
@@ -75,10 +76,11 @@ impl Node {
     /// Makes this member a cluster of one. Only on a member that has never been in one.
     pub async fn initialize(&self) -> Result<(), MemberError> {
         let members = BTreeMap::from([(self.inner.id, self.inner.info.clone())]);
-        match self.inner.raft.initialize(members).await {
-            Ok(()) => Ok(()),
-            Err(RaftError::APIError(_)) => Err(MemberError::NotPristine),
-            Err(RaftError::Fatal(_)) => Err(MemberError::Propose(ProposeError::Stopped)),
+        let raft = self.inner.raft.clone();
+        match to_end(async move { raft.initialize(members).await }).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(RaftError::APIError(_))) => Err(MemberError::NotPristine),
+            Some(Err(RaftError::Fatal(_))) | None => Err(MemberError::Propose(ProposeError::Stopped)),
         }
     }
 
@@ -157,8 +159,9 @@ impl Node {
         if !self.status().voters.iter().any(|voter| voter.node == to) {
             return Err(MemberError::NotFound { node: to, expected: "voter" });
         }
-        let stopped = |_| MemberError::Propose(ProposeError::Stopped);
-        self.inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
+        if !self.hand_to(to).await {
+            return Err(ProposeError::Stopped.into());
+        }
         let wait = self.inner.raft.wait(Some(self.inner.timing.election_max * 4));
         let moved = |metrics: &RaftMetrics<Types>| metrics.current_leader.is_some_and(|leader| leader != self.inner.id);
         match wait.metrics(moved, "another member leads").await {
@@ -166,6 +169,12 @@ impl Node {
             Err(WaitError::ShuttingDown) => Err(ProposeError::Stopped.into()),
             Err(_) => Err(MemberError::NotTransferred { to }),
         }
+    }
+
+    /// Has the engine hand over. `false`: it has ended.
+    pub(super) async fn hand_to(&self, to: u64) -> bool {
+        let raft = self.inner.raft.clone();
+        to_end(async move { raft.trigger().transfer_leader(to).await.is_ok() }).await == Some(true)
     }
 
     /// Ends a joint change in favour of its new set.
@@ -195,10 +204,11 @@ impl Node {
     }
 
     async fn change(&self, change: ChangeMembers<u64, MemberInfo>, retain: bool) -> Result<(), MemberError> {
-        let decided = timeout(self.inner.timing.decide, self.inner.raft.change_membership(change, retain)).await;
-        match decided {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => match error {
+        let raft = self.inner.raft.clone();
+        let decided = to_end(async move { raft.change_membership(change, retain).await });
+        match timeout(self.inner.timing.decide, decided).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))))) => match error {
                 ChangeMembershipError::LearnerNotFound(error) => {
                     Err(MemberError::NotFound { node: error.node_id, expected: "learner" })
                 }
@@ -209,8 +219,8 @@ impl Node {
                     Err(MemberError::InProgress)
                 }
             },
-            Ok(Err(error)) => Err(self.write_error(error).into()),
-            Err(_) => Err(ProposeError::Unknown.into()),
+            Ok(Some(Err(error))) => Err(self.write_error(error).into()),
+            Ok(None) | Err(_) => Err(ProposeError::Unknown.into()),
         }
     }
 }

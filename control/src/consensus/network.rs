@@ -17,6 +17,7 @@ use super::convert;
 use super::machine::Raft;
 use super::options::Timing;
 use super::status::Heard;
+use super::to_end::to_end;
 use super::types::{Snapshot, Types, Vote};
 use crate::store::record::MemberInfo;
 use crate::transport::{
@@ -190,8 +191,14 @@ impl Handler for Server {
     async fn handle(&self, call: Call) -> Option<Reply> {
         match call {
             Call::Append(call) => self.append(call).await.map(Reply::Append),
-            Call::Vote(call) => self.raft.vote(vote_request(call)).await.ok().map(vote_reply),
-            Call::PreVote(call) => self.raft.pre_vote(vote_request(call)).await.ok().map(vote_reply),
+            Call::Vote(call) => {
+                let raft = self.raft.clone();
+                to_end(async move { raft.vote(vote_request(call)).await }).await?.ok().map(vote_reply)
+            }
+            Call::PreVote(call) => {
+                let raft = self.raft.clone();
+                to_end(async move { raft.pre_vote(vote_request(call)).await }).await?.ok().map(vote_reply)
+            }
             Call::Snapshot(call, content) => self.snapshot(call, content).await.map(Reply::Snapshot),
             Call::Transfer(call) => self.transfer(call).await.map(Reply::Transfer),
             Call::Ask(bytes) => match &self.answerer {
@@ -227,7 +234,8 @@ impl Server {
             entries: entries.inspect_err(|error| tracing::warn!(%error, "an append call")).ok()?,
             leader_commit: call.committed.map(convert::to_log_id),
         };
-        let response = self.raft.append_entries(request).await.ok()?;
+        let raft = self.raft.clone();
+        let response = to_end(async move { raft.append_entries(request).await }).await?.ok()?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
             self.heard.note();
         }
@@ -251,7 +259,9 @@ impl Server {
             return None;
         }
         let vote = convert::to_vote(call.vote);
-        let response = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.ok()?;
+        let raft = self.raft.clone();
+        let installed = async move { raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await };
+        let response = to_end(installed).await?.ok()?;
         Some(SnapshotAnswer { vote: convert::vote(&response.vote) })
     }
 
@@ -262,7 +272,9 @@ impl Server {
         }
         let last = call.last.map(convert::to_log_id);
         let request = TransferLeaderRequest::new(convert::to_vote(call.from), call.to, last);
-        Some(match self.raft.handle_transfer_leader(request).await.ok()? {
+        let raft = self.raft.clone();
+        let handled = to_end(async move { raft.handle_transfer_leader(request).await }).await?;
+        Some(match handled.ok()? {
             Ok(()) => TransferAnswer::Started,
             Err(VoteChanged { expected, actual }) => {
                 TransferAnswer::VoteChanged { expected: convert::vote(&expected), actual: convert::vote(&actual) }

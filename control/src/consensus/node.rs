@@ -18,6 +18,7 @@ use super::machine::{Raft, Retired};
 use super::options::Timing;
 use super::outcome::{COMMAND_BYTES_MAX, Failure, ProposeError, Proposed, Read};
 use super::status::{self, Status};
+use super::to_end::to_end;
 use super::types::{Proposal, Types};
 use crate::store::Store;
 use crate::store::record::MemberInfo;
@@ -71,11 +72,14 @@ impl Node {
             return Err(ProposeError::TooLarge { bytes: command.len() });
         }
         self.running()?;
-        let write = self.inner.raft.client_write(Proposal(Bytes::from(command)));
+        let raft = self.inner.raft.clone();
+        let write = to_end(async move { raft.client_write(Proposal(Bytes::from(command))).await });
         match timeout(self.inner.timing.decide, write).await {
-            Ok(Ok(ClientWriteResponse { log_id, data, .. })) => Ok(Proposed { index: log_id.index(), answer: data }),
-            Ok(Err(error)) => Err(self.write_error(error)),
-            Err(_) => Err(ProposeError::Unknown),
+            Ok(Some(Ok(ClientWriteResponse { log_id, data, .. }))) => {
+                Ok(Proposed { index: log_id.index(), answer: data })
+            }
+            Ok(Some(Err(error))) => Err(self.write_error(error)),
+            Ok(None) | Err(_) => Err(ProposeError::Unknown),
         }
     }
 
@@ -87,20 +91,25 @@ impl Node {
             Read::Index => ReadPolicy::ReadIndex,
             Read::Lease => ReadPolicy::LeaseRead,
         };
-        match timeout(self.inner.timing.decide, self.inner.raft.ensure_linearizable(policy)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => Err(self.forward(forward)),
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+        let raft = self.inner.raft.clone();
+        let read = to_end(async move { raft.ensure_linearizable(policy).await });
+        match timeout(self.inner.timing.decide, read).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))))) => {
+                Err(self.forward(forward))
+            }
+            Ok(Some(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))))) | Err(_) => {
                 Err(ProposeError::Unavailable)
             }
-            Ok(Err(RaftError::Fatal(_))) => Err(ProposeError::Stopped),
+            Ok(Some(Err(RaftError::Fatal(_))) | None) => Err(ProposeError::Stopped),
         }
     }
 
     /// Waits after a restart until the machine is as new as the disk's log says it was; until then local reads may
     /// go back in time. `false` when that takes longer than `within`: without a quorum it never comes.
     pub async fn recovered(&self, within: Duration) -> bool {
-        self.inner.raft.wait_for_recovery(Some(within)).await.is_ok()
+        let raft = self.inner.raft.clone();
+        to_end(async move { raft.wait_for_recovery(Some(within)).await.is_ok() }).await == Some(true)
     }
 
     /// This member's view of the cluster at this moment.
@@ -158,7 +167,9 @@ impl Node {
 
     /// Takes a snapshot now; it is on disk some time after the return, see [`Status::snapshot`].
     pub async fn snapshot(&self) -> Result<(), ProposeError> {
-        self.inner.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)
+        let raft = self.inner.raft.clone();
+        let begun = to_end(async move { raft.trigger().snapshot().await.is_ok() }).await;
+        if begun == Some(true) { Ok(()) } else { Err(ProposeError::Stopped) }
     }
 
     /// Resolves when the disk or the engine has failed for good; never after [`Node::stop`].
@@ -189,7 +200,8 @@ impl Node {
             let _ = task.await;
         }
         // An engine that has failed before says so here again.
-        let _ = self.inner.raft.shutdown().await;
+        let raft = self.inner.raft.clone();
+        let _ = to_end(async move { raft.shutdown().await }).await;
         self.inner.store.close().await;
     }
 

@@ -50,6 +50,11 @@ struct Room {
 }
 
 impl ExpiryLimiter {
+    /// What the fleet's texts say.
+    pub(super) fn parsed(&self) -> &Parsed {
+        &self.parsed
+    }
+
     /// `parsed`: what the fleet's texts say.
     pub(super) fn new(parsed: Arc<Parsed>) -> Self {
         Self {
@@ -156,7 +161,7 @@ impl ExpiryLimiter {
 
 /// Whether a service has others in the fleet's texts. As long as those are not read, it has none: the registered one stays.
 fn is_written(parsed: &Parsed, state: &State, service: &str) -> bool {
-    parsed.written(state).is_some_and(|services| services.contains(service))
+    parsed.written(state).is_some_and(|written| written.serves(service))
 }
 
 /// What hangs on which lease, as of one revision: read again only when that has changed.

@@ -13,6 +13,8 @@ pub enum LoadRefusal {
     Older,
     /// It cannot be of this ring, or of any time.
     Absurd,
+    /// It is of other members than its ring has, by the topology or by most proxies.
+    Members,
     /// It contradicts the proxy's heartbeats.
     Contradiction,
     /// The leader holds as many as it can.
@@ -21,8 +23,8 @@ pub enum LoadRefusal {
 
 impl LoadRefusal {
     /// Every one.
-    pub const ALL: [Self; 6] =
-        [Self::Malformed, Self::Unknown, Self::Older, Self::Absurd, Self::Contradiction, Self::Full];
+    pub const ALL: [Self; 7] =
+        [Self::Malformed, Self::Unknown, Self::Older, Self::Absurd, Self::Members, Self::Contradiction, Self::Full];
 
     /// As in metrics.
     #[must_use]
@@ -32,6 +34,7 @@ impl LoadRefusal {
             Self::Unknown => "unknown",
             Self::Older => "older",
             Self::Absurd => "absurd",
+            Self::Members => "members",
             Self::Contradiction => "contradiction",
             Self::Full => "full",
         }
@@ -53,6 +56,17 @@ impl LoadsAnswer {
         let mut answer = Self::default();
         answer.refuse("", refusal, why);
         answer
+    }
+
+    /// What is told of it: what was refused first, and how much more.
+    pub(super) fn said(&self) -> Option<String> {
+        let (service, why) = self.answer.refused.iter().next()?;
+        let more = self.answer.refused.len() - 1;
+        Some(match (service.as_str(), more) {
+            ("", _) => why.clone(),
+            (service, 0) => format!("service {service:?}: {why}"),
+            (service, more) => format!("service {service:?}: {why}; and {more} more"),
+        })
     }
 
     pub(super) fn refuse(&mut self, service: &str, refusal: LoadRefusal, why: String) {

@@ -1,6 +1,6 @@
 //! Proxies that report their loads, and what each has reported last.
 
-use super::load_rings::Votes;
+use super::load_members::{Members, RingVotes};
 use super::load_size::Held;
 use crate::loads::Position;
 use ringway_ring::FleetParams;
@@ -28,16 +28,21 @@ pub(super) struct Reporter {
 pub(super) struct Told {
     pub(super) at: Instant,
     pub(super) digest: u64,
+    pub(super) members: Members,
     pub(super) params: Arc<FleetParams>,
     pub(super) held: Held,
 }
 
 /// By service and ring, the proxies that have it.
-pub(super) fn votes(reporters: &BTreeMap<String, Reporter>, now: Instant) -> BTreeMap<&str, BTreeMap<u64, Votes<'_>>> {
-    let mut votes: BTreeMap<&str, BTreeMap<u64, Votes<'_>>> = BTreeMap::new();
+pub(super) fn votes(
+    reporters: &BTreeMap<String, Reporter>,
+    now: Instant,
+) -> BTreeMap<&str, BTreeMap<u64, RingVotes<'_>>> {
+    let mut votes: BTreeMap<&str, BTreeMap<u64, RingVotes<'_>>> = BTreeMap::new();
     let live = reporters.values().filter(|reporter| now.saturating_duration_since(reporter.at) < LIVE);
     for (service, told) in live.flat_map(|reporter| &reporter.services) {
-        votes.entry(service).or_default().entry(told.digest).or_default().add(&told.params);
+        let ring = votes.entry(service).or_default().entry(told.digest).or_default();
+        ring.entry(told.members).or_default().add(&told.params);
     }
     votes
 }

@@ -1,14 +1,14 @@
 //! A service that proxies report of, by the ring that they have: what they see of it, and the tables that follow.
 
+use super::load_members::{Members, RingVotes, Settled};
+use super::load_size::Room;
+use super::load_votes::Votes;
 use crate::loads::{Position, RingTable, ServiceLoad};
 use ringway_ring::{FleetLoads, FleetParams, FleetTable, FleetTotals};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Different parameters that are counted for a ring: a canary makes two of them.
-const VARIANTS_MAX: usize = 8;
 
 /// Rings of a service that have a table: one for each zone, twice while a change is on its way.
 pub(super) const RINGS_MAX: usize = 32;
@@ -22,47 +22,40 @@ pub(super) struct LoadRings {
 /// What is known of a service whose proxies have this ring.
 pub(super) struct LoadRing {
     pub(super) loads: FleetLoads,
-    pub(super) members: usize,
     pub(super) heard: Instant,
     /// It is one of those that have a table.
     pub(super) has_table: bool,
-    /// Rings with the same load the same members.
-    members_digest: u64,
+    settled: Settled,
     params: Arc<FleetParams>,
     revision: u64,
     /// Where what was adopted has come from: a proxy without a table comes before all that have one.
     adopted: Option<Option<Position>>,
 }
 
-/// How many proxies have a ring, and what each wants a table to be made for.
-#[derive(Default)]
-pub(super) struct Votes<'r> {
-    count: usize,
-    params: Vec<(&'r Arc<FleetParams>, usize)>,
-}
-
-impl<'r> Votes<'r> {
-    pub(super) fn add(&mut self, params: &'r Arc<FleetParams>) {
-        self.count += 1;
-        match self.params.iter().position(|(known, _)| Arc::ptr_eq(known, params) || *known == params) {
-            Some(index) => self.params[index].1 += 1,
-            None if self.params.len() < VARIANTS_MAX => self.params.push((params, 1)),
-            None => {}
+impl LoadRings {
+    /// Has rings of which proxies tell different members have those that they are to have: `known`, where the topology has it, or those of most.
+    pub(super) fn settle(
+        &mut self,
+        votes: Option<&BTreeMap<u64, RingVotes<'_>>>,
+        known: impl Fn() -> Option<Members>,
+        room: &mut Room,
+        now: Instant,
+    ) {
+        for (digest, ring) in &mut self.rings {
+            let Some(votes) = votes.and_then(|votes| votes.get(digest)) else { continue };
+            let is_new = ring.loads.wants_table();
+            if let Some(members) = ring.settled.poll(votes, &known, is_new, now)
+                && room.exchange(ring.members().count, members.count)
+            {
+                ring.have(members);
+            }
         }
     }
 
-    /// Those that most want; of as many, the ones in force.
-    fn params(&self, in_force: &Arc<FleetParams>) -> Option<&'r Arc<FleetParams>> {
-        let rank = |params: &Arc<FleetParams>, count: usize| (count, params == in_force);
-        self.params.iter().max_by_key(|(params, count)| rank(params, *count)).map(|(params, _)| *params)
-    }
-}
-
-impl LoadRings {
     /// The tables that are new, by ring.
     pub(super) fn step(
         &mut self,
-        votes: Option<&BTreeMap<u64, Votes<'_>>>,
+        votes: Option<&BTreeMap<u64, RingVotes<'_>>>,
         position: Position,
         millis: u64,
         now: Instant,
@@ -73,11 +66,12 @@ impl LoadRings {
         for (digest, ring) in &mut self.rings {
             let is_chosen = chosen.contains(digest);
             ring.has_table &= is_chosen;
-            let Some(votes) = votes.and_then(|votes| votes.get(digest)).filter(|_| is_chosen) else { continue };
+            let votes = votes.and_then(|votes| votes.get(digest)?.get(&ring.members()));
+            let Some(votes) = votes.filter(|_| is_chosen) else { continue };
             if let Some(params) = votes.params(&ring.params) {
                 ring.params = Arc::clone(params);
             }
-            let Some(totals) = totals.get(&ring.group()) else { continue };
+            let Some(totals) = totals.get(&ring.members()) else { continue };
             let changed = ring.loads.step_among(&ring.params, totals, millis);
             // Until its first step the table of before holds.
             if ring.loads.wants_table() || !changed && ring.has_table {
@@ -91,21 +85,24 @@ impl LoadRings {
     }
 
     /// What the members get by all rings that are made of them.
-    fn totals(&mut self, millis: u64) -> BTreeMap<(u64, usize), FleetTotals> {
-        let mut totals: BTreeMap<(u64, usize), FleetTotals> = BTreeMap::new();
+    fn totals(&mut self, millis: u64) -> BTreeMap<Members, FleetTotals> {
+        let mut totals: BTreeMap<Members, FleetTotals> = BTreeMap::new();
         for ring in self.rings.values_mut() {
             ring.loads.smooth(millis);
-            totals.entry(ring.group()).or_insert_with(|| FleetTotals::new(ring.members)).add(&ring.loads);
+            let members = ring.members();
+            totals.entry(members).or_insert_with(|| FleetTotals::new(members.count)).add(&ring.loads);
         }
         totals
     }
 
     /// Those that may have a table: of most proxies; of as many, those that have one already, and then those of the latest revision.
-    fn chosen(&self, votes: Option<&BTreeMap<u64, Votes<'_>>>) -> Vec<u64> {
+    fn chosen(&self, votes: Option<&BTreeMap<u64, RingVotes<'_>>>) -> Vec<u64> {
         let mut rings: Vec<_> = self.rings.iter().collect();
         if rings.len() > RINGS_MAX {
-            let count = |digest: &u64| votes.and_then(|votes| votes.get(digest)).map_or(0, |votes| votes.count);
-            rings.sort_by_key(|(digest, ring)| Reverse((count(digest), ring.has_table, ring.revision)));
+            let count = |digest: &u64, ring: &LoadRing| {
+                votes.and_then(|votes| votes.get(digest)?.get(&ring.members())).map_or(0, Votes::count)
+            };
+            rings.sort_by_key(|(digest, ring)| Reverse((count(digest, ring), ring.has_table, ring.revision)));
         }
         rings.into_iter().take(RINGS_MAX).map(|(digest, _)| *digest).collect()
     }
@@ -114,27 +111,36 @@ impl LoadRings {
 impl LoadRing {
     /// Goes on from the table of this ring that is known here.
     pub(super) fn new(service: &ServiceLoad, before: Option<(Position, &Arc<FleetTable>)>, now: Instant) -> Self {
-        let members = service.report.loads.len();
-        let mut loads = FleetLoads::new(members);
+        let members = Members::of(service);
+        let mut loads = FleetLoads::new(members.count);
         if let Some((_, table)) = before {
             loads.adopt(FleetTable::clone(table));
         }
         let adopted = before.map(|(position, _)| Some(position));
         Self {
             loads,
-            members,
             heard: now,
             has_table: before.is_some(),
-            members_digest: service.members_digest,
+            settled: Settled::new(members),
             params: Arc::new(service.params),
             revision: service.revision,
             adopted,
         }
     }
 
-    /// Of rings that load the same members.
-    fn group(&self) -> (u64, usize) {
-        (self.members_digest, self.members)
+    /// Rings with the same load the same members.
+    pub(super) fn members(&self) -> Members {
+        self.settled.members
+    }
+
+    /// It has other members from now on: what was reported is of others, and so is what each shed, unless they are as many. Of who had
+    /// the place of a member nothing is known otherwise.
+    fn have(&mut self, members: Members) {
+        let table = FleetTable::clone(self.loads.table());
+        self.loads = FleetLoads::new(members.count);
+        self.has_table &= table.shed.len() == members.count;
+        self.loads.adopt(table);
+        self.settled.set(members);
     }
 
     /// What a table of it is made for now.
@@ -153,7 +159,7 @@ impl LoadRing {
         if !self.loads.wants_table() || Some(holds) <= self.adopted {
             return false;
         }
-        match table.filter(|table| table.shed.len() == self.members) {
+        match table.filter(|table| table.shed.len() == self.members().count) {
             Some(table) => {
                 self.loads.adopt(table);
                 self.adopted = Some(holds);
@@ -161,32 +167,5 @@ impl LoadRing {
             }
             None => true,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ringway_ring::ShedParams;
-
-    #[test]
-    fn parameters_are_those_of_most_and_of_as_many_those_in_force() {
-        let made = |target| Arc::new(FleetParams { shed: ShedParams { target, share_max: 0.9 }, hot: None });
-        let (old, new, odd) = (made(1.2), made(1.5), made(9.0));
-        let chosen = |told: &[&Arc<FleetParams>], in_force: &Arc<FleetParams>| {
-            let mut votes = Votes::default();
-            told.iter().for_each(|params| votes.add(params));
-            votes.params(in_force).map(|params| params.shed.target)
-        };
-        assert_eq!(chosen(&[&old, &new, &old], &new), Some(1.2));
-        assert_eq!(chosen(&[&old, &new], &old), Some(1.2));
-        assert_eq!(chosen(&[&old, &new], &new), Some(1.5));
-        assert_eq!(chosen(&[&made(1.2), &new, &made(1.2)], &new), Some(1.2), "by what they say");
-        assert_eq!(chosen(&[&odd, &odd], &old), Some(9.0));
-        assert_eq!(chosen(&[], &old), None);
-        let many: Vec<_> = (0..100).map(|target| made(f64::from(target))).collect();
-        let mut votes = Votes::default();
-        many.iter().for_each(|params| votes.add(params));
-        assert_eq!((votes.count, votes.params.len()), (100, VARIANTS_MAX));
     }
 }

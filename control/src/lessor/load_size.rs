@@ -1,8 +1,6 @@
 //! How much there is to work out of all services, so that it has an end.
 
-use super::load_rings::LoadRings;
-use crate::loads::{ServiceLoad, Tables};
-use std::collections::BTreeMap;
+use crate::loads::ServiceLoad;
 
 /// What a ring takes, in loads of members: of each member, and besides.
 const RING_HELD: (usize, usize) = (16, 64);
@@ -16,18 +14,10 @@ pub(super) struct LoadSize {
 }
 
 impl LoadSize {
-    /// A table of a ring that is there is counted once.
-    pub(super) fn of(services: &BTreeMap<String, LoadRings>, tables: &Tables) -> Self {
-        let mut size = Self::default();
-        for ring in services.values().flat_map(|service| service.rings.values()) {
-            size = size.with(ring.members);
-        }
-        for (name, digest, table) in tables.iter() {
-            if services.get(name).is_none_or(|known| !known.rings.contains_key(&digest)) {
-                (size.tables, size.members) = (size.tables + 1, size.members + table.table.shed.len());
-            }
-        }
-        size
+    /// Of rings, and of tables whose rings are not there any more, by their members.
+    pub(super) fn of(rings: impl Iterator<Item = usize>, tables: impl Iterator<Item = usize>) -> Self {
+        let size = rings.fold(Self::default(), Self::with);
+        tables.fold(size, |size, members| Self { tables: size.tables + 1, members: size.members + members, ..size })
     }
 
     /// And another ring.
@@ -47,6 +37,39 @@ impl LoadSize {
     /// What that takes, in loads of members.
     pub(super) fn held(self) -> usize {
         self.members * RING_HELD.0 + self.rings * RING_HELD.1
+    }
+}
+
+/// How much of it there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) size: LoadSize,
+    /// Of tables, and of their members.
+    pub(super) tables_max: (usize, usize),
+    /// What that may take, in loads of members.
+    pub(super) held_max: usize,
+}
+
+impl Room {
+    /// Whether there is room for a ring, and takes it.
+    pub(super) fn take(&mut self, members: usize) -> bool {
+        let size = self.size.with(members);
+        let fits =
+            size.tables <= self.tables_max.0 && size.members <= self.tables_max.1 && size.held() <= self.held_max;
+        if fits {
+            self.size = size;
+        }
+        fits
+    }
+
+    /// Whether there is for a ring with other members, and takes it.
+    pub(super) fn exchange(&mut self, before: usize, members: usize) -> bool {
+        let mut left = Self { size: self.size.without(before), ..*self };
+        let fits = left.take(members);
+        if fits {
+            *self = left;
+        }
+        fits
     }
 }
 

@@ -2,16 +2,18 @@
 //! service has a table for each ring that proxies place its keys by: those of a zone have one. Soft state: a new leader goes on from what it has relayed, or from what
 //! proxies tell it.
 
+mod forget;
+
 use super::load_answer::{LoadRefusal, LoadsAnswer};
+use super::load_members::Members;
 use super::load_reporters::{LIVE, Reporter, Told, votes};
 use super::load_rings::{LoadRing, LoadRings};
-use super::load_size::{Held, LoadSize};
+use super::load_size::{Held, LoadSize, Room};
 use super::trust::Trust;
 use crate::loads::{
     Position, REPORT_SERVICES_MAX, Reports, RingTable, ServiceLoad, TABLES_MAX, TABLES_MEMBERS_MAX, Tables,
 };
 use ringway_ring::FleetParams;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,7 +57,7 @@ impl Loads {
             held_max: HELD_MAX,
             tables_max,
         };
-        loads.size = LoadSize::of(&loads.services, &loads.tables);
+        loads.size = loads.size_now();
         loads
     }
 
@@ -98,22 +100,6 @@ impl Loads {
         gone.iter().for_each(|proxy| self.forget_reports(proxy));
     }
 
-    fn forget_reports(&mut self, proxy: &str) {
-        self.silence(proxy);
-        self.reporters.remove(proxy);
-    }
-
-    fn leave(&mut self, service: &str, digest: u64, proxy: &str) {
-        let Some(known) = self.services.get_mut(service) else { return };
-        let Some(ring) = known.rings.get_mut(&digest) else { return };
-        ring.loads.forget(proxy);
-        // One that has a table stays for a while: it may come back.
-        if ring.loads.proxies() == 0 && !ring.has_table {
-            self.size = self.size.without(ring.members);
-            known.rings.remove(&digest);
-        }
-    }
-
     /// Requests that have ended at a proxy's process since it started, by its heartbeat. What has become of it, and why, if that is
     /// something new.
     pub(super) fn handle_heartbeat(
@@ -154,63 +140,78 @@ impl Loads {
         trust.handle_report(reports.services.iter().map(|service| u64::from(service.report.requests)).sum());
         let contradiction = trust.contradiction().map(str::to_owned);
         let services = std::mem::take(&mut reports.services);
-        let is_full = !self.begin(&reports, &services, now);
+        self.begin(&reports, services.iter().filter_map(|service| service.holds).max(), now);
         if let Some(why) = contradiction {
             answer.refuse("", LoadRefusal::Contradiction, why);
-            self.silence(&reports.proxy);
-        } else if is_full {
-            answer.refuse("", LoadRefusal::Full, "the leader holds as many loads as it can".to_owned());
             self.silence(&reports.proxy);
         } else {
             let holders = self.holders(&services, at, now);
             for service in services {
                 let name = service.name.clone();
-                match self.handle_service(&reports.proxy, service, (at, revision, &holders), now) {
+                let told = self.handle_told(&reports.proxy, &service, now);
+                let taken =
+                    told.and_then(|()| self.handle_service(&reports.proxy, service, (at, revision, &holders), now));
+                match taken {
                     Ok(true) => answer.answer.want.push(name),
                     Ok(false) => {}
                     Err((refusal, why)) => {
+                        // What is of other members than the ring's is told all the same: most may come to tell of them.
+                        if refusal != LoadRefusal::Members {
+                            self.drop_told(&reports.proxy, &name);
+                        }
                         answer.refuse(&name, refusal, why);
-                        self.drop_told(&reports.proxy, &name);
                     }
                 }
             }
         }
-        let first = answer.answer.refused.iter().next();
-        let said = first.map(|(service, why)| match service.is_empty() {
-            true => why.clone(),
-            false => format!("service {service:?}: {why}"),
-        });
-        if let (Some(reporter), Some(said)) = (self.reporters.get_mut(&reports.proxy), said) {
+        if let (Some(reporter), Some(said)) = (self.reporters.get_mut(&reports.proxy), answer.said()) {
             reporter.refused = Some((now, said));
         }
         answer
     }
 
-    /// Notes who reports of what. `false`: there is no room for it.
-    fn begin(&mut self, reports: &Reports, services: &[ServiceLoad], now: Instant) -> bool {
-        let holds = services.iter().filter_map(|service| service.holds).max();
+    /// Notes who reports. `holds`: the table by which it goes, as it says.
+    fn begin(&mut self, reports: &Reports, holds: Option<Position>, now: Instant) {
         let before = self.reporters.remove(&reports.proxy);
-        let (mut told, held, refused) =
+        let (services, held, refused) =
             before.map_or_else(Default::default, |before| (before.services, before.held, before.refused));
         let refused = refused.filter(|(at, _)| now.saturating_duration_since(*at) < GONE);
-        let (mut sum, mut left) = (held, Vec::new());
-        for service in services {
-            let next = Told { at: now, digest: service.digest, params: self.params(service), held: Held::of(service) };
-            sum += next.held;
-            if let Some(known) = told.insert(service.name.clone(), next) {
-                sum -= known.held;
-                left.extend((known.digest != service.digest).then_some((&service.name, known.digest)));
-            }
-        }
-        left.into_iter().for_each(|(name, digest)| self.leave(name, digest, &reports.proxy));
-        self.held = self.held - held.loads + sum.loads;
-        let is_fair = sum.loads <= self.held_max / PROXY_PART
-            && sum.members <= self.tables_max.1 / PROXY_PART
-            && told.len() <= REPORT_SERVICES_MAX;
         let (instance, seq) = (reports.instance, reports.seq);
-        let reporter = Reporter { instance, seq, at: now, services: told, held: sum, holds, refused };
+        let reporter = Reporter { instance, seq, at: now, services, held, holds, refused };
         self.reporters.insert(reports.proxy.clone(), reporter);
-        self.held + self.size.held() <= self.held_max && is_fair
+    }
+
+    /// Notes of what a proxy reports, if there is room for it beside what it has told of and all others have.
+    fn handle_told(&mut self, proxy: &str, service: &ServiceLoad, now: Instant) -> Result<(), (LoadRefusal, String)> {
+        let (digest, members, params) = (service.digest, Members::of(service), self.params(service));
+        let next = Told { at: now, digest, members, params, held: Held::of(service) };
+        let Some(reporter) = self.reporters.get_mut(proxy) else { return Ok(()) };
+        let known = reporter.services.get(&service.name);
+        let (was, before) = known.map_or_else(Default::default, |told| (told.held, Some((told.digest, told.members))));
+        let (mut sum, count) = (reporter.held, reporter.services.len() + usize::from(known.is_none()));
+        sum -= was;
+        sum += next.held;
+        let full = |why: String| Err((LoadRefusal::Full, why));
+        let members_max = self.tables_max.1 / PROXY_PART;
+        if sum.members > members_max {
+            return full(format!(
+                "one proxy tells of {members_max} members at most, and this is {} with it",
+                sum.members
+            ));
+        }
+        if sum.loads > self.held_max / PROXY_PART || count > REPORT_SERVICES_MAX {
+            return full("one proxy tells of no more".to_owned());
+        }
+        if self.held - was.loads + next.held.loads + self.size.held() > self.held_max {
+            return full("the leader holds as many loads as it can".to_owned());
+        }
+        self.held = self.held - was.loads + next.held.loads;
+        reporter.held = sum;
+        reporter.services.insert(service.name.clone(), next);
+        if let Some((left, _)) = before.filter(|before| *before != (digest, members)) {
+            self.leave(&service.name, left, proxy);
+        }
+        Ok(())
     }
 
     /// The service's, where they are the same: most proxies say the same of all services.
@@ -218,24 +219,6 @@ impl Loads {
         let ring = self.services.get(&service.name).and_then(|known| known.rings.get(&service.digest));
         let known = ring.map(LoadRing::params).filter(|params| ***params == service.params);
         known.map_or_else(|| Arc::new(service.params), Arc::clone)
-    }
-
-    /// What it has said counts for nothing, and what it says next is compared anew.
-    fn silence(&mut self, proxy: &str) {
-        let Some(reporter) = self.reporters.get_mut(proxy) else { return };
-        self.held -= std::mem::take(&mut reporter.held).loads;
-        for (name, told) in std::mem::take(&mut reporter.services) {
-            self.leave(&name, told.digest, proxy);
-        }
-    }
-
-    /// Of a service that is not taken, and of one that it does not tell of any more.
-    fn drop_told(&mut self, proxy: &str, service: &str) {
-        let Some(reporter) = self.reporters.get_mut(proxy) else { return };
-        let Some(told) = reporter.services.remove(service) else { return };
-        reporter.held -= told.held;
-        self.held -= told.held.loads;
-        self.leave(service, told.digest, proxy);
     }
 
     /// `true`: what is in force there is to be told.
@@ -262,23 +245,43 @@ impl Loads {
         let known = self.services.get(&service.name);
         if known.is_none_or(|known| !known.rings.contains_key(&service.digest)) {
             let ring = LoadRing::new(&service, before, now);
-            let size = self.size.with(ring.members);
-            let (tables_max, members_max) = self.tables_max;
-            let is_full = size.tables > tables_max || size.members > members_max;
-            if is_full || self.held + size.held() > self.held_max {
+            let mut room = self.room();
+            if !room.take(ring.members().count) {
                 return Err((LoadRefusal::Full, "the leader has as many rings and members as it can".to_owned()));
             }
-            self.size = size;
+            self.size = room.size;
             self.services.entry(service.name.clone()).or_default().rings.insert(service.digest, ring);
         }
         let known = self.services.entry(service.name.clone()).or_default();
         let Some(ring) = known.rings.get_mut(&service.digest) else { return Ok(false) };
+        let (told, known) = (Members::of(&service), ring.members());
+        if told != known {
+            let (told, known) = (told.count, known.count);
+            let why = "or others, by the topology or by most proxies of this ring: it counts for nothing";
+            return Err((LoadRefusal::Members, format!("it tells of {told} members, and there are {known}, {why}")));
+        }
         if let Err(error) = ring.loads.handle_report(proxy, service.report, millis) {
             return Err((LoadRefusal::Absurd, error.to_string()));
         }
         ring.handle_revision(service.revision);
         ring.heard = now;
         Ok(is_credible && ring.handle_in_force(service.holds, service.in_force))
+    }
+
+    /// How much there is to work out now.
+    fn size_now(&self) -> LoadSize {
+        let rings = self.services.values().flat_map(|service| service.rings.values());
+        // A table of a ring that is there is counted with it.
+        let is_left =
+            |name: &str, digest| self.services.get(name).is_none_or(|known| !known.rings.contains_key(&digest));
+        let left = self.tables.iter().filter(|(name, digest, _)| is_left(name, *digest));
+        LoadSize::of(rings.map(|ring| ring.members().count), left.map(|(.., table)| table.table.shed.len()))
+    }
+
+    /// How much there may be to work out, beside what reports take.
+    fn room(&self) -> Room {
+        let held_max = self.held_max.saturating_sub(self.held);
+        Room { size: self.size, tables_max: self.tables_max, held_max }
     }
 
     /// The last place of a table that this cluster can have published.
@@ -297,8 +300,9 @@ impl Loads {
         holders
     }
 
-    /// A step; `true`: other tables are published. `at`: the cluster's epoch, and this leader's term.
-    pub(super) fn step(&mut self, at: (u64, u64), now: Instant) -> bool {
+    /// A step; `true`: other tables are published. `at`: the cluster's epoch, and this leader's term; `known`: the members of a service, where
+    /// the topology has them.
+    pub(super) fn step(&mut self, at: (u64, u64), known: &dyn Fn(&str) -> Option<Members>, now: Instant) -> bool {
         let (epoch, term) = at;
         if self.tables.position.is_some_and(|known| known.epoch != epoch) {
             // A restore: nothing of before holds. Shares go on from what proxies have in force.
@@ -308,11 +312,13 @@ impl Loads {
         }
         let millis = self.millis(now);
         self.forget_silent(now);
-        let votes = votes(&self.reporters, now);
+        let (mut room, votes) = (self.room(), votes(&self.reporters, now));
         let position = Position { seq: self.latest(at).seq + 1, epoch, term };
         let mut next: Option<BTreeMap<String, BTreeMap<u64, RingTable>>> = None;
         for (name, service) in &mut self.services {
-            let tables = service.step(votes.get(name.as_str()), position, millis, now);
+            let votes = votes.get(name.as_str());
+            service.settle(votes, || known(name), &mut room, now);
+            let tables = service.step(votes, position, millis, now);
             if !tables.is_empty() {
                 let next = next.get_or_insert_with(|| self.tables.services.clone());
                 next.entry(name.clone()).or_default().extend(tables);
@@ -335,43 +341,8 @@ impl Loads {
         if let Some(services) = next {
             self.tables = Arc::new(Tables { position: Some(position), services });
         }
-        self.size = LoadSize::of(&self.services, &self.tables);
+        self.size = self.size_now();
         has_changed
-    }
-
-    fn forget_silent(&mut self, now: Instant) {
-        let is_over = |at: Instant, after: Duration| now.saturating_duration_since(at) >= after;
-        let gone: Vec<String> =
-            self.reporters.iter().filter(|(_, of)| is_over(of.at, GONE)).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|name| self.forget_reports(name));
-        // Who reports, but not of this any more.
-        let told = self.reporters.iter().filter(|(_, of)| !is_over(of.at, LIVE)).flat_map(|(proxy, of)| {
-            let left = of.services.iter().filter(|(_, told)| is_over(told.at, LIVE));
-            left.map(|(service, _)| (proxy.clone(), service.clone()))
-        });
-        let left: Vec<(String, String)> = told.collect();
-        left.iter().for_each(|(proxy, service)| self.drop_told(proxy, service));
-        let from = self.unheard_since();
-        self.services.retain(|_, service| {
-            service.rings.retain(|_, ring| {
-                ring.loads.proxies() > 0 || !is_over(ring.heard, GONE) && from.is_none_or(|from| ring.heard > from)
-            });
-            !service.rings.is_empty()
-        });
-    }
-
-    /// Rings with a table of which nobody reports any more take a part of what there is room for: whoever has invented them is gone. The
-    /// time at which one was heard of last with which it is too much.
-    fn unheard_since(&self) -> Option<Instant> {
-        let rings = self.services.values().flat_map(|service| service.rings.values());
-        let mut unheard: Vec<_> = rings.filter(|ring| ring.loads.proxies() == 0).collect();
-        unheard.sort_by_key(|ring| Reverse(ring.heard));
-        let mut left = LoadSize::default();
-        let is_too_much = |ring: &&&LoadRing| {
-            left = left.with(ring.members);
-            left.tables > self.tables_max.0 / PROXY_PART || left.members > self.tables_max.1 / PROXY_PART
-        };
-        unheard.iter().find(is_too_much).map(|ring| ring.heard)
     }
 
     /// How a proxy reports: for how long it has not, of how many services, by which table it goes, and why it was refused lately.

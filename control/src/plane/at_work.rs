@@ -227,6 +227,12 @@ impl Plane {
         self.lead.subscribe()
     }
 
+    /// Whether this member counts, as the leader of that term, how long leases are silent.
+    #[cfg(test)]
+    pub(crate) fn keeps(&self, term: u64) -> bool {
+        self.kept.borrow().0 == term
+    }
+
     /// The others have removed this member.
     #[must_use]
     pub fn is_removed(&self) -> bool {

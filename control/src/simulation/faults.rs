@@ -200,7 +200,10 @@ impl Cluster {
     async fn look(&mut self) {
         let lives: Vec<Life> = self.members.values().filter_map(|member| member.life.clone()).collect();
         let statuses: Vec<Status> = lives.iter().map(Life::status).collect();
-        self.world.looked(statuses.iter());
+        // Who leads counts silences once it has applied all that was decided before: without a quorum it does not come to that.
+        let counts = |(life, status): &(&Life, &Status)| life.plane.keeps(status.term);
+        let counting = lives.iter().zip(&statuses).filter(counts).map(|(_, status)| (status.id, status.term)).collect();
+        self.world.looked(statuses.iter(), &counting);
         for life in &lives {
             let stopped = life.stopped();
             if let Some(why) = stopped.as_ref().filter(|_| !life.is_excused()) {

@@ -1,6 +1,6 @@
 //! What the simulation sees of everything, and what may not be: the trace, and the promises that members make to each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -330,12 +330,12 @@ impl World {
         }
     }
 
-    /// What running members say of themselves at one moment.
-    pub(super) fn looked<'a>(&self, all: impl Iterator<Item = &'a Status>) {
+    /// What running members say of themselves at one moment. `counting`: those that count silences, with the term in which they do.
+    pub(super) fn looked<'a>(&self, all: impl Iterator<Item = &'a Status>, counting: &BTreeSet<(u64, u64)>) {
         let mut seen = self.lock();
         let all: Vec<&Status> = all.collect();
         let first = all.iter().filter(|status| status.role == Role::Leader).max_by_key(|status| status.term);
-        seen.reigns.look(first.map(|status| (status.id, status.term)));
+        seen.reigns.look(first.map(|status| (status.id, status.term)).filter(|leads| counting.contains(leads)));
         let mut now: BTreeMap<u64, u64> = BTreeMap::new();
         for status in all.into_iter().filter(|status| status.role == Role::Leader) {
             let (term, node) = (status.term, status.id);

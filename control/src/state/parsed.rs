@@ -4,7 +4,7 @@
 use crate::state::{CONTROL_PLANE, Entry, Key, State, from_objects};
 use ringway_config::{Diagnostics, FleetConfig, Loaded, check_fleet};
 use rpds::RedBlackTreeMapSync as Map;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ pub(crate) type Read = Result<Loaded, Diagnostics>;
 pub(crate) struct Parsed {
     /// The one that was asked for last is last.
     states: Mutex<VecDeque<Known>>,
-    written: Mutex<Option<(Texts, Arc<BTreeSet<String>>)>>,
+    written: Mutex<Option<(Texts, Arc<Written>)>>,
     /// Who asks what is written must not wait until it is read.
     elsewhere: bool,
     wanted: AtomicBool,
@@ -35,6 +35,40 @@ pub(crate) struct Parsed {
 struct Known {
     objects: Map<Key, Entry>,
     read: Arc<Read>,
+}
+
+/// What stands in the fleet's texts, besides registered backends.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Of each service, the weights of its backends.
+    services: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Services of which a backend takes traffic.
+    serving: BTreeSet<String>,
+}
+
+impl Written {
+    fn of(services: &[Arc<ringway_config::model::Service>]) -> Self {
+        let mut written = Self::default();
+        for service in services {
+            let backends = service.backends.iter();
+            if backends.clone().any(|backend| !backend.drain && backend.weight > 0) {
+                written.serving.insert(service.name.clone());
+            }
+            let weights = backends.map(|backend| (backend.id.clone(), backend.weight)).collect();
+            written.services.insert(service.name.clone(), weights);
+        }
+        written
+    }
+
+    /// Whether a backend of the service that takes traffic is written.
+    pub(crate) fn serves(&self, service: &str) -> bool {
+        self.serving.contains(service)
+    }
+
+    /// The backends of a service that is written, and their weights.
+    pub(crate) fn members(&self, service: &str) -> Option<&BTreeMap<String, u32>> {
+        self.services.get(service)
+    }
 }
 
 /// Which texts: epoch, how many, and the revision that changed one last.
@@ -85,9 +119,8 @@ impl Parsed {
         check_fleet(fleet)
     }
 
-    /// Services of which a backend that takes traffic stands in the fleet's texts, besides registered ones. `None`: they are
-    /// to be read first.
-    pub(crate) fn written(&self, state: &State) -> Option<Arc<BTreeSet<String>>> {
+    /// What stands in the fleet's texts. `None`: they are to be read first.
+    pub(crate) fn written(&self, state: &State) -> Option<Arc<Written>> {
         let known = self.known_written(texts(state));
         if known.is_none() && self.elsewhere {
             self.wanted.store(true, Relaxed);
@@ -96,8 +129,8 @@ impl Parsed {
         known.or_else(|| Some(self.read_written(state)))
     }
 
-    fn known_written(&self, at: Texts) -> Option<Arc<BTreeSet<String>>> {
-        lock(&self.written).as_ref().filter(|(of, _)| *of == at).map(|(_, services)| Arc::clone(services))
+    fn known_written(&self, at: Texts) -> Option<Arc<Written>> {
+        lock(&self.written).as_ref().filter(|(of, _)| *of == at).map(|(_, written)| Arc::clone(written))
     }
 
     /// Whether somebody waits for [`Parsed::read_written`]; says so once.
@@ -106,7 +139,7 @@ impl Parsed {
     }
 
     /// Takes long where the texts are. Asked for again while it was read, it is known by now.
-    pub(crate) fn read_written(&self, state: &State) -> Arc<BTreeSet<String>> {
+    pub(crate) fn read_written(&self, state: &State) -> Arc<Written> {
         let at = texts(state);
         if let Some(known) = self.known_written(at) {
             return known;
@@ -117,13 +150,9 @@ impl Parsed {
             from_objects(objects.map(|(key, entry)| (key, &*entry.object)), CONTROL_PLANE, |_| Default::default());
         // What cannot be read has no backends: the registered one stays.
         let services = self.read(&fleet).map(|loaded| loaded.config.services).unwrap_or_default();
-        let takes = |service: &Arc<ringway_config::model::Service>| {
-            service.backends.iter().any(|backend| !backend.drain && backend.weight > 0)
-        };
-        let services = services.into_iter().filter(takes).map(|service| service.name.clone()).collect();
-        let services: Arc<BTreeSet<String>> = Arc::new(services);
-        *lock(&self.written) = Some((at, Arc::clone(&services)));
-        services
+        let written = Arc::new(Written::of(&services));
+        *lock(&self.written) = Some((at, Arc::clone(&written)));
+        written
     }
 
     #[cfg(test)]

@@ -350,7 +350,7 @@ mod tests {
             load: Box::new(load),
             report: Box::new(|_| {}),
             agreed_at: Box::new(|| None),
-            before: Box::new(|| None),
+            before: Box::new(Vec::new),
         });
         control.reload().0.unwrap();
         Arc::new(control)

@@ -20,9 +20,7 @@ impl Control {
     /// Remembers what was in force before what the proxy starts with, if that is known: keys that a change under way has moved are handed
     /// over by this proxy too.
     pub(crate) fn recall(&self) {
-        if let Some((before, age)) = self.source.before() {
-            self.registry.remember(before, age);
-        }
+        self.registry.remember(self.source.before());
     }
 
     /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away

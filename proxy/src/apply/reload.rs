@@ -153,7 +153,7 @@ mod tests {
                 reports.lock().unwrap().push(format!("{:?}", rings.ok()));
             }),
             agreed_at: Box::new(|| None),
-            before: Box::new(|| None),
+            before: Box::new(Vec::new),
         };
         let (control, _receivers) = testing::control(source);
         let good = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
@@ -191,7 +191,7 @@ mod tests {
             load: Box::new(load),
             report: Box::new(|_| {}),
             agreed_at: Box::new(|| None),
-            before: Box::new(|| None),
+            before: Box::new(Vec::new),
         });
         let loaded = |step: &dyn Fn()| {
             let before = *loads.lock().unwrap();

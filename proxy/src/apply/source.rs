@@ -24,8 +24,8 @@ pub enum Source {
         report: Box<ReportOutcome>,
         /// When what the last `load` has brought was agreed on; `None` where it is the file that has changed.
         agreed_at: Box<dyn Fn() -> Option<SystemTime> + Send + Sync>,
-        /// What had been agreed on before what the proxy starts with, as far as it is known, and when that gave way.
-        before: Box<dyn Fn() -> Option<(Config, SystemTime)> + Send + Sync>,
+        /// What had been agreed on before what the proxy starts with, newest first, as far as it is known, and when each gave way.
+        before: Box<dyn Fn() -> Vec<(Config, SystemTime)> + Send + Sync>,
     },
     /// Made in memory: it cannot be reloaded from outside.
     Memory,
@@ -50,11 +50,11 @@ impl Source {
         agreed_at.map(age_of).unwrap_or_default()
     }
 
-    /// What was in force before what the proxy starts with, and how long ago.
-    pub(super) fn before(&self) -> Option<(Config, Duration)> {
+    /// What was in force before what the proxy starts with, newest first, and how long ago each gave way.
+    pub(super) fn before(&self) -> Vec<(Config, Duration)> {
         match self {
-            Self::Joined { before, .. } => before().map(|(config, at)| (config, age_of(at))),
-            Self::File(_) | Self::Memory => None,
+            Self::Joined { before, .. } => before().into_iter().map(|(config, at)| (config, age_of(at))).collect(),
+            Self::File(_) | Self::Memory => Vec::new(),
         }
     }
 

@@ -4,18 +4,20 @@
 use super::client::Client;
 use super::mirror::{self, Ended};
 use super::request::{Copied, Handed, Request};
+use crate::ambient;
 use crate::codec::source::Source;
 use crate::planted::{self, Fault};
 use crate::snapshot::ServiceLive;
 use crate::snapshot::connections::{add_below, copies_max};
 use crate::snapshot::handoff::Moving;
-use crate::snapshot::handoff_copy::CopyOfKey;
+use crate::snapshot::handoff_copy::{ChangeOfKey, CopyOfKey};
 use crate::snapshot::handoff_request::Asked;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
 use crate::worker::Worker;
 use ringway_ring::{
-    CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffWay, Hash, PreviousOwner, Selection, Slot,
+    CopyPlace, HandoffDecision, HandoffFacts, HandoffRequest, HandoffTurn, HandoffWay, Hash, PreviousOwner, Selection,
+    Slot,
 };
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ struct Facts<'a> {
     request: &'a mut Request,
     hash: Hash,
     moving: &'a Moving,
+    asked: Asked,
     ready: Option<Ready>,
     guard: Option<InFlight>,
 }
@@ -65,18 +68,24 @@ impl HandoffFacts for Facts<'_> {
     fn request(&mut self) -> HandoffRequest {
         let Request { view, service, .. } = &*self.request;
         let Some(handoff) = &view.services[*service].service.config.handoff else { return HandoffRequest::Alone };
-        let asked = Asked {
-            method: self.request.method,
-            has_body: self.request.out.len() > self.request.head_len || !self.client.end.is_finished(),
-            upgrades: self.request.upgrade,
-            has_credentials: self.request.has_credentials(),
-        };
-        asked.of_key(self.hash, handoff)
+        self.asked.of_key(self.hash, handoff)
+    }
+
+    fn is_changing(&mut self) -> bool {
+        let live = &self.request.view.services[self.request.service].service.live;
+        ChangeOfKey::count(live, self.hash) > u32::from(self.asked.is_change())
     }
 
     fn reserve_copy(&mut self) -> CopyPlace {
         let Some(window) = &self.moving.window else { return CopyPlace::Full };
-        let Some(of_key) = CopyOfKey::begin(window, self.hash) else { return CopyPlace::UnderWay };
+        let of_key = match CopyOfKey::begin(window, self.hash, self.request.started) {
+            Ok(of_key) => of_key,
+            Err(why) => return why,
+        };
+        // A change that has begun since would not see the copy.
+        if self.is_changing() {
+            return CopyPlace::UnderWay;
+        }
         self.ready = prepare_copy(&self.client.open.worker, self.request, (self.hash, of_key), self.moving);
         if self.ready.is_some() { CopyPlace::Reserved } else { CopyPlace::Full }
     }
@@ -98,13 +107,23 @@ pub(super) fn begin(client: &Client, request: &mut Request) -> Option<InFlight> 
     // Hot keys have several owners, and cookies their own backends.
     let no_cookies = this.service.config.affinity_cookie.is_none();
     let hash = request.key().filter(|_| !request.selection.is_hot() && no_cookies)?;
-    let moving = handoff.look(hash, request.started)?;
-    let mut facts = Facts { client, request, hash, moving: &moving, ready: None, guard: None };
+    let asked = asked(client, request);
+    let is_change = asked.is_change();
+    // Told before it is looked where the key is: no copy of it begins from here on.
+    let change = is_change.then(|| ChangeOfKey::begin(&this.service.live, hash));
+    let mut moving = handoff.look(hash, request.started, is_change)?;
+    let is_copying = || moving.window.as_ref().is_some_and(|window| window.is_copying(hash));
+    if is_change && moving.turn == HandoffTurn::Previous && is_copying() {
+        // A later one has found that its time has come.
+        moving.turn = HandoffTurn::First;
+    }
+    let mut facts = Facts { client, request, hash, moving: &moving, asked, ready: None, guard: None };
     let decision = HandoffDecision::of(moving.turn, &mut facts);
     let Facts { request, ready, guard, .. } = facts;
     match decision {
         HandoffDecision::PreviousLost => handoff.handle_lost(moving.previous.0),
         HandoffDecision::NoPlaceForCopy => this.counters.handoff_copies_refused.increment(),
+        HandoffDecision::PreviousFull => request.selection.handle_spill(),
         _ => {}
     }
     if let Some(window) = moving.window.as_ref().filter(|_| decision.hands_over()) {
@@ -120,8 +139,19 @@ pub(super) fn begin(client: &Client, request: &mut Request) -> Option<InFlight> 
         // Counted once it has got there.
         (HandoffWay::Next | HandoffWay::Copied, _) => {}
     }
-    request.handed = Some(Box::new(Handed::new(&view, (moving.previous.0, moving.next), decision.way())));
+    let mut handed = Handed::new(&view, (moving.previous.0, moving.next), decision);
+    handed.change = change.filter(|_| decision.way() == HandoffWay::Previous);
+    request.handed = Some(Box::new(handed));
     guard
+}
+
+fn asked(client: &Client, request: &Request) -> Asked {
+    Asked {
+        method: request.method,
+        has_body: request.out.len() > request.head_len || !client.end.is_finished(),
+        upgrades: request.upgrade,
+        has_credentials: request.has_credentials(),
+    }
 }
 
 /// A try begins on a backend: whether it is told of a previous owner.
@@ -161,6 +191,7 @@ fn send(worker: &Rc<Worker>, request: &Request, ready: Ready) {
             Ended::Whole(status) | Ended::Late(status) if status < 500 => of_key.arrive(),
             Ended::Whole(_) | Ended::Late(_) | Ended::Broken => {
                 view.services[service].counters.handoff_copies_failed.increment();
+                of_key.fail(ambient::now());
             }
         }
         drop(copying);

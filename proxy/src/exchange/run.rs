@@ -148,7 +148,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match tried {
             Tried::Done(done) => {
-                count_served(this, request.keyed, &request.selection, request.report.backend);
+                count_served(this, request.keyed, (&request.selection, request.holder()), request.report.backend);
                 return Ok(done);
             }
             Tried::Again(next) => ready = Some(next),

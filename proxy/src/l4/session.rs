@@ -275,7 +275,7 @@ impl Session {
         guard.report(Outcome::Success);
         let this = &self.view.services[self.service];
         let keyed = self.found.is_some_and(|found| found.keyed);
-        admission::count_served(this, keyed, &self.selection, Some(guard.index()));
+        admission::count_served(this, keyed, (&self.selection, None), Some(guard.index()));
         let timeouts = &this.service.config.timeouts;
         let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
         let (mut up, mut down) = (Direction::new(hello), Direction::new(<_>::default()));

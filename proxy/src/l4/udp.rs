@@ -187,7 +187,7 @@ impl Front {
         admission::count_spread(this, &context);
         this.upstreams[guard.index()].counters.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
-        admission::count_served(this, keyed, &selection, Some(guard.index()));
+        admission::count_served(this, keyed, (&selection, None), Some(guard.index()));
         let open = OpenConnection::begin(&self.worker, &active_listener, None, path.client);
         let service = udp.service;
         let entry = SessionEntry::of_flow(&open.entry, view, service, (guard.index(), key));

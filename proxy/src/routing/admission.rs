@@ -162,17 +162,26 @@ pub(crate) fn count_spread(this: &WorkerService, context: &PickContext) {
     }
 }
 
-/// Counts affinity, once the backend that serves the request is known.
-pub(crate) fn count_served(this: &WorkerService, keyed: bool, selection: &Selection, backend: Option<usize>) {
+/// Counts affinity, once the backend that serves the request is known. `holder`: who has the key, while it is still to be handed to the
+/// first of the candidate sequence.
+pub(crate) fn count_served(
+    this: &WorkerService,
+    keyed: bool,
+    (selection, holder): (&Selection, Option<Slot>),
+    backend: Option<usize>,
+) {
+    let is_held = holder.is_some_and(|slot| Some(usize::from(slot.0)) == backend);
     if keyed {
         this.counters.keyed.increment();
-        if selection.owner().map(|slot| usize::from(slot.0)) == backend {
+        let owner = holder.or(selection.owner());
+        if owner.map(|slot| usize::from(slot.0)) == backend {
             this.counters.owned.increment();
         } else {
             this.counters.distance.add(u64::from(selection.spills() + selection.skipped()));
         }
     }
-    if selection.spills() > 0 {
+    // Whoever has the key has served it, whatever was looked at before.
+    if selection.spills() > 0 && !is_held {
         this.counters.spills.increment();
         if let Some(upstream) = backend.and_then(|index| this.upstreams.get(index)) {
             upstream.counters.spills.increment();

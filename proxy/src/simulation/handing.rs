@@ -123,7 +123,7 @@ fn follow(service: &Service, gone: &mut BTreeMap<u64, String>, wrong: &mut Vec<S
     let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
     for key in 0..KEYS {
         let hash = hash_key(key.to_string().as_bytes(), service.seed());
-        let Some(moving) = service.handoff.look(hash, now) else {
+        let Some(moving) = service.handoff.look(hash, now, false) else {
             gone.remove(&key);
             continue;
         };
@@ -142,6 +142,9 @@ pub(super) fn at_rest(world: &World, wrong: &mut Vec<String>) {
         // As its driver does, in time.
         service.handoff.poll(ambient::now());
         let (name, copies) = (&service.config.name, service.live.handoff_copies.load(Relaxed));
+        if service.live.handoff_changes.get().is_some_and(|changes| !changes.is_empty()) {
+            wrong.push(format!("{name}: changes of keys are under way in the end"));
+        }
         if service.handoff.is_open() || copies > 0 {
             let open = service.handoff.is_open();
             wrong.push(format!("{name}: {copies} copies of handed keys, and windows are open {open} in the end"));

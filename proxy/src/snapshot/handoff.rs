@@ -8,7 +8,8 @@ use crate::ambient;
 use crate::planted::{self, Fault};
 use ringway_config::model;
 use ringway_ring::{
-    BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, HeldShare, KeysUnderWay, Published, Slot,
+    BackendSet, BuildError, HandedKeys, HandoffRamp, HandoffTurn, Hash, HeldShare, KeysUnderWay, Published,
+    RefusedKeys, Slot,
 };
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +33,8 @@ pub(crate) struct Window {
     since_millis: u64,
     /// Made for the first of them.
     handed: OnceLock<HandedKeys>,
+    /// Of which a copy brought nothing lately. Made for the first of them.
+    refused: OnceLock<RefusedKeys>,
     /// Those of which a copy is under way.
     pub(super) copying: KeysUnderWay,
     /// Members of before, in their order, that could not be asked at some time since: what they had has gone to others, and does not go back.
@@ -85,6 +88,7 @@ impl Window {
             length,
             since_millis,
             handed: OnceLock::new(),
+            refused: OnceLock::new(),
             copying: KeysUnderWay::default(),
             gone,
         }
@@ -132,6 +136,20 @@ impl Window {
     /// Whether a copy of a request of the key is under way.
     pub(crate) fn is_copying(&self, hash: Hash) -> bool {
         self.copying.contains(hash)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.opened).as_millis() as u64
+    }
+
+    /// Whether the key's next copy waits, since the last ones brought nothing.
+    pub(crate) fn waits(&self, hash: Hash, now: Instant) -> bool {
+        self.refused.get().is_some_and(|refused| refused.waits(hash, self.millis(now)))
+    }
+
+    /// A copy of a request of the key has brought nothing.
+    pub(super) fn refuse(&self, hash: Hash, now: Instant) {
+        self.refused.get_or_init(RefusedKeys::default).refuse(hash, self.millis(now));
     }
 
     /// The key is handed over. `false`: it has been, perhaps just now.
@@ -239,16 +257,37 @@ impl Handoff {
         opens
     }
 
-    /// As [`Handoff::succeed`], of a process that has just started: what its service was before a change of this age is known, but not which
-    /// keys have gone over since.
-    pub(super) fn recall(&self, old: &model::Service, new: &model::Service, (age, now): (Duration, Instant)) -> bool {
-        if new.handoff.as_ref().is_none_or(|handoff| age >= handoff.window) {
-            return false;
+    /// As [`Handoff::succeed`], of a process that has just started: what its service was before changes of these ages is known, newest first, but
+    /// not which keys have gone over since.
+    pub(super) fn recall(
+        &self,
+        before: &[(Arc<model::Service>, Duration)],
+        new: &Arc<model::Service>,
+        now: Instant,
+    ) -> bool {
+        let Some(handoff) = &new.handoff else { return false };
+        let mut versions = vec![(Arc::clone(new), Duration::ZERO)];
+        versions.extend(before.iter().take_while(|(_, age)| *age < handoff.window).cloned());
+        versions.reverse();
+        let placed = |service: &model::Service| -> Option<Self> {
+            let placement = Placement::build(None, service).ok()?;
+            Some(Self { placement: Some(Arc::new(placement)), ..Self::default() })
+        };
+        let mut opened = false;
+        let mut last = None;
+        for pair in versions.windows(2) {
+            let [(old, age), (next, _)] = pair else { break };
+            let Some(known) = last.take().or_else(|| placed(old)) else { return opened };
+            let Some(placement) = known.placement.as_ref().map(Arc::clone) else { return opened };
+            let of_known = (&placement.set, &**old);
+            if Arc::ptr_eq(next, new) {
+                opened = self.succeed(&known, of_known, next, (*age, now));
+            } else if let Some(this) = placed(next) {
+                this.succeed(&known, of_known, next, (*age, now));
+                last = Some(this);
+            }
         }
-        let Ok(placement) = Placement::build(None, old) else { return false };
-        let placement = Arc::new(placement);
-        let before = Self { placement: Some(Arc::clone(&placement)), ..Self::default() };
-        self.succeed(&before, (&placement.set, old), new, (age, now))
+        opened || self.is_open()
     }
 
     fn put(&self, windows: Vec<Open>) {
@@ -264,8 +303,9 @@ impl Handoff {
         }
     }
 
-    /// What is being done with a key. `None`: no change under way has moved it, or who had it is gone.
-    pub(crate) fn look(&self, hash: Hash, now: Instant) -> Option<Moving> {
+    /// What is being done with a key. `None`: no change under way has moved it, or who had it is gone. `changes`: the request may change
+    /// something, and hand the key over before its time.
+    pub(crate) fn look(&self, hash: Hash, now: Instant, changes: bool) -> Option<Moving> {
         let next = self.placement.as_ref()?.set.taker(hash)?;
         self.windows.with(|windows| {
             let (mut moves, mut held): (Option<&Open>, Option<(Slot, f64)>) = (None, None);
@@ -289,7 +329,7 @@ impl Handoff {
             let is_late = || window.elapsed(now) * 2 > window.length;
             let has_handed = window.has_handed(hash) && !(is_late() && planted::is_planted(Fault::HandedKeyForgotten));
             let turn = HandoffTurn::of(hash, ramp, has_handed);
-            let may_be_told = turn == HandoffTurn::First;
+            let may_be_told = turn == HandoffTurn::First || changes && turn == HandoffTurn::Previous;
             let window = may_be_told.then(|| Arc::clone(window));
             let held = HeldShare { before: share, left: 1.0 - ramp.share() };
             (previous != next).then_some(Moving { turn, previous: (previous, held), next, window })
@@ -353,8 +393,9 @@ impl Handoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::handoff_copy::CopyOfKey;
     use crate::snapshot::{Registry, Service, Snapshot};
-    use ringway_ring::PreviousOwner;
+    use ringway_ring::{CopyPlace, PreviousOwner};
 
     const WINDOW: Duration = Duration::from_secs(80);
 
@@ -419,7 +460,7 @@ mod tests {
         fn moving(&self, seconds: u64) -> Vec<Option<(String, String, HandoffTurn)>> {
             let service = self.service();
             let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.clone();
-            let look = |hash| service.handoff.look(hash, self.at(seconds));
+            let look = |hash| service.handoff.look(hash, self.at(seconds), false);
             let told = |moving: Moving| (id(moving.previous.0), id(moving.next), moving.turn);
             keys().map(|hash| look(hash).map(told)).collect()
         }
@@ -515,7 +556,7 @@ mod tests {
         let handed: Vec<bool> =
             versions.moving(39).iter().map(|moving| matches!(moving, Some((_, _, HandoffTurn::First)))).collect();
         for (hash, _) in keys().zip(&handed).filter(|(_, handed)| **handed) {
-            let moving = versions.service().handoff.look(hash, versions.at(39)).expect("it is moving");
+            let moving = versions.service().handoff.look(hash, versions.at(39), false).expect("it is moving");
             assert!(moving.window.expect("it may go over").hand_over(hash));
         }
         let before = versions.moving(40);
@@ -564,7 +605,7 @@ mod tests {
             versions.put(1, 0, now);
             let mut went = std::collections::BTreeMap::new();
             for hash in keys() {
-                let Some(moving) = versions.service().handoff.look(hash, versions.at(3)) else { continue };
+                let Some(moving) = versions.service().handoff.look(hash, versions.at(3), false) else { continue };
                 if let Some(window) = moving.window.filter(|_| moving.turn == HandoffTurn::First) {
                     assert!(window.hand_over(hash));
                     let id = versions.service().backends[usize::from(moving.next.0)].config.id.clone();
@@ -628,7 +669,7 @@ mod tests {
         assert!(there.put(1, 0, &ABC));
         // What it has stored of before, and of services that there are no more.
         let old = there_before();
-        anew.registry.remember(old, Duration::from_secs(20));
+        anew.registry.remember(vec![(old, Duration::from_secs(20))]);
         assert!(anew.put(21, 0, &ABC));
         for seconds in [21, 50, 80] {
             assert_eq!(there.moving(seconds), anew.moving(seconds));
@@ -637,14 +678,46 @@ mod tests {
         // It is asked once.
         assert!(!anew.put(90, 0, &ABC));
         let mut late = Versions::new();
-        late.registry.remember(there_before(), WINDOW);
+        late.registry.remember(vec![(there_before(), WINDOW)]);
         assert!(!late.put(0, 0, &ABC), "it is over elsewhere");
+    }
+
+    #[test]
+    fn a_process_that_starts_while_several_changes_are_under_way_places_all_their_keys_as_the_others_do() {
+        let abcd = ["id: a", "id: b", "id: c", "id: d"];
+        let abcde = ["id: a", "id: b, weight: 40", "id: c", "id: d", "id: e"];
+        let (mut there, mut anew) = (Versions::new(), Versions::new());
+        anew.start = there.start;
+        there.put(0, 0, &AB);
+        assert!(there.put(1, 0, &ABC) && there.put(31, 0, &abcd) && there.put(35, 0, &abcde));
+        let last = |age| (of_backends(&abcd), Duration::from_secs(age));
+        let all =
+            vec![last(5), (of_backends(&ABC), Duration::from_secs(9)), (of_backends(&AB), Duration::from_secs(39))];
+        anew.registry.remember(all);
+        assert!(anew.put(40, 0, &abcde) && anew.windows() == 3);
+        for seconds in [40, 60, 80, 100, 110] {
+            assert_eq!(there.moving(seconds), anew.moving(seconds), "{seconds}");
+        }
+        assert_eq!(anew.service().handoff.poll(anew.at(111)), there.service().handoff.poll(there.at(111)));
+        // Of the last one alone, some are looked for elsewhere.
+        let mut alone = Versions::new();
+        alone.start = there.start;
+        alone.registry.remember(vec![last(5)]);
+        assert!(alone.put(40, 0, &abcde) && alone.moving(40) != there.moving(40));
+        // One that is over elsewhere is none here.
+        let mut late = Versions::new();
+        late.registry.remember(vec![last(50), (of_backends(&ABC), WINDOW)]);
+        assert!(late.put(0, 0, &abcde) && late.windows() == 1);
     }
 
     /// The configuration that `a` and `b` are of.
     fn there_before() -> model::Config {
+        of_backends(&AB)
+    }
+
+    fn of_backends(backends: &[&str]) -> model::Config {
         let mut versions = Versions::new();
-        versions.put(0, 0, &AB);
+        versions.put(0, 0, backends);
         model::Config::clone(&versions.in_force.as_ref().unwrap().config)
     }
 
@@ -711,6 +784,34 @@ mod tests {
         load(1).set_doubted(true);
         load(2).set_doubted(true);
         assert!((0..3).all(|slot| said(slot) == [PreviousOwner::Lost]));
+    }
+
+    #[test]
+    fn a_request_that_comes_as_the_copy_arrives_goes_where_the_key_is_and_one_that_was_refused_waits() {
+        let mut versions = Versions::new();
+        versions.put(0, 0, &AB);
+        versions.put(1, 0, &ABC);
+        let (now, later) = (versions.at(3), versions.at(4));
+        let due = |hash: &Hash| {
+            let moving = versions.service().handoff.look(*hash, now, false);
+            moving.is_some_and(|moving| moving.turn == HandoffTurn::First)
+        };
+        let [one, other] = keys().filter(due).take(2).collect::<Vec<_>>()[..] else { panic!("two are due") };
+        // Both have looked where the key is; the first one's copy arrives before the second has begun its own.
+        let look = |hash| versions.service().handoff.look(hash, now, false).unwrap();
+        let (first, second) = (look(one), look(one));
+        let window = |moving: &Moving| Arc::clone(moving.window.as_ref().unwrap());
+        let copy = CopyOfKey::begin(&window(&first), one, now).unwrap();
+        assert_eq!(CopyOfKey::begin(&window(&second), one, now).err(), Some(CopyPlace::UnderWay));
+        copy.arrive();
+        assert_eq!(second.turn, HandoffTurn::First);
+        assert_eq!(CopyOfKey::begin(&window(&second), one, now).err(), Some(CopyPlace::Arrived));
+        assert!(!window(&second).is_copying(one), "nothing is left under way");
+        let copy = CopyOfKey::begin(&window(&first), other, now).unwrap();
+        copy.fail(now);
+        assert_eq!(CopyOfKey::begin(&window(&first), other, now).err(), Some(CopyPlace::Waits));
+        assert!(CopyOfKey::begin(&window(&first), other, later).is_ok());
+        assert!(!window(&first).is_copying(other));
     }
 
     #[test]

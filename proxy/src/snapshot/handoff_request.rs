@@ -24,13 +24,18 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Whether it may change what its key stands for.
+    pub(crate) fn is_change(self) -> bool {
+        !matches!(self.method, Method::Get | Method::Head | Method::Options)
+    }
+
     /// A request is copied if it changes nothing, all of it is here, and it says of nobody that he has asked.
     pub(crate) fn of_key(self, hash: Hash, handoff: &Handoff) -> HandoffRequest {
         let method = match self.method {
             Method::Get => SafeMethod::Get,
             Method::Head => SafeMethod::Head,
             Method::Options => SafeMethod::Options,
-            _ => return HandoffRequest::Alone,
+            _ => return HandoffRequest::Change,
         };
         let copy = &handoff.copy;
         if self.has_body || self.upgrades || self.has_credentials && !copy.credentials {
@@ -68,7 +73,7 @@ mod tests {
             (get, 0, false, HandoffRequest::Alone),
             (head, 100, false, HandoffRequest::Read),
             (head, 0, false, HandoffRequest::Read),
-            (post, 100, false, HandoffRequest::Alone),
+            (post, 100, false, HandoffRequest::Change),
             (body, 100, false, HandoffRequest::Alone),
             (upgrade, 100, false, HandoffRequest::Alone),
             (named, 100, false, HandoffRequest::Alone),
@@ -76,6 +81,7 @@ mod tests {
         ] {
             assert_eq!(asked.of_key(7, &handoff(percent, credentials)), expected, "{asked:?} {percent}");
         }
+        assert!(post.is_change() && !get.is_change() && !body.is_change());
         assert!(is_credential(b"Cookie") && is_credential(b"AUTHORIZATION") && !is_credential(b"cookies"));
     }
 }

@@ -64,7 +64,7 @@ pub struct Registry {
     tickets: Tickets,
     journal: Arc<Journal>,
     /// What the fleet had agreed on before what this proxy starts with, and how long ago that gave way.
-    before: Mutex<Option<(Config, Duration)>>,
+    before: Mutex<Vec<(Config, Duration)>>,
 }
 
 impl Registry {
@@ -226,20 +226,23 @@ impl Registry {
         Arc::new(ServiceLive::new(&config.name, health, workers, Arc::clone(&self.journal)))
     }
 
-    /// The first version that comes into force follows this one, of so long ago, as far as hand-off of keys goes.
-    pub(crate) fn remember(&self, before: Config, age: Duration) {
-        *lock(&self.before) = Some((before, age));
+    /// The first version that comes into force follows these, newest first, of which each gave way so long ago, as far as hand-off of keys goes.
+    pub(crate) fn remember(&self, before: Vec<(Config, Duration)>) {
+        *lock(&self.before) = before;
     }
 
     /// Has the services of a prepared snapshot take over the windows of hand-off of those in force, and open others where they place keys
     /// otherwise; `age`: how long ago the change was made. Before [`Registry::commit`]. Gives the services that have opened one.
     pub fn hand_over(&self, snapshot: &Snapshot, age: Duration, now: Instant) -> Vec<Arc<Service>> {
-        let remembered = lock(&self.before).take();
+        let remembered = std::mem::take(&mut *lock(&self.before));
         let opens = |service: &&Arc<Service>| {
             let Some(before) = lock(&service.live.newest).upgrade() else {
-                let (config, age) = remembered.as_ref()?;
-                let before = config.services.iter().find(|before| before.name == service.config.name)?;
-                return Some(service.handoff.recall(before, &service.config, (*age, now)));
+                let of = |(config, age): &'_ (Config, Duration)| {
+                    let known = config.services.iter().find(|before| before.name == service.config.name);
+                    known.map(|before| (Arc::clone(before), *age))
+                };
+                let before: Vec<_> = remembered.iter().map_while(of).collect();
+                return Some(service.handoff.recall(&before, &service.config, now));
             };
             let of_before = (&before.backend_set, &*before.config);
             Some(service.handoff.succeed(&before.handoff, of_before, &service.config, (age, now)))

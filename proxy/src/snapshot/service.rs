@@ -17,7 +17,7 @@ use ringway_ring::{BackendSet, Hash, HotKeys, Line, Load, Published, SharedLimit
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
 /// A service as requests see it.
@@ -176,14 +176,8 @@ impl Service {
 
     /// Of its members in their order, and their weights, which proxies have in common that place keys by other rings.
     pub(crate) fn members_digest(&self, seed: u64) -> u64 {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(seed);
-        for backend in &self.backends {
-            hasher.update(backend.config.id.as_bytes());
-            // No id has a byte of zero.
-            hasher.update(&[0]);
-            hasher.update(&backend.config.weight.to_le_bytes());
-        }
-        hasher.digest()
+        let members = self.backends.iter().map(|backend| (backend.config.id.as_str(), backend.config.weight));
+        ringway_ring::members_digest(members, seed)
     }
 
     /// The backends' ids, in slot order.
@@ -265,6 +259,8 @@ pub struct ServiceLive {
     pub room: Notify,
     /// Copies of requests under way to backends that keys are handed over to.
     pub(crate) handoff_copies: AtomicU32,
+    /// Requests that may change something, at previous owners of keys. Made for the first of them.
+    pub(crate) handoff_changes: OnceLock<ringway_ring::ChangesUnderWay>,
     /// Counts what may have made room, where connections are limited: a request that finds none waits until it has moved.
     pub(crate) turnover: AtomicU64,
     /// Whether the newest version limits connections: only then ends of requests are counted there.
@@ -301,6 +297,7 @@ impl ServiceLive {
             line: Line::default(),
             room: Notify::new(),
             handoff_copies: AtomicU32::new(0),
+            handoff_changes: OnceLock::new(),
             turnover: AtomicU64::new(0),
             limits_connections: AtomicBool::new(false),
             backends: Mutex::default(),

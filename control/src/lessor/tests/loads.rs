@@ -276,7 +276,7 @@ fn what_cannot_be_is_refused_and_named_and_the_rest_of_the_report_is_taken() {
     let mut span = service("t", 1, &[1.0]);
     span.report.span_millis = 0;
     let answer = fleet.report("q", vec![service("s", 7, &[1.0, 2.0, 3.0]), span, service("u", 1, &[1.0])]);
-    assert_eq!(answer.refused, [LoadRefusal::Absurd, LoadRefusal::Absurd]);
+    assert_eq!(answer.refused, [LoadRefusal::Members, LoadRefusal::Absurd]);
     assert!(answer.answer.refused["s"].contains("3 members, and there are 2"), "{:?}", answer.answer);
     let named = fleet.refused("q").unwrap();
     assert!(named.contains("service \"s\"") && fleet.refused("p").is_none(), "{named}");
@@ -371,10 +371,12 @@ fn a_leader_holds_so_many_loads_and_no_more_and_of_one_proxy_a_quarter() {
     fleet.lessor.loads.held_max = 704 + 72 + 71;
     assert!(fleet.lessor.handle_sign_off(&fleet.state, "p", None));
     assert_eq!(fleet.report("q", vec![service.clone()]).refused, [], "there is room again");
-    // Four such services are more than a quarter.
-    fleet.lessor.loads.held_max = 4 * 4 * 72 - 1;
-    let four = |name: &&str| ServiceLoad { name: (*name).to_owned(), ..service.clone() };
-    assert_eq!(fleet.report("r", ["a", "b", "c", "d"].iter().map(four).collect()).refused, [LoadRefusal::Full]);
+    // With 64 keys it takes 584, and of two of them the second is more than a quarter.
+    fleet.lessor.loads.held_max = 4 * 2 * 584 - 1;
+    let mut busy = service;
+    busy.report.seen = Report { requests: 64, total: 64, keys: (0..64).map(|key| (key, 1)).collect() };
+    let answer = fleet.report("r", ["a", "b"].map(|name| ServiceLoad { name: name.into(), ..busy.clone() }).to_vec());
+    assert_eq!((answer.refused, answer.answer.refused.keys().next().unwrap().as_str()), (vec![LoadRefusal::Full], "b"));
 }
 
 #[test]
@@ -510,4 +512,102 @@ fn services_may_come_in_several_reports_and_one_that_comes_no_more_is_left() {
     assert_eq!((services(&fleet), fleet.tables().services.len()), (2, 2));
     fleet.run(10, &[("p", one)]);
     assert_eq!(services(&fleet), 1);
+}
+
+#[test]
+fn of_a_report_that_tells_of_too_much_only_what_is_beyond_is_refused_and_named() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["p", "q"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    // One proxy may tell of 25 members.
+    fleet.lessor.loads.tables_max = (1_000, 100);
+    let of = |name: &str, members: usize| service(name, 1, &vec![10.0; members]);
+    let told = || vec![of("a", 10), of("b", 10), of("c", 10), of("d", 5), of("e", 1)];
+    for _ in 0..10 {
+        let answer = fleet.report("p", told());
+        assert_eq!(answer.refused, [LoadRefusal::Full; 2]);
+        assert_eq!(answer.answer.refused.keys().collect::<Vec<_>>(), ["c", "e"]);
+        assert!(answer.answer.refused["c"].contains("25 members at most"), "{:?}", answer.answer);
+        fleet.step();
+    }
+    assert_eq!(fleet.tables().services.keys().collect::<Vec<_>>(), ["a", "b", "d"], "what has room has tables");
+    let named = fleet.refused("p").unwrap();
+    assert!(named.starts_with("service \"c\"") && named.ends_with("and 1 more"), "{named}");
+    // In another order, and in several reports: what has room keeps it.
+    for services in [vec![of("e", 1)], vec![of("d", 5), of("c", 10)], vec![of("b", 10), of("a", 10)]] {
+        fleet.report("p", services);
+    }
+    assert_eq!(fleet.report("p", told()).answer.refused.keys().collect::<Vec<_>>(), ["c", "e"]);
+    // One that grows is beyond; its room is the others'.
+    let answer = fleet.report("p", vec![of("a", 16), of("b", 10), of("c", 10), of("d", 5)]);
+    assert_eq!(answer.answer.refused.keys().collect::<Vec<_>>(), ["a"]);
+    assert!(fleet.lessor.load_reporters().1, "what is held is added up rightly");
+}
+
+#[test]
+fn a_proxy_with_another_view_of_a_ring_locks_nobody_out_and_weighs_nothing() {
+    let mut fleet = Fleet::new(Arc::default());
+    ["odd", "p", "q"].into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    // It is the first to tell of the ring, of a member more.
+    let (odd, good) = (service("s", 7, &[1.0, 900.0, 1.0, 1.0]), service("s", 7, &[30.0, 10.0, 10.0]));
+    fleet.run(2, &[("odd", odd.clone())]);
+    assert_eq!(fleet.report("p", vec![good.clone()]).refused, [LoadRefusal::Members]);
+    fleet.report("q", vec![good.clone()]);
+    fleet.step();
+    for _ in 0..20 {
+        assert_eq!(
+            fleet.report("odd", vec![odd.clone()]).refused,
+            [LoadRefusal::Members],
+            "it is one, and they are two"
+        );
+        fleet.run(1, &[("p", good.clone()), ("q", good.clone())]);
+    }
+    assert!(fleet.refused("odd").unwrap().contains("by most proxies"));
+    let table = fleet.of("s").table;
+    assert!(table.shed[0] > 0 && table.shed[1..] == [0, 0], "{table:?}");
+    // As many members, of which it says others, and one of which has all the load there is.
+    let odd = ServiceLoad { members_digest: 99, ..service("s", 7, &[1.0, 900.0, 1.0]) };
+    for _ in 0..20 {
+        assert_eq!(fleet.report("odd", vec![odd.clone()]).refused, [LoadRefusal::Members]);
+        fleet.run(1, &[("p", good.clone()), ("q", good.clone())]);
+    }
+    assert_eq!(fleet.of("s").table.shed[1..], [0, 0]);
+    // Most come to say so, one after the other: it moves once, after a while, and their loads count.
+    let mut moved = 0;
+    for step in 0..40 {
+        let of_p = fleet.report("p", vec![if step < 2 { good.clone() } else { odd.clone() }]).refused;
+        moved += u32::from(step >= 2 && of_p.is_empty());
+        fleet.report("q", vec![good.clone()]);
+        fleet.report("odd", vec![odd.clone()]);
+        fleet.step();
+        assert_eq!(of_p.is_empty(), !(2..=10).contains(&step), "{step}: {of_p:?}");
+    }
+    assert_eq!(moved, 29);
+    assert!(fleet.of("s").table.shed[1] > 0);
+}
+
+#[test]
+fn what_the_topology_has_decides_which_members_a_ring_has_whoever_says_otherwise() {
+    let mut fleet = Fleet::new(Arc::default());
+    let text = "services:\n  - name: s\n    backends: [ { id: a, address: \"10.0.0.1:1\" } ]\n";
+    let document = Object::Document(Text { text: text.into() });
+    let ops = vec![
+        Op::Put { key: key("document/main"), object: document },
+        Op::Put { key: key("backend/s/b"), object: backend(None) },
+    ];
+    fleet.state.apply(ORIGIN, Command::Txn(txn(ops))).unwrap();
+    let names = ["o1", "o2", "o3", "p"];
+    names.into_iter().for_each(|proxy| fleet.beat(proxy, 0));
+    let odd = service("s", 7, &[10.0, 10.0]);
+    let members_digest = ringway_ring::members_digest([("a", 100), ("b", 100)], 0);
+    let good = ServiceLoad { members_digest, ..service("s", 7, &[30.0, 10.0]) };
+    fleet.run(12, &[("o1", odd.clone()), ("o2", odd.clone()), ("o3", odd.clone())]);
+    fleet.report("p", vec![good.clone()]);
+    fleet.step();
+    for _ in 0..12 {
+        for proxy in ["o1", "o2", "o3"] {
+            assert_eq!(fleet.report(proxy, vec![odd.clone()]).refused, [LoadRefusal::Members]);
+        }
+        fleet.run(1, &[("p", good.clone())]);
+    }
+    assert!(fleet.of("s").table.shed[0] > 0);
 }

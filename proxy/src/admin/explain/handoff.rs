@@ -3,6 +3,7 @@
 use crate::snapshot::Service;
 use crate::snapshot::connections::{copies_max, places_beside};
 use crate::snapshot::handoff::Moving;
+use crate::snapshot::handoff_copy::ChangeOfKey;
 use crate::snapshot::handoff_request::Asked;
 use ringway_config::model::{Handoff, SafeMethod};
 use ringway_ring::{
@@ -20,6 +21,7 @@ struct Facts<'a> {
     hash: Hash,
     moving: &'a Moving,
     asked: Option<Asked>,
+    now: Instant,
 }
 
 impl HandoffFacts for Facts<'_> {
@@ -41,8 +43,15 @@ impl HandoffFacts for Facts<'_> {
         }
     }
 
+    fn is_changing(&mut self) -> bool {
+        ChangeOfKey::count(&self.service.live, self.hash) > 0
+    }
+
     fn reserve_copy(&mut self) -> CopyPlace {
         let (service, next) = (self.service, self.moving.next);
+        if self.moving.window.as_ref().is_some_and(|window| window.waits(self.hash, self.now)) {
+            return CopyPlace::Waits;
+        }
         if self.moving.window.as_ref().is_some_and(|window| window.is_copying(self.hash)) {
             return CopyPlace::UnderWay;
         }
@@ -66,10 +75,11 @@ pub(super) fn of_key(
     now: Instant,
 ) -> Option<(Value, Option<Slot>)> {
     let config = service.config.handoff.as_ref().filter(|_| service.config.affinity_cookie.is_none())?;
-    let moving = service.handoff.look(hash, now)?;
+    let changes = asked.is_some_and(Asked::is_change);
+    let moving = service.handoff.look(hash, now, changes)?;
     let id = |slot: Slot| service.backends[usize::from(slot.0)].config.id.as_str();
     let (previous, next) = (moving.previous.0, moving.next);
-    let decision = HandoffDecision::of(moving.turn, &mut Facts { service, config, hash, moving: &moving, asked });
+    let decision = HandoffDecision::of(moving.turn, &mut Facts { service, config, hash, moving: &moving, asked, now });
     let way = decision.way();
     let text = text(decision, config, asked.is_some());
     let is_held = matches!(way, HandoffWay::Previous | HandoffWay::Copied);
@@ -99,6 +109,12 @@ fn text(decision: HandoffDecision, config: &Handoff, is_known: bool) -> String {
         }
         HandoffDecision::CopyUnderWay => "its time has come, and a copy is on its way: it stays until that is answered",
         HandoffDecision::NoPlaceForCopy => "its time has come, but there is no place for a copy now: it stays for now",
+        HandoffDecision::CopyWaits => {
+            "its time has come, but the last copies brought its next owner nothing: it stays, and the next copy waits a while"
+        }
+        HandoffDecision::ChangeUnderWay => {
+            "its time has come, but something changes it at its previous owner: it stays until that is done"
+        }
         HandoffDecision::Copied => {
             let methods: Vec<&str> = config.copy.methods.iter().map(|method| name_of(*method)).collect();
             let asked = if is_known { "request".to_owned() } else { methods.join(" or ") };

@@ -34,6 +34,12 @@ impl Request {
         handed.way.name().filter(|_| is_served)
     }
 
+    /// The backend that has the request's key, where that is not the first of its candidate sequence: it is still to be handed over.
+    pub(in crate::exchange) fn holder(&self) -> Option<Slot> {
+        let handed = self.handed.as_ref().filter(|handed| handed.stays && self.is_of(handed))?;
+        Some(handed.previous)
+    }
+
     fn is_of(&self, handed: &Handed) -> bool {
         Rc::ptr_eq(&handed.view, &self.view)
     }

@@ -247,5 +247,13 @@ mod tests {
         let Some(Object::Backend(a)) = state.object(&"backend/api/a".parse().unwrap()) else { panic!() };
         assert_eq!((a.address.as_str(), a.state), ("10.0.0.7:1", BackendState::Drain));
         assert_eq!(difference(&state, "other", &[]), [], "another source has nothing here");
+        // A second address, which is left out until all members know what it is.
+        let mut two = found("a", "10.0.0.7:1");
+        two.additional_address = Some("[fd00::7]:1".into());
+        assert_eq!(difference(&state, "s", &[two.clone()]), []);
+        state.rules = RULES_TWO_ADDRESSES;
+        let ops = difference(&state, "s", &[two]);
+        let [Op::Put { object: Object::Backend(a), .. }] = &*ops else { panic!("{ops:?}") };
+        assert_eq!((a.additional_address.as_deref(), a.state), (Some("[fd00::7]:1"), BackendState::Drain));
     }
 }

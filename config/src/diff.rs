@@ -292,10 +292,11 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<Found>) {
 }
 
 /// A backend's fields, as a file has them. All of them are named here, so that no new one is forgotten; the level is of tier and zone.
-fn fields(backend: &Backend) -> [(&'static str, String); 10] {
+fn fields(backend: &Backend) -> [(&'static str, String); 11] {
     let Backend {
         id: _,
         address,
+        additional_address,
         weight,
         drain,
         drain_written,
@@ -311,6 +312,7 @@ fn fields(backend: &Backend) -> [(&'static str, String); 10] {
     let limit = |most: u32| if most == u32::MAX { UNSET.to_owned() } else { most.to_string() };
     [
         ("address", address.to_string()),
+        ("additional_address", additional_address.map_or_else(|| UNSET.to_owned(), |address| address.to_string())),
         ("weight", weight.to_string()),
         ("drain", if *maintenance { drain_written } else { drain }.to_string()),
         ("maintenance", maintenance.to_string()),
@@ -418,6 +420,7 @@ mod tests {
             ("weight: 100", "retries_max: 1", vec!["retries_max unset -> 1"]),
             ("weight: 100", "tier: 1", vec!["tier 0 -> 1"]),
             ("weight: 100", "zone: z", vec!["zone unset -> z"]),
+            ("weight: 100", "additional_address: \"[::1]:2\"", vec!["additional_address unset -> [::1]:2"]),
         ] {
             let told = changes(("more: 0", old), ("more: 0", new)).0;
             let change: Vec<String> = change.into_iter().map(|field| format!("{b}.{field}")).collect();

@@ -44,6 +44,8 @@ pub struct FleetBackend {
     pub id: String,
     /// IP address and port.
     pub address: String,
+    /// The same, of the other family.
+    pub additional_address: Option<String>,
     /// 100 is normal.
     pub weight: u32,
     /// 0 takes the traffic, higher ones are backups.
@@ -291,9 +293,12 @@ fn overlay(node: &mut Node, backend: &FleetBackend) {
     let place = node.place;
     let Value::Map(entries) = &mut node.value else { return };
     let text = |text: &str| Some(Value::Text(text.to_owned()));
+    // The second address that a file may know is no second one of what is registered.
+    entries.retain(|entry| entry.0 != "additional_address");
     let fields = [
         ("id", text(&backend.id)),
         ("address", text(&backend.address)),
+        ("additional_address", backend.additional_address.as_deref().and_then(text)),
         ("weight", Some(Value::Integer(backend.weight.into()))),
         ("tier", Some(Value::Integer(backend.tier.into()))),
         ("drain", Some(Value::Bool(backend.drain))),

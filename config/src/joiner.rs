@@ -167,6 +167,8 @@ mod tests {
             service: service.into(),
             id: if id == 0 { "not an id".into() } else { format!("b{id}") },
             address: if address == 0 { "nowhere".into() } else { format!("10.0.0.{address}:80") },
+            additional_address: (address % 4 == 1)
+                .then(|| format!("[fd00::{}]:80", if weight % 2 == 1 { id % 2 } else { id })),
             weight,
             tier: id % 2,
             zone: [None, Some("z1".into()), Some("z2".into())][usize::from(address % 3)].clone(),

@@ -18,7 +18,8 @@ mod upstream;
 
 pub use admin::*;
 pub use control::{
-    Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
+    Control, DnsFamilies, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind,
+    TokenFile,
 };
 pub use handoff::*;
 pub use key::*;

@@ -29,6 +29,7 @@ fn backend(service: &str, id: &str, address: &str) -> FleetBackend {
         service: service.into(),
         id: id.into(),
         address: address.into(),
+        additional_address: None,
         weight: 100,
         tier: 0,
         zone: None,

@@ -103,6 +103,7 @@ fn unlikely_files_are_taken_with_a_warning() {
         ),
         ("bare_variable", MINIMAL.replace("    backends:", "    balance: { seed: \"$SEED\" }\n    backends:")),
         ("shared_address", MINIMAL.replace("10.0.0.12", "10.0.0.11")),
+        ("shared_address", MINIMAL.replace(":8080\" }", ":8080\", additional_address: \"[fd00::1]:8080\" }")),
         (
             "insecure_cookie",
             MINIMAL.replace(

@@ -12,7 +12,7 @@ mod seen;
 use self::seen::Seen;
 use crate::consensus::Role;
 use crate::plane::{Plane, unix_ms};
-use crate::state::{Author, Backend, BackendState, Command, Key, Object, Op, State, Txn};
+use crate::state::{Author, Backend, BackendState, Command, Key, Object, Op, RULES_TWO_ADDRESSES, State, Txn};
 use ringway_config::FleetBackend;
 use ringway_config::model::{Source, SourceKind};
 use std::collections::BTreeMap;
@@ -51,6 +51,18 @@ impl Looker {
         }
     }
 
+    /// Lets backends that are registered already keep their ids, where the source itself cannot tell.
+    fn keep_ids(&self, found: &mut [FleetBackend], state: &State, source: &str) {
+        let Self::Dns(names) = self else { return };
+        let known = state.objects.iter().filter_map(|(key, entry)| match (key, &*entry.object) {
+            (Key::Backend { id, .. }, Object::Backend(known)) if known.source.as_deref() == Some(source) => {
+                Some((id.as_str(), known))
+            }
+            _ => None,
+        });
+        names.keep_ids(found, known);
+    }
+
     /// Until it is worth looking again, at most so long.
     async fn wait(&mut self, most: Duration) {
         match self {
@@ -82,8 +94,9 @@ pub(crate) async fn follow(plane: Arc<Plane>, source: Source) {
             continue;
         }
         let again = match looker.look().await {
-            Ok(seen) => {
+            Ok(mut seen) => {
                 told.clear();
+                looker.keep_ids(&mut seen.backends, &plane.state(), name);
                 let force = refused.is_some_and(|since| since.elapsed() >= BELIEVE_AFTER);
                 match register(&plane, name, &seen.backends, force).await {
                     Ok(changed) => {
@@ -131,6 +144,7 @@ async fn register(plane: &Plane, source: &str, found: &[FleetBackend], force: bo
 /// What makes the source's part of the state what the source says.
 fn difference(state: &State, source: &str, found: &[FleetBackend]) -> Vec<Op> {
     let mut wanted: BTreeMap<Key, Backend> = BTreeMap::new();
+    let has_second = state.rules >= RULES_TWO_ADDRESSES;
     for backend in found {
         let key = Key::Backend { service: backend.service.clone(), id: backend.id.clone() };
         // A name that no object may have would spoil the whole transaction.
@@ -157,6 +171,8 @@ fn difference(state: &State, source: &str, found: &[FleetBackend]) -> Vec<Op> {
             key,
             Backend {
                 address: backend.address.clone(),
+                // Until all members know what a second one is, there is the first.
+                additional_address: backend.additional_address.clone().filter(|_| has_second),
                 weight: backend.weight,
                 tier: backend.tier,
                 zone: backend.zone.clone(),
@@ -196,6 +212,7 @@ mod tests {
             service: "api".into(),
             id: id.into(),
             address: address.into(),
+            additional_address: None,
             weight: 100,
             tier: 0,
             zone: None,
@@ -230,5 +247,13 @@ mod tests {
         let Some(Object::Backend(a)) = state.object(&"backend/api/a".parse().unwrap()) else { panic!() };
         assert_eq!((a.address.as_str(), a.state), ("10.0.0.7:1", BackendState::Drain));
         assert_eq!(difference(&state, "other", &[]), [], "another source has nothing here");
+        // A second address, which is left out until all members know what it is.
+        let mut two = found("a", "10.0.0.7:1");
+        two.additional_address = Some("[fd00::7]:1".into());
+        assert_eq!(difference(&state, "s", &[two.clone()]), []);
+        state.rules = RULES_TWO_ADDRESSES;
+        let ops = difference(&state, "s", &[two]);
+        let [Op::Put { object: Object::Backend(a), .. }] = &*ops else { panic!("{ops:?}") };
+        assert_eq!((a.additional_address.as_deref(), a.state), (Some("[fd00::7]:1"), BackendState::Drain));
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod mirror;
 pub(crate) mod proto;
 
 use crate::http::advice;
-use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
+use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object, RULES};
 use crate::transport::tls::{self, TlsError};
 pub use admin::Shown;
 use bytes::Bytes;
@@ -358,7 +358,9 @@ pub(crate) fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
     if matches!(&object, Object::Backend(backend) if backend.lease.is_some()) {
         return Err("`lease` is none of etcd's: leave it out, and put the key with a lease of etcd's".into());
     }
-    match crate::state::judge::object(&State::default(), key, &object) {
+    let mut state = State::default();
+    state.rules = RULES;
+    match crate::state::judge::object(&state, key, &object) {
         Ok(()) => Ok(object),
         Err(refusal) => Err(refusal.message),
     }

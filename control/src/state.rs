@@ -23,6 +23,7 @@ mod rollouts;
 mod traffic;
 mod txn;
 mod validate;
+mod written;
 
 pub use apply::Origin;
 pub(crate) use change::Trial;
@@ -33,6 +34,7 @@ pub use encode::EncodeError;
 pub(crate) use encode::to_bytes;
 pub use format::DecodeError;
 pub(crate) use holding::TTL_MS;
+pub(crate) use model::RULES_TWO_ADDRESSES;
 pub use model::{
     Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
     Role, TEXT_BYTES_MAX, Text, Token, is_name,
@@ -71,7 +73,8 @@ const ROLLOUTS_MAX: usize = 20;
 /// * 1: apply judges nothing that a later build may judge otherwise; whoever proposes has judged, see [`Command::Judged`].
 /// * 2: what a rollout under way changes is changed by nothing else, even if that was judged before the rollout began; after a
 ///   restore, ids begin with the epoch.
-pub const RULES: u32 = 2;
+/// * 3: a backend may have two addresses (`additional_address`), which builds of rules 2 would judge to be none.
+pub const RULES: u32 = 3;
 
 /// The state after some commands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 mod v2;
 mod v3;
+mod v4;
 
 use ringway_control::client::cache::Cache;
 use ringway_control::state::{
@@ -44,6 +45,7 @@ fn by() -> Author {
 fn backend() -> Backend {
     Backend {
         address: "10.0.0.1:8080".into(),
+        additional_address: None,
         weight: 150,
         tier: 1,
         zone: Some("eu-1a".into()),

@@ -55,6 +55,7 @@ mod tests {
             service: "c".into(),
             id: "y".into(),
             address: "127.0.0.1:2".into(),
+            additional_address: None,
             weight: 100,
             tier: 0,
             zone: None,

@@ -1,6 +1,7 @@
 //! What goes in, and what comes out.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Result of an active check.
@@ -20,6 +21,8 @@ pub enum Probe {
 pub enum CheckFailure {
     /// The connection was refused or could not be made.
     Connect,
+    /// The same, or none in time, to neither of the backend's two addresses.
+    ConnectBoth([SocketAddr; 2]),
     /// No complete response in time.
     Timeout,
     /// A status outside the expected ranges.
@@ -47,7 +50,7 @@ impl CheckFailure {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Connect => "connect",
+            Self::Connect | Self::ConnectBoth(_) => "connect",
             Self::Timeout => "timeout",
             Self::Status(_) => "status",
             Self::Closed => "closed",
@@ -66,6 +69,7 @@ impl fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect => f.write_str("check: connect failed"),
+            Self::ConnectBoth([one, other]) => write!(f, "check: connect failed, to {one} and to {other}"),
             Self::Timeout => f.write_str("check: timed out"),
             Self::Status(status) => write!(f, "check: status {status}"),
             Self::Closed => f.write_str("check: connection closed"),

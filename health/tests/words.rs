@@ -4,12 +4,18 @@
 
 use ringway_health::{Cause, CheckFailure, EventKind, Outcome};
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 #[test]
 fn failures_of_checks_are_called_as_the_documentation_has_it() {
     for (failure, name, text) in [
         (CheckFailure::Connect, "connect", "check: connect failed"),
+        (
+            CheckFailure::ConnectBoth([([127, 0, 0, 1], 80).into(), (Ipv6Addr::LOCALHOST, 80).into()]),
+            "connect",
+            "check: connect failed, to 127.0.0.1:80 and to [::1]:80",
+        ),
         (CheckFailure::Timeout, "timeout", "check: timed out"),
         (CheckFailure::Status(500), "status", "check: status 500"),
         (CheckFailure::Closed, "closed", "check: connection closed"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod buffers;
 pub(crate) mod client_hello;
+pub(crate) mod happy_eyeballs;
 pub(crate) mod pipe;
 pub(crate) mod pktinfo;
 pub(crate) mod proxy_protocol;

@@ -1,6 +1,7 @@
 //! One active check: what is sent to a backend, and what the response means. Everything is bounded: the whole by the
 //! check's time-out, what is read by constants in `judge`.
 
+mod address;
 mod agent;
 mod connection;
 mod grpc;
@@ -16,7 +17,9 @@ pub(crate) use grpc::serving_status;
 use crate::net::proxy_protocol;
 use crate::net::shortage::{Resource, Shortage};
 use crate::net::tls::{ClientTls, TlsError};
-use connection::{CheckConnection, Io, connect};
+pub(crate) use address::Target;
+use address::{Checked, open_at};
+use connection::{CheckConnection, Io};
 use h2::Http2;
 use judge::{judge_status, judge_weight};
 use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
@@ -54,6 +57,8 @@ pub(crate) struct Opened {
     http2: Option<Box<Http2<Box<dyn Io>>>>,
     /// It takes none of the descriptors that are reserved.
     leaves_reserve: bool,
+    /// The addresses that are being connected to, where there are two.
+    connecting: Option<[SocketAddr; 2]>,
 }
 
 impl Opened {
@@ -127,13 +132,12 @@ impl Prober {
     /// It could not be made, for want of something that this host has run out of: that says nothing of the backend.
     pub(crate) async fn probe(
         &self,
-        backend: SocketAddr,
+        target: &Target,
         kept: Option<Opened>,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> io::Result<Probe> {
-        let address = self.checked_address(backend);
-        let whole = self.check(address, kept, shortage, opened);
+        let whole = self.check(self.checked(target), kept, shortage, opened);
         let checked = tokio::time::timeout(self.check.params.timeout, whole).await;
         if checked.is_err() {
             // What has not come by now is not waited for.
@@ -144,25 +148,16 @@ impl Prober {
             Ok(Ok(percent)) => Probe::Weighted(percent),
             Ok(Err(ProbeError::Failed(failure))) => Probe::Failure(failure),
             Ok(Err(ProbeError::Shortage(error))) => return Err(error),
-            Err(_) => Probe::Failure(CheckFailure::Timeout),
+            Err(_) => Probe::Failure(match opened.connecting.take() {
+                Some(addresses) => CheckFailure::ConnectBoth(addresses),
+                None => CheckFailure::Timeout,
+            }),
         })
     }
 
-    /// The address that is checked.
-    fn checked_address(&self, backend: SocketAddr) -> SocketAddr {
-        let mut address = self.address(backend);
-        if let Some(port) = self.check.port {
-            address.set_port(port);
-        }
-        address
-    }
-
-    /// The same; the port is another matter.
-    fn address(&self, mut backend: SocketAddr) -> SocketAddr {
-        if let Some(ip) = self.check.address {
-            backend.set_ip(ip);
-        }
-        backend
+    /// Where that is checked.
+    fn checked<'a>(&self, target: &'a Target) -> Checked<'a> {
+        target.checked(self.check.address, self.check.port)
     }
 
     /// Queries the backend's agent; gives its report, its time bounded.
@@ -171,12 +166,13 @@ impl Prober {
     /// It could not be queried, for want of something that this host has run out of.
     pub(crate) async fn query_agent(
         &self,
-        backend: SocketAddr,
+        target: &Target,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> io::Result<AgentReport> {
         let Some(agent) = &self.check.agent else { return Ok(AgentReport::default()) };
-        let report = agent::query(agent, self.address(backend), shortage, &mut opened.connection);
+        let checked = target.checked(agent.address.or(self.check.address), Some(agent.port));
+        let report = agent::query(agent, checked, shortage, &mut opened.connection);
         // One that is late has reported nothing.
         tokio::time::timeout(agent.timeout, report).await.unwrap_or(Ok(AgentReport::default()))
     }
@@ -184,19 +180,19 @@ impl Prober {
     /// Gives the weight that the backend wants, in percent. The connection stays open: see [`Opened::close`].
     async fn check(
         &self,
-        address: SocketAddr,
+        checked: Checked<'_>,
         kept: Option<Opened>,
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> Result<u8, ProbeError> {
-        let Some(mut kept) = kept else { return self.ask_anew(address, shortage, opened).await };
+        let Some(mut kept) = kept else { return self.ask_anew(checked, shortage, opened).await };
         let asked = {
-            let mut again = pin!(self.ask_again(address, &mut kept));
+            let mut again = pin!(self.ask_again(checked.address, &mut kept));
             match tokio::time::timeout(self.check.params.timeout / 2, &mut again).await {
                 Ok(asked) => asked,
                 // Nobody may be there any more, or the response may be slow: a fresh connection decides, if it does not come before.
                 Err(_) => {
-                    let anew = Box::pin(self.ask_anew(address, shortage, opened));
+                    let anew = Box::pin(self.ask_anew(checked, shortage, opened));
                     tokio::select! {
                         biased;
                         Ok(percent) = &mut again => Ok(percent),
@@ -208,7 +204,7 @@ impl Prober {
         match asked {
             // It has ended since the last check, or what came in between is counted against it: a fresh one decides.
             Err(CheckFailure::Closed | CheckFailure::Garbage) => {
-                Box::pin(self.ask_anew(address, shortage, opened)).await
+                Box::pin(self.ask_anew(checked, shortage, opened)).await
             }
             asked => {
                 *opened = kept;
@@ -217,9 +213,9 @@ impl Prober {
         }
     }
 
-    async fn ask_anew(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Opened) -> Result<u8, ProbeError> {
-        self.open(address, shortage, opened).await?;
-        Ok(self.ask(address, opened).await?)
+    async fn ask_anew(&self, checked: Checked<'_>, shortage: &Shortage, opened: &mut Opened) -> Result<u8, ProbeError> {
+        self.open(checked, shortage, opened).await?;
+        Ok(self.ask(checked.address, opened).await?)
     }
 
     /// On a connection that has been kept.
@@ -233,9 +229,13 @@ impl Prober {
     }
 
     /// Opens a connection, as far as all kinds of checks have the same.
-    async fn open(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Opened) -> Result<(), ProbeError> {
-        let connected = connect(address, self.check.params.timeout, shortage).await;
-        let mut stream = connected.map_err(|error| ProbeError::of(error, CheckFailure::Connect))?;
+    async fn open(&self, checked: Checked<'_>, shortage: &Shortage, opened: &mut Opened) -> Result<(), ProbeError> {
+        let (address, both) = (checked.address, checked.addresses());
+        opened.connecting = both;
+        let connected = open_at(checked, self.check.params.timeout, shortage).await;
+        let failure = both.map_or(CheckFailure::Connect, CheckFailure::ConnectBoth);
+        let mut stream = connected.map_err(|error| ProbeError::of(error, failure))?;
+        opened.connecting = None;
         opened.leaves_reserve = shortage.leaves_reserve(&stream);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
@@ -324,6 +324,7 @@ fn fields(http: &HttpCheck) -> Vec<(&str, &str)> {
 mod tests {
     use super::*;
     use crate::ambient;
+    use crate::net::happy_eyeballs::Preferences;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::time::Duration;
@@ -353,7 +354,7 @@ mod tests {
         };
         let check = async {
             let mut opened = Opened::default();
-            let found = prober.probe(address, None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
+            let found = prober.probe(&address.into(), None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
             opened.close().await;
             found
         };
@@ -398,7 +399,7 @@ mod tests {
             };
             let check = async {
                 let mut opened = Opened::default();
-                prober.probe(address, None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
+                prober.probe(&address.into(), None, &Shortage::new(Arc::default()), &mut opened).await.unwrap();
                 opened
             };
             let (stream, opened) = tokio::join!(backend, check);
@@ -450,7 +451,7 @@ mod tests {
                 let mut last = Duration::ZERO;
                 for _ in 0..3 {
                     let (mut opened, begun) = (Opened::default(), ambient::now());
-                    let found = prober.probe(address, kept, &shortage, &mut opened).await.unwrap();
+                    let found = prober.probe(&address.into(), kept, &shortage, &mut opened).await.unwrap();
                     assert_eq!(found, Probe::Success);
                     last = ambient::since(begun);
                     kept = opened.keep().await;
@@ -485,7 +486,7 @@ mod tests {
             let mut kept = None;
             for count in 1..=65 {
                 let mut opened = Opened::default();
-                assert_eq!(prober.probe(address, kept, &shortage, &mut opened).await.unwrap(), Probe::Success);
+                assert_eq!(prober.probe(&address.into(), kept, &shortage, &mut opened).await.unwrap(), Probe::Success);
                 kept = opened.keep().await;
                 assert_eq!(kept.is_some(), count != 64, "{count}");
             }
@@ -505,16 +506,54 @@ mod tests {
         let (address, shortage) = (unused.local_addr().unwrap(), Shortage::new(Arc::default()));
         // Bound, and nobody listens.
         drop(unused);
-        let refused = prober("tcp: {}").probe(address, None, &shortage, &mut Opened::default()).await.unwrap();
+        let refused = prober("tcp: {}").probe(&address.into(), None, &shortage, &mut Opened::default()).await.unwrap();
         assert_eq!(refused, Probe::Failure(CheckFailure::Connect));
+    }
+
+    /// A backend with an address of each family, and the preferences of it.
+    fn dual(four: SocketAddr, six: SocketAddr) -> Target {
+        Target { address: four, additional: Some((six, Arc::new(Preferences::new(ambient::now())))) }
+    }
+
+    #[tokio::test]
+    async fn a_backend_with_two_addresses_fails_its_check_where_both_do_and_the_reason_names_them() {
+        let (v4, v6) = ("127.0.0.1:0", "[::1]:0");
+        let listener = TcpListener::bind(v4).await.unwrap();
+        let listening = listener.local_addr().unwrap();
+        let [no_four, no_six] =
+            [v4, v6].map(|address| std::net::TcpListener::bind(address).unwrap().local_addr().unwrap());
+        let (prober, shortage) = (prober("tcp: {}, timeout: 60s, interval: 60s"), Shortage::new(Arc::default()));
+        let probe =
+            async |target: &Target| prober.probe(target, None, &shortage, &mut Opened::default()).await.unwrap();
+        let target = dual(listening, no_six);
+        assert_eq!(probe(&target).await, Probe::Success);
+        let (_, preferences) = target.additional.as_ref().unwrap();
+        let order = preferences.traffic.order([listening, no_six], ambient::now());
+        assert_eq!(order, [listening, no_six], "the check has told requests");
+        let failed = probe(&dual(no_four, no_six)).await;
+        assert_eq!(failed, Probe::Failure(CheckFailure::ConnectBoth([no_four, no_six])));
+    }
+
+    #[test]
+    fn checks_with_an_address_of_their_own_have_one_and_those_with_a_port_a_preference_of_their_own() {
+        let target = dual(([10, 0, 0, 1], 80).into(), "[fd00::1]:81".parse().unwrap());
+        let shown = |ip: Option<&str>, port| {
+            let checked = target.checked(ip.map(|ip| ip.parse().unwrap()), port);
+            (checked.address.to_string(), checked.addresses().map(|[_, more]| more.to_string()))
+        };
+        assert_eq!(shown(None, None), ("10.0.0.1:80".into(), Some("[fd00::1]:81".into())));
+        assert_eq!(shown(None, Some(9)), ("10.0.0.1:9".into(), Some("[fd00::1]:9".into())));
+        assert_eq!(shown(Some("::7"), None), ("[::7]:80".into(), None));
+        assert_eq!(shown(Some("10.0.0.7"), Some(9)), ("10.0.0.7:9".into(), None));
     }
 
     #[tokio::test]
     async fn a_check_that_this_host_has_no_descriptor_for_says_nothing_of_the_backend() {
         let shortage = Shortage::new(Arc::default());
         shortage.pretend_limit(1);
-        let checked =
-            prober("tcp: {}").probe(([127, 0, 0, 1], 9).into(), None, &shortage, &mut Opened::default()).await;
+        let checked = prober("tcp: {}")
+            .probe(&SocketAddr::from(([127, 0, 0, 1], 9)).into(), None, &shortage, &mut Opened::default())
+            .await;
         assert!(Resource::of(&checked.unwrap_err()).is_some());
     }
 }

@@ -13,11 +13,11 @@ use crate::codec::http1::Http1;
 use crate::codec::http2::{self, Opening};
 use crate::dispatcher::Shared;
 use crate::error::ProxyError;
-use crate::net::proxy_protocol;
 use crate::net::shortage::{Operation, Resource};
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
 use crate::net::transport::Transport;
+use crate::net::{happy_eyeballs, proxy_protocol};
 use crate::snapshot::Service;
 use crate::snapshot::connection_life::ConnectionLife;
 use crate::snapshot::connection_slot::{ConnectionSlot, Pending};
@@ -25,6 +25,7 @@ use crate::worker::Peer;
 use crate::worker::{Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
+use ringway_telemetry::counters::ServiceCounters;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -109,7 +110,8 @@ impl Connector<'_> {
             let mut opened = pin!(shared.opened());
             if let Some(opening) = shared.open(limits) {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
-                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening, None);
+                let counters = Arc::clone(&self.service.counters);
+                let opens = open_shared(worker, (service, counters), self.slot, Rc::clone(upstream), opening, None);
                 self.worker.spawn("the opening of a shared connection", async {
                     let (Ok(()) | Err(_)) = opens.await;
                 });
@@ -142,9 +144,10 @@ impl Connector<'_> {
 
     /// A fresh connection, in place of one that is counted already. `needed`: see [`connect`].
     async fn open_on(&self, mut slot: ConnectionSlot, needed: bool) -> Result<(Stream, ConnectionSlot), ProxyError> {
-        let (service, worker) = (&self.service.service, self.worker);
+        let (service, worker, counters) = (&self.service.service, self.worker, &self.service.counters);
         self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
-        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, (worker, needed)).await?;
+        let opens = Opens { worker, counters, needed };
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, opens).await?;
         slot.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         Ok((stream, slot))
     }
@@ -154,7 +157,7 @@ impl Connector<'_> {
 /// `counted`: its place, if there is one already: no request needs it yet.
 async fn open_shared(
     worker: Rc<Worker>,
-    service: Arc<Service>,
+    (service, counters): (Arc<Service>, Arc<ServiceCounters>),
     slot: Slot,
     upstream: Rc<Upstream>,
     opening: Opening,
@@ -175,7 +178,8 @@ async fn open_shared(
         };
         upstream.counters.connects.increment();
         // No PROXY header goes on a shared connection: the configuration check ensures that.
-        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, (&worker, needed)).await?;
+        let opens = Opens { worker: &worker, counters: &counters, needed };
+        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, opens).await?;
         counted.life = ConnectionLife::begin(&service.config.pool, worker.timers.now(), || worker.random());
         let (keepalive, flood) = (service.config.keepalive, service.config.flood);
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, keepalive, flood);
@@ -193,27 +197,35 @@ async fn open_shared(
     outcome
 }
 
-/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS). `needed`: a request needs it now, and idle
-/// ones make room for it.
+/// Who opens a connection.
+#[derive(Clone, Copy)]
+struct Opens<'a> {
+    worker: &'a Worker,
+    counters: &'a ServiceCounters,
+    /// A request needs it now, and idle ones make room for it.
+    needed: bool,
+}
+
+/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS), which is the same for both of its addresses
+/// where it has two.
 async fn connect(
     service: &Service,
     slot: Slot,
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
-    (worker, needed): (&Worker, bool),
+    opens: Opens<'_>,
 ) -> Result<Stream, ProxyError> {
     let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
-    let user_timeout = service.config.timeouts.tcp_user_timeout;
-    let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
-    if needed && matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
-        opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
+    let mut opened = within(timer, ProxyError::ConnectFailed, open(service, slot, opens)).await;
+    if opens.needed && matches!(opened, Err(ProxyError::LocalShortage)) && opens.worker.release_idle() > 0 {
+        opened = within(timer, ProxyError::ConnectFailed, open(service, slot, opens)).await;
     }
     let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxy_protocol::write(version, &told(version, peer, worker), &mut header);
+        proxy_protocol::write(version, &told(version, peer, opens.worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -224,8 +236,24 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
-/// A connection, within the descriptors that the data path may take.
-async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<Transport> {
+/// A connection to a backend: to the address that it has, or to whichever of two takes it first.
+async fn open(service: &Service, slot: Slot, opens: Opens<'_>) -> std::io::Result<Transport> {
+    let backend = &service.backends[usize::from(slot.0)];
+    let timeouts = &service.config.timeouts;
+    let open_at = |address| open_at(address, timeouts.tcp_user_timeout, opens.worker);
+    let Some(additional) = backend.config.additional_address else { return open_at(backend.config.address).await };
+    let (addresses, preference) = ([backend.config.address, additional], &backend.state.preferences.traffic);
+    // Boxed: few backends have two addresses, and the futures of all would be larger.
+    let connecting = Box::pin(happy_eyeballs::connect(addresses, preference, timeouts.connect, open_at));
+    let (opened, address) = connecting.await?;
+    if address == additional {
+        opens.counters.additional_connects.increment();
+    }
+    Ok(opened)
+}
+
+/// A connection to an address, within the descriptors that the data path may take.
+async fn open_at(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<Transport> {
     let Shared { network, shortage, .. } = &*worker.shared;
     let opened = network.connect(address, user_timeout, shortage).await;
     if let Err(error) = &opened

@@ -1,7 +1,7 @@
 //! `ringway control backend`.
 
 use super::apply;
-use super::command::{Backend, Named};
+use super::command::{Added, Backend, Named};
 use super::show::Printer;
 use super::text::path_of;
 use anyhow::bail;
@@ -23,14 +23,24 @@ fn part(of: &Named, what: &str, value: Value) -> Value {
     json!({ "backend": { "key": key(of), what: value } })
 }
 
+fn object(added: &Added) -> Value {
+    let Added { address, additional_address, weight, tier, zone } = added;
+    let mut object = json!({ "address": address, "weight": weight, "tier": tier, "zone": zone });
+    if let Some(more) = additional_address {
+        // Members of an earlier version do not know it.
+        object["additional_address"] = json!(more);
+    }
+    object
+}
+
 /// Backends come and go: without stages, at once. Exit 0: done; 1: refused.
 pub(super) async fn change(api: &Api, printer: &Printer, backend: Backend) -> anyhow::Result<ExitCode> {
     let (of, op) = match backend {
-        Backend::Add { of, address, weight, tier, zone, ttl: Some(ttl) } => {
+        Backend::Add { of, backend, ttl: Some(ttl) } => {
             if of.phases.staged() {
                 bail!("`--ttl` is for a backend that says itself that it is there: it cannot be rolled out");
             }
-            let body = json!({ "address": address, "weight": weight, "tier": tier, "zone": zone });
+            let body = object(&backend);
             let force = if of.force { "&force=true" } else { "" };
             printer.done(&api.json(Method::PUT, &format!("{}?ttl={ttl}{force}", path(&of)), Some(&body)).await?)?;
             return Ok(ExitCode::SUCCESS);
@@ -40,9 +50,8 @@ pub(super) async fn change(api: &Api, printer: &Printer, backend: Backend) -> an
             printer.done(&api.json(Method::DELETE, &format!("{}{force}", path(&of)), None).await?)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Backend::Add { of, address, weight, tier, zone, ttl: None } => {
-            let object = json!({ "backend": { "address": address, "weight": weight, "tier": tier, "zone": zone } });
-            let op = json!({ "put": { "key": key(&of), "object": object } });
+        Backend::Add { of, backend, ttl: None } => {
+            let op = json!({ "put": { "key": key(&of), "object": { "backend": object(&backend) } } });
             (of, op)
         }
         Backend::Drain { of } => {

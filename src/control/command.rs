@@ -215,23 +215,32 @@ pub(crate) struct Named {
     pub(super) phases: apply::Phases,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Added {
+    /// IP address and port.
+    pub(super) address: String,
+    /// Its address of the other family, IPv4 or IPv6, with a port: whichever of the two takes a connection first is taken.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) additional_address: Option<String>,
+    /// 100 is normal.
+    #[arg(long, default_value_t = 100)]
+    pub(super) weight: u32,
+    /// 0 takes the traffic.
+    #[arg(long, default_value_t = 0)]
+    pub(super) tier: u8,
+    /// The zone that it stands in.
+    #[arg(long)]
+    pub(super) zone: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backend {
     /// Register a backend.
     Add {
         #[command(flatten)]
         of: Named,
-        /// IP address and port.
-        address: String,
-        /// 100 is normal.
-        #[arg(long, default_value_t = 100)]
-        weight: u32,
-        /// 0 takes the traffic.
-        #[arg(long, default_value_t = 0)]
-        tier: u8,
-        /// The zone that it stands in.
-        #[arg(long)]
-        zone: Option<String>,
+        #[command(flatten)]
+        backend: Added,
         /// It goes when it has not been added again for this long, for example `10s`.
         #[arg(long, value_parser = text::duration_text)]
         ttl: Option<String>,

@@ -86,6 +86,7 @@ catalogue! {
     BACKEND_REQUEST_DURATION = "ringway_backend_request_duration_seconds", Histogram, ["service", "backend"], "From a try's start, its connection included, to the end of its response, as ringway_backend_responses_total counts them.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
     BACKEND_PRECONNECTS = "ringway_backend_preconnects_total", Counter, ["service", "backend"], "Connections to a backend that were open before a request needed one (pool.idle_min).";
+    ADDITIONAL_CONNECTS = "ringway_additional_address_connects_total", Counter, ["service"], "Of the connections opened to the service's backends, those by their additional_address.";
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
     BACKEND_CONCURRENCY_LIMIT = "ringway_backend_concurrency_limit", Gauge, ["service", "backend"], "Requests in flight that a backend may have by its latency, under adaptive_concurrency.";

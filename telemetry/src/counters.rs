@@ -124,6 +124,8 @@ pub struct ServiceCounters {
     pub shadowed: Cell,
     /// Of these, those that the shadow would move.
     pub shadow_moved: Cell,
+    /// Connections to its backends by their additional addresses.
+    pub additional_connects: Cell,
 }
 
 impl ServiceCounters {

@@ -124,6 +124,7 @@ impl Metrics {
             (catalogue::SHADOWED, |counters| &counters.shadowed),
             (catalogue::SHADOW_MOVED, |counters| &counters.shadow_moved),
             (catalogue::QUEUED, |counters| &counters.queued),
+            (catalogue::ADDITIONAL_CONNECTS, |counters| &counters.additional_connects),
         ] {
             page.head(&metric);
             self.counters.for_services(|name, counters| {

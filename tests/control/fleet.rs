@@ -645,6 +645,99 @@ fn backends_are_found_by_dns_and_survive_its_loss() {
 }
 
 #[test]
+fn a_host_of_both_families_is_one_backend_by_either_address_and_two_where_that_is_wanted() {
+    if require("dnsmasq").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let write = |text: &str| std::fs::write(&hosts, text).unwrap();
+    write("10.1.0.9 dual.test\nfd00::9 dual.test\n");
+    let server = free_address();
+    let dns = Running(
+        std::process::Command::new("dnsmasq")
+            .args(["--no-daemon", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces"])
+            .args([format!("--port={}", server.port()), format!("--addn-hosts={}", hosts.display())])
+            .args(["--srv-host=_http._tcp.srv.test,dual.test,80,10,30"])
+            .args(["--user=root", "--conf-file=/dev/null", "--local=/test/"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let source = |name: &str, rest: &str| {
+        format!(
+            "{{ name: {name}, dns: {{ service: {name}, name: _http._tcp.srv.test, record: srv{rest}, servers: [ \"{server}\" ], \
+             interval_min: 200ms, interval_max: 400ms }} }}"
+        )
+    };
+    let sources = [
+        source("default", ""),
+        source("all", ", families: all"),
+        source("v4", ", families: v4"),
+        source("v6", ", families: v6"),
+    ];
+    let cluster = Cluster::of(1, &format!(", sources: [ {} ]", sources.join(", ")));
+    // Whatever has two addresses waits until all members know that there is such a thing.
+    let of = |service: &str| -> Vec<(String, Value, Value)> {
+        let shown = |id: String| {
+            let backend = cluster.control(&["get", &format!("backend/{service}/{id}"), "--json"]).json();
+            let backend = backend["object"]["backend"].clone();
+            (id, backend["address"].clone(), backend["additional_address"].clone())
+        };
+        registered(&cluster, service).into_iter().map(shown).collect()
+    };
+    let (four, six, id) = (json!("10.1.0.9:80"), json!("[fd00::9]:80"), "dual.test-80".to_owned());
+    let one = |address: &Value, more: &Value| vec![(id.clone(), address.clone(), more.clone())];
+    wait_for("one backend", || (of("default") == one(&four, &six)).then_some(()));
+    let two = [one(&four, &Value::Null), vec![("dual.test-80-fd00::9".to_owned(), six.clone(), Value::Null)]].concat();
+    wait_for("two backends", || (of("all") == two).then_some(()));
+    wait_for("one of IPv4", || (of("v4") == one(&four, &Value::Null)).then_some(()));
+    wait_for("one of IPv6", || (of("v6") == one(&six, &Value::Null)).then_some(()));
+    // It loses one, and then has the other alone: its id stays.
+    for (text, expected) in [
+        ("10.1.0.9 dual.test\n", one(&four, &Value::Null)),
+        ("fd00::9 dual.test\n", one(&six, &Value::Null)),
+        ("10.1.0.9 dual.test\nfd00::9 dual.test\n", one(&four, &six)),
+    ] {
+        write(text);
+        signal(dns.0.id(), "HUP");
+        wait_for("the change", || (of("default") == expected).then_some(()));
+    }
+}
+
+#[test]
+fn a_second_address_is_registered_with_and_without_a_lease_and_refused_where_it_is_of_the_same_family() {
+    let cluster = Cluster::of(1, "");
+    let add = |more: &[&str]| cluster.control(&[&["backend", "add", "s", "a", "10.0.0.1:80"], more].concat());
+    let shown = || cluster.control(&["get", "backend/s/a", "--json"]).json()["object"]["backend"].clone();
+    for more in [&["--ttl", "1h"][..], &[]] {
+        let added = add(&[&["--additional-address", "[fd00::1]:80"], more].concat());
+        assert!(added.status.success(), "{}", added.error());
+        assert_eq!(shown()["additional_address"], "[fd00::1]:80");
+        assert!(add(more).status.success());
+        assert!(shown().get("additional_address").is_none());
+    }
+    // A proxy puts it into force, and reaches it by the one that is there.
+    let echo = Backend::echo("by either");
+    let proxy = FleetProxy::start(&cluster, "p1", "");
+    let file = cluster.write("fleet.yaml", "services: [ { name: s } ]\n");
+    assert!(cluster.control(&["apply", &file, "--yes", "--direct"]).status.success());
+    let nobody = format!("[::1]:{}", free_port());
+    let object = json!({ "address": nobody, "additional_address": echo.address.to_string() });
+    let put = curl(&cluster.urls[0], "PUT", "/v1/objects/backend/s/a", &object);
+    assert_eq!(put.status, 200, "{put:?}");
+    wait_for("the answer", || (get(proxy.listen, "/")?.text() == "by either").then_some(()));
+    let topology = &proxy.ringway.status()["topology"];
+    assert_eq!(topology["published"]["digest"], topology["digest"], "proxies come to the digest that members have");
+    for (wrong, said) in [("10.0.0.2:80", "is IPv4, as the backend's `address` is"), ("[fd00::1]", "is not an address")]
+    {
+        let refused = add(&["--additional-address", wrong]);
+        let text = refused.error();
+        assert!(!refused.status.success() && text.contains(said), "{text}");
+    }
+}
+
+#[test]
 fn backends_are_found_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {

@@ -52,4 +52,5 @@ mod splice;
 mod streams;
 mod tcp;
 mod tracing;
+mod two_addresses;
 mod udp;

@@ -1,6 +1,6 @@
 //! The backends of a service.
 
-use super::text::{address, name, unique};
+use super::text::{additional_address, backend_address, name, unique};
 use crate::decode::Decode;
 use crate::diagnostic::At;
 use crate::findings::Findings;
@@ -65,12 +65,13 @@ pub(crate) fn is_plain(service: &model::Service, backends: &[model::Backend]) ->
     let counts = matches!(service.policy, PolicyParams::Maglev(_) | PolicyParams::Rendezvous(_));
     let agent = service.health.as_ref().is_some_and(|health| health.agent.is_some());
     let ids: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
-    let addresses: HashSet<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+    let all = || backends.iter().flat_map(|backend| [Some(backend.address), backend.additional_address]).flatten();
+    let addresses: HashSet<SocketAddr> = all().collect();
     !counts
         && !agent
         && backends.len() <= usize::from(u16::MAX)
         && (backends.is_empty() || backends.iter().any(|backend| backend.weight > 0 && !backend.drain))
-        && (ids.len(), addresses.len()) == (backends.len(), backends.len())
+        && (ids.len(), addresses.len()) == (backends.len(), all().count())
 }
 
 /// That the backends together can take any traffic: not all are drained, and the first tier has one.
@@ -110,20 +111,12 @@ fn backend(
 ) -> Option<model::Backend> {
     let foreign = zone_aware && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
     name(&backend.id, "a backend's id", findings);
+    let at = backend_address(&backend.address, findings);
+    let more = additional_address(&backend.address, backend.additional_address.as_ref(), findings);
     Some(model::Backend {
         id: backend.id.value.clone(),
-        address: address(&backend.address, findings).filter(|address| {
-            let good = address.port() != 0;
-            if !good {
-                findings.error(
-                    backend.address.place,
-                    "bad_address",
-                    "a backend has no port 0",
-                    "write the port it listens on",
-                );
-            }
-            good
-        })?,
+        address: at?,
+        additional_address: more,
         weight: backend.weight.value.0 as u32,
         drain: backend.drain.value || backend.maintenance.value,
         drain_written: backend.drain.value,
@@ -142,10 +135,15 @@ fn backend(
 fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings) {
     let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
     let mut shared = list.iter().filter_map(|backend| {
-        let (id, at) = (&backend.value.id.value, &backend.value.address);
-        let address = at.value.parse::<SocketAddr>().ok()?;
-        let other = seen.insert(address, id).filter(|other| other != id)?;
-        Some((at.place, address, other))
+        let id = backend.value.id.value.as_str();
+        let addresses = [Some(&backend.value.address), backend.value.additional_address.as_ref()];
+        let shared = addresses.into_iter().flatten().filter_map(|at| {
+            let address = at.value.parse::<SocketAddr>().ok()?;
+            let other = seen.insert(address, id).filter(|other| *other != id)?;
+            Some((at.place, address, other))
+        });
+        // Each of its addresses is put down, though it is told of once.
+        shared.reduce(|first, _| first)
     });
     let Some((place, address, other)) = shared.next() else { return };
     let more = match shared.count() {

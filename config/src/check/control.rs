@@ -3,7 +3,7 @@
 mod etcd;
 mod parts;
 
-use super::text::{address, name, unique};
+use super::text::{additional_address, address, name, unique};
 use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
 use crate::findings::Findings;
@@ -235,9 +235,21 @@ fn dns_source(section: &schema::DnsSourceSection, findings: &mut Findings) -> Op
         service: section.service.value.clone(),
         name: section.name.value.clone(),
         port,
+        families: families(section),
         servers,
         interval: (section.interval_min.value, section.interval_max.value),
     })
+}
+
+/// A target of SRV records is a host, which has one address of each family; addresses of A and AAAA records may be anybody's.
+fn families(section: &schema::DnsSourceSection) -> model::DnsFamilies {
+    use schema::DnsFamiliesName as Name;
+    match (section.families.as_ref().map(|at| at.value), section.record.value) {
+        (Some(Name::All), _) | (None, schema::DnsRecordName::A) => model::DnsFamilies::All,
+        (Some(Name::Either), _) | (None, schema::DnsRecordName::Srv) => model::DnsFamilies::Either,
+        (Some(Name::V4), _) => model::DnsFamilies::V4,
+        (Some(Name::V6), _) => model::DnsFamilies::V6,
+    }
 }
 
 /// A file of a directory source.
@@ -259,11 +271,13 @@ pub(crate) fn file_backends(
                 "remove one",
             );
         }
+        let more = additional_address(&section.address, section.additional_address.as_ref(), findings);
         let Some(address) = address(&section.address, findings) else { continue };
         backends.push(crate::FleetBackend {
             service: section.service.value.clone(),
             id: section.id.value.clone(),
             address: address.to_string(),
+            additional_address: more.map(|more| more.to_string()),
             weight: section.weight.value.0 as u32,
             tier: section.tier.value.0 as u8,
             zone: section.zone.as_ref().map(|at| at.value.clone()),

@@ -6,6 +6,47 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The address of a backend.
+pub(super) fn backend_address(at: &At<String>, findings: &mut Findings) -> Option<SocketAddr> {
+    let address = address(at, findings)?;
+    if address.port() == 0 {
+        findings.error(at.place, "bad_address", "a backend has no port 0", "write the port it listens on");
+        return None;
+    }
+    Some(address)
+}
+
+/// The second address of a backend, which must be of the other family than its first.
+pub(super) fn additional_address(
+    first: &At<String>,
+    second: Option<&At<String>>,
+    findings: &mut Findings,
+) -> Option<SocketAddr> {
+    let second = second?;
+    let address = backend_address(second, findings)?;
+    // One that is no address is told of by itself.
+    let first = first.value.parse::<SocketAddr>().ok()?;
+    let is_ipv4 = |address: SocketAddr| address.ip().to_canonical().is_ipv4();
+    if is_ipv4(address) != is_ipv4(first) {
+        return Some(address);
+    }
+    let (family, other, example) = if is_ipv4(first) {
+        ("IPv4", "IPv6", "`additional_address: \"[2001:db8::1]:8080\"`")
+    } else {
+        ("IPv6", "IPv4", "`additional_address: \"10.0.0.1:8080\"`")
+    };
+    let message = if address == first {
+        format!("{address} is the backend's `address` already")
+    } else {
+        format!("{address} is {family}, as the backend's `address` is ({first})")
+    };
+    let help =
+        format!("write its {other} address, for example {example}; what listens elsewhere is a backend of its own");
+    findings.error(second.place, "same_family", message, help);
+    None
+}
+
+/// An address and a port.
 pub(super) fn address(at: &At<String>, findings: &mut Findings) -> Option<SocketAddr> {
     if let Ok(address) = at.value.parse() {
         return Some(address);

@@ -172,10 +172,25 @@ pub struct DnsSource {
     pub name: String,
     /// The port of A and AAAA records' addresses; `None`: SRV records have their own.
     pub port: Option<u16>,
+    /// Which addresses are looked up, and what they make.
+    pub families: DnsFamilies,
     /// Name servers; empty are the system's.
     pub servers: Vec<SocketAddr>,
     /// Bounds of the time between two looks.
     pub interval: (Duration, Duration),
+}
+
+/// Which addresses of a name are looked up, and what they make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsFamilies {
+    /// Both kinds: each address is a backend.
+    All,
+    /// Both kinds: exactly one of each is one backend, anything else is as `All`.
+    Either,
+    /// A records alone.
+    V4,
+    /// AAAA records alone.
+    V6,
 }
 
 /// Files of a TLS server.

@@ -112,6 +112,8 @@ pub struct Backend {
     pub id: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens too: of the other family.
+    pub additional_address: Option<SocketAddr>,
     /// 100 is normal; 0 drains; at most 1600.
     pub weight: u32,
     /// Takes no new keys; what it has ends in peace.

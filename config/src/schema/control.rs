@@ -16,6 +16,10 @@ choice! {
     DnsRecordName { "a" => A, "srv" => Srv }
 }
 choice! {
+    /// Which families of addresses a name is looked up for, and what they make.
+    DnsFamiliesName { "all" => All, "either" => Either, "v4" => V4, "v6" => V6 }
+}
+choice! {
     /// What a client of the control plane may do.
     RoleName { "read" => Read, "register" => Register, "operate" => Operate, "admin" => Admin }
 }
@@ -150,6 +154,10 @@ section! {
         default("a") record: DnsRecordName,
         /// For `record: a`.
         optional port: Int<1, { u16::MAX as u64 }>,
+        /// Addresses that are looked up. `all`: A and AAAA records, each address a backend. `either`: the same, but a name that has
+        /// exactly one of each kind is one backend, which is reached by either (`additional_address`). `v4`, `v6`: records of that
+        /// kind alone. Absent is `either` for `record: srv`, whose targets are hosts, and `all` for `record: a`.
+        optional families: DnsFamiliesName,
         /// Name servers, `10.0.0.2:53`; absent are the system's.
         default("[]") servers: List<String>,
         /// Records are looked up again when their time to live has passed, but no more often than this,
@@ -160,8 +168,8 @@ section! {
 }
 
 section! {
-    /// Backends by files: each `*.yaml` has a list of `{ service, id, address, weight, tier, zone, drain, maintenance }`. A file that is
-    /// wrong is told, and what it said before stays.
+    /// Backends by files: each `*.yaml` has a list of `{ service, id, address, additional_address, weight, tier, zone, drain,
+    /// maintenance }`. A file that is wrong is told, and what it said before stays.
     DirectorySourceSection, "directory" {
         /// The directory. It is watched.
         required path: String,
@@ -197,6 +205,8 @@ section! {
         required id: String,
         /// IP address and port.
         required address: String,
+        /// The same backend's address of the other family, with a port.
+        optional additional_address: String,
         /// 100 is normal.
         default("100") weight: Int<0, 1600>,
         /// 0 takes the traffic; 1 and higher are backups.

@@ -296,6 +296,10 @@ section! {
         required id: String,
         /// IP address and port.
         required address: String,
+        /// The same backend's address of the other family, IPv4 or IPv6, with a port: one that is tried as well where the first does not
+        /// take a connection (RFC 8305, "happy eyeballs"). Of the two, IPv6 is tried first, until the other has been the one that answers;
+        /// the backend stays one, with one share, one load and one health. Host, SNI and keys go by `address`.
+        optional additional_address: String,
         /// 100 is normal, 200 gets twice as much, 0 gets nothing new.
         default("100") weight: Int<0, 1600>,
         /// Takes no new keys; what it has ends in peace, and clients that an affinity cookie has bound to it stay for

@@ -354,7 +354,7 @@ mod tests {
         read::<state::Backend>(
             "Backend",
             json!({
-                "address": "", "weight": 1, "tier": 0, "zone": "a", "state": "drain", "ejected": true, "lease": 1, "source": "a"
+                "address": "", "additional_address": "", "weight": 1, "tier": 0, "zone": "a", "state": "drain", "ejected": true, "lease": 1, "source": "a"
             }),
         );
         read::<objects::Patch>("BackendPatch", json!({ "weight": 1, "state": "ready" }));

@@ -95,6 +95,7 @@ fn backend(service: &str, id: &str, value: &[u8]) -> Result<FleetBackend, String
         service: service.to_owned(),
         id: id.to_owned(),
         address: backend.address,
+        additional_address: backend.additional_address,
         weight: backend.weight,
         tier: backend.tier,
         drain: backend.state != BackendState::Ready || backend.ejected,

@@ -109,6 +109,7 @@ fn is_odd(value: u64) -> bool {
 fn write(index: usize, value: u64, over: Option<u64>) -> Command {
     let backend = Backend {
         address: if is_odd(value) { "nowhere" } else { "10.0.0.1:80" }.to_owned(),
+        additional_address: None,
         weight: 100,
         tier: 0,
         zone: None,

@@ -65,6 +65,7 @@ impl Mark {
     fn txn(self) -> Txn {
         let backend = Backend {
             address: "10.0.0.2:80".to_owned(),
+            additional_address: None,
             weight: 100,
             tier: 0,
             zone: None,

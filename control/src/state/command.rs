@@ -208,8 +208,8 @@ impl Command {
     #[must_use]
     pub fn rules(&self) -> u32 {
         match self {
+            Self::Txn(txn) | Self::RolloutStart { txn, .. } => txn.rules(),
             Self::Init { .. }
-            | Self::Txn(_)
             | Self::Rollback { .. }
             | Self::LeaseGrant { .. }
             | Self::LeaseRevoke { .. }
@@ -218,7 +218,6 @@ impl Command {
             | Self::LockRelease { .. }
             | Self::TokenPut { .. }
             | Self::TokenDelete { .. }
-            | Self::RolloutStart { .. }
             | Self::RolloutVotes { .. }
             | Self::RolloutAdvance { .. }
             | Self::RolloutCommit { .. }
@@ -229,7 +228,8 @@ impl Command {
             | Self::Agree { .. } => 0,
             // The first says that its only member knows them; the second, that all have been asked.
             Self::Found { .. } | Self::Rules { .. } => 0,
-            Self::Judged { .. } | Self::LeaseLives { .. } | Self::RaiseEpoch { .. } | Self::RestoreAs { .. } => 1,
+            Self::Judged { command, .. } => command.rules().max(1),
+            Self::LeaseLives { .. } | Self::RaiseEpoch { .. } | Self::RestoreAs { .. } => 1,
         }
     }
 }

@@ -15,15 +15,18 @@ use std::sync::Arc;
 const FORMAT_1: u8 = 1;
 /// Of states under rules 1. Fields of [`State`] are only ever added under a format of their own.
 const FORMAT_2: u8 = 2;
-/// Of all others; the same fields. Builds that know no rules above 1 must not go on from such a state.
+/// Of states under rules 2; the same fields. Builds that know no rules above 1 must not go on from such a state.
 const FORMAT_3: u8 = 3;
+/// Of all others; the same fields, likewise.
+const FORMAT_4: u8 = 4;
 
 /// The newest format that builds know which know no rules above these.
 pub(super) fn format_of(rules: u32) -> u8 {
     match rules {
         0 => FORMAT_1,
         1 => FORMAT_2,
-        _ => FORMAT_3,
+        2 => FORMAT_3,
+        _ => FORMAT_4,
     }
 }
 
@@ -32,7 +35,7 @@ pub(super) fn format_of(rules: u32) -> u8 {
 #[non_exhaustive]
 pub enum DecodeError {
     /// Another format.
-    #[error("the state has format {0}, this version reads up to {FORMAT_3}: use a newer version")]
+    #[error("the state has format {0}, this version reads up to {FORMAT_4}: use a newer version")]
     Format(u8),
     /// Damaged.
     #[error("the state cannot be read: {0}")]
@@ -129,7 +132,7 @@ impl State {
         let damaged = |error: postcard::Error| DecodeError::Damaged(error.to_string());
         match bytes.split_first() {
             Some((&FORMAT_1, rest)) => postcard::from_bytes::<First>(rest).map(Self::from).map_err(damaged),
-            Some((&(FORMAT_2 | FORMAT_3), rest)) => postcard::from_bytes(rest).map_err(damaged),
+            Some((&(FORMAT_2 | FORMAT_3 | FORMAT_4), rest)) => postcard::from_bytes(rest).map_err(damaged),
             Some((&format, _)) => Err(DecodeError::Format(format)),
             None => Err(DecodeError::Damaged("it is empty".into())),
         }

@@ -331,6 +331,19 @@ mod tests {
     }
 
     #[test]
+    fn a_second_address_is_refused_until_all_members_know_what_it_is() {
+        let object = r#"{"backend":{"address":"10.0.0.1:1","additional_address":"[fd00::1]:1"}}"#;
+        let op = Op::Put { key: "backend/api/a".parse().unwrap(), object: serde_json::from_str(object).unwrap() };
+        let put = Command::Txn(txn(vec![op], None));
+        assert_eq!((put.rules(), judged(Basis::default(), put.clone()).rules()), (3, 3));
+        assert_eq!(judged(Basis::default(), Command::Txn(txn(vec![backend("a")], None))).rules(), 1);
+        for rules in 0..=RULES {
+            let put = run(&mut founded(rules), put.clone()).map(drop).map_err(|refusal| refusal.code);
+            assert_eq!(put, if rules < 3 { Err("unknown_rules".into()) } else { Ok(()) }, "{rules}");
+        }
+    }
+
+    #[test]
     fn rules_are_raised_once_and_snapshots_are_written_as_all_members_read_them() {
         let mut state = founded(0);
         run(&mut state, Command::Txn(txn(vec![backend("a")], None))).unwrap();

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// The rules from which on a backend may have two addresses.
+pub(crate) const RULES_TWO_ADDRESSES: u32 = 3;
 /// Longest name of anything, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Largest document, service or certificate, in bytes.
@@ -124,37 +126,27 @@ pub struct Certificate {
     pub key: String,
 }
 
-/// A registered backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A registered backend. As text and as bytes, see `written`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     /// IP address and port.
     pub address: String,
+    /// The same, of the other family, under rules 3.
+    pub additional_address: Option<String>,
     /// 100 is normal, at most 1600.
-    #[serde(default = "normal_weight")]
     pub weight: u32,
     /// 0 takes the traffic, up to 7 are backups.
-    #[serde(default)]
     pub tier: u8,
     /// The zone that it stands in.
-    #[serde(default)]
     pub zone: Option<String>,
     /// What its operator wants.
-    #[serde(default)]
     pub state: BackendState,
     /// The fleet has agreed that it is down: it takes no new keys anywhere.
-    #[serde(default)]
     pub ejected: bool,
     /// It goes with this lease.
-    #[serde(default)]
     pub lease: Option<u64>,
     /// Who put it there: a discovery source's name, or nothing.
-    #[serde(default)]
     pub source: Option<String>,
-}
-
-fn normal_weight() -> u32 {
-    100
 }
 
 /// What a backend's operator wants.
@@ -290,7 +282,11 @@ impl Object {
         match self {
             Self::Document(text) | Self::Service(text) => text.text.len(),
             Self::Certificate(pair) => pair.certificate.len() + pair.key.len(),
-            Self::Backend(backend) => 96 + backend.address.len() + backend.zone.as_ref().map_or(0, String::len),
+            Self::Backend(backend) => {
+                // As builds count it that take both addresses for one text: all members come to the same sum.
+                let more = backend.additional_address.as_ref().map_or(0, |more| 1 + more.len());
+                96 + backend.address.len() + more + backend.zone.as_ref().map_or(0, String::len)
+            }
         }
     }
 

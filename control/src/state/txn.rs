@@ -1,7 +1,7 @@
 //! Changes of objects, all or none, and why one does not hold.
 
 use super::code::Code;
-use super::model::{BackendState, Key, Object};
+use super::model::{BackendState, Key, Object, RULES_TWO_ADDRESSES};
 use serde::{Deserialize, Serialize};
 
 /// Who asks, when, why.
@@ -28,6 +28,14 @@ pub struct Txn {
     pub ops: Vec<Op>,
     /// The guards against accidents are off.
     pub force: bool,
+}
+
+impl Txn {
+    /// See [`super::Command::rules`].
+    pub(super) fn rules(&self) -> u32 {
+        let has_two = |op: &Op| matches!(op, Op::Put { object: Object::Backend(backend), .. } if backend.additional_address.is_some());
+        if self.ops.iter().any(has_two) { RULES_TWO_ADDRESSES } else { 0 }
+    }
 }
 
 /// What must be so for a transaction to be.

@@ -1,6 +1,6 @@
 //! The same checks that a proxy's file gets, before anything is proposed (`judge.rs`); under rules 0, again when it is applied.
 
-use super::model::{Backend, Key, Object, TEXT_BYTES_MAX, is_name};
+use super::model::{Backend, Key, Object, RULES_TWO_ADDRESSES, TEXT_BYTES_MAX, is_name};
 use super::txn::Refusal;
 use super::{BackendState, State};
 use crate::Code;
@@ -31,6 +31,12 @@ pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Re
         }
         Object::Backend(backend) => {
             self::backend(key, backend)?;
+            if backend.additional_address.is_some() && state.rules < RULES_TWO_ADDRESSES {
+                return Err(Refusal::new(
+                    Code::UnknownRules,
+                    format!("{key}: not all members know `additional_address`: upgrade them all, and ask again"),
+                ));
+            }
             lease(state, key, object)
         }
     }
@@ -61,11 +67,13 @@ pub(super) fn lease(state: &State, key: &Key, object: &Object) -> Result<(), Ref
 }
 
 fn backend(key: &Key, backend: &Backend) -> Result<(), Refusal> {
-    if backend.address.parse::<SocketAddr>().is_err() {
-        return Err(Refusal::new(
-            Code::BadAddress,
-            format!("{key}: `{}` is not an address: write it as `10.0.0.1:8080` or `[::1]:8080`", backend.address),
-        ));
+    for address in [Some(&backend.address), backend.additional_address.as_ref()].into_iter().flatten() {
+        if address.parse::<SocketAddr>().is_err() {
+            return Err(Refusal::new(
+                Code::BadAddress,
+                format!("{key}: `{address}` is not an address: write it as `10.0.0.1:8080` or `[::1]:8080`"),
+            ));
+        }
     }
     if backend.weight > 1600 {
         return Err(Refusal::new(Code::OutOfRange, format!("{key}: weight {} is not from 0 to 1600", backend.weight)));
@@ -144,6 +152,7 @@ pub(crate) fn backend_of_fleet(service: &str, id: &str, backend: &Backend) -> Fl
         service: service.to_owned(),
         id: id.to_owned(),
         address: backend.address.clone(),
+        additional_address: backend.additional_address.clone(),
         weight: backend.weight,
         tier: backend.tier,
         zone: backend.zone.clone(),

@@ -122,6 +122,7 @@ impl Life {
         self.tell(Command::TokenDelete { name: "r".into() });
         let backend = |host: u8, lease, state| Backend {
             address: format!("10.0.0.{host}:80"),
+            additional_address: None,
             weight: 100,
             tier: 0,
             zone: None,

@@ -5,7 +5,7 @@ use super::{changes, fleet_table, hot_keys, standing_out};
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
 use crate::apply::overrides::Overrides;
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Backend, Service, Snapshot};
 use ringway_config::model::{Priority, Protocol};
 use ringway_health::ServiceHealth;
 use ringway_ring::{FULL_SHARE, Load, PolicyParams, Slot};
@@ -135,6 +135,8 @@ fn backend_status(
     json!({
         "id": backend.config.id,
         "address": backend.config.address.to_string(),
+        "additional_address": backend.config.additional_address.map(|address| address.to_string()),
+        "first_address": first_address(backend),
         "weight": backend.config.weight,
         "state": view.as_ref().map_or("unknown", |view| view.state),
         "last_change": view.as_ref().and_then(|view| view.last_change).map(|(kind, ago)| json!({
@@ -162,6 +164,13 @@ fn backend_status(
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
         "spills": control.counters().backend_spills(&service.config.name, &backend.config.id),
     })
+}
+
+/// Of two addresses, the one to which the next connection is tried first.
+fn first_address(backend: &Backend) -> Option<String> {
+    let addresses = [backend.config.address, backend.config.additional_address?];
+    let [first, _] = backend.state.preferences.traffic.order(addresses, ambient::now());
+    Some(first.to_string())
 }
 
 /// Mean latency as `peak_ewma` sees it; absent under other policies.

@@ -14,7 +14,7 @@ use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
 use crate::routing::admission::{self, Arrival};
 use crate::routing::hash_key::{Found, KeyInput};
-use crate::snapshot::BackendState;
+use crate::snapshot::{Backend, BackendState};
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
 use crate::worker::{ActiveListener, OpenConnection, SessionEntry, View, Worker};
@@ -178,7 +178,7 @@ impl Front {
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
         let key = guard.begin_try(now, found.and_then(Found::key));
-        let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
+        let upstream = connect(&this.service.backends[guard.index()], &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
             refuse(error)
@@ -247,13 +247,20 @@ fn recall(view: &View, udp: &UdpListener, id: &Id) -> Option<Arc<BackendState>> 
     ids.lock().unwrap_or_else(PoisonError::into_inner).get(id, udp.quic?.ids_max)
 }
 
-fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
+/// Of two addresses, to the one that connections have been made to; to the other if there is no way to that one.
+fn connect(backend: &Backend, worker: &Worker) -> io::Result<UdpSocket> {
     let shortage = &worker.shared.shortage;
-    open(backend, shortage).inspect_err(|error| {
-        if Resource::of(error).is_some() {
-            shortage.note(Operation::Flow, error, backend);
-        }
-    })
+    let open = |address| {
+        open(address, shortage).inspect_err(|error| {
+            if Resource::of(error).is_some() {
+                shortage.note(Operation::Flow, error, address);
+            }
+        })
+    };
+    let Some(additional) = backend.config.additional_address else { return open(backend.config.address) };
+    let addresses = [backend.config.address, additional];
+    let [first, second] = backend.state.preferences.order_of_datagrams(addresses, ambient::now());
+    open(first).or_else(|error| if Resource::of(&error).is_some() { Err(error) } else { open(second) })
 }
 
 /// A socket of the flow's own, within the descriptors that the data path may take.

@@ -1,11 +1,11 @@
 //! A query of an agent: HAProxy's agent-check protocol.
 
-use super::connection::{CheckConnection, connect};
+use super::address::{Checked, open_at};
+use super::connection::CheckConnection;
 use crate::net::shortage::{Resource, Shortage};
 use ringway_config::model::Agent;
 use ringway_health::{AgentMode, AgentReport};
 use std::io;
-use std::net::SocketAddr;
 use tokio::io::AsyncReadExt;
 
 /// Bytes of an agent's line that are looked at.
@@ -18,12 +18,11 @@ const BYTES_MAX: usize = 1024;
 /// This host is short of something.
 pub(super) async fn query(
     agent: &Agent,
-    backend: SocketAddr,
+    checked: Checked<'_>,
     shortage: &Shortage,
     opened: &mut Option<CheckConnection>,
 ) -> io::Result<AgentReport> {
-    let address = SocketAddr::new(agent.address.unwrap_or(backend.ip()), agent.port);
-    let connection = match connect(address, agent.timeout, shortage).await {
+    let connection = match open_at(checked, agent.timeout, shortage).await {
         Ok(stream) => opened.insert(CheckConnection::new(stream)),
         Err(error) if Resource::of(&error).is_some() => return Err(error),
         Err(_) => return Ok(AgentReport::default()),
@@ -93,6 +92,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_gone_or_silent_has_reported_nothing() {
+        use crate::probe::Target;
+        use std::net::SocketAddr;
         use tokio::io::AsyncWriteExt;
         use tokio::net::TcpListener;
         let shortage = Shortage::new(std::sync::Arc::default());
@@ -122,8 +123,9 @@ mod tests {
             };
             let mut opened = None;
             // The backend is at another port of the same address.
-            let backend = SocketAddr::new(address.ip(), 9);
-            let queried = query(&agent, backend, &shortage, &mut opened);
+            let backend = Target::from(SocketAddr::new(address.ip(), 9));
+            let checked = backend.checked(agent.address, Some(agent.port));
+            let queried = query(&agent, checked, &shortage, &mut opened);
             let ((), report) = tokio::join!(serve, queried);
             assert_eq!(report.unwrap(), expected, "{line:?}");
         }

@@ -1,6 +1,8 @@
 //! A backend as requests see it, and its state that outlives versions of the configuration.
 
 use super::concurrency::LatencyMeter;
+use crate::ambient;
+use crate::net::happy_eyeballs::Preferences;
 use ringway_config::model;
 use ringway_ring::{ConcurrencyParams, Load};
 use ringway_telemetry::traces::Attributes;
@@ -17,6 +19,14 @@ pub struct Backend {
     pub state: Arc<BackendState>,
     /// What the spans of its tries say of it, made for the first of them.
     pub(crate) span_attributes: OnceLock<Attributes>,
+}
+
+impl Backend {
+    /// Whether each address that it had is one of its addresses still: what is connected to it is connected to it.
+    pub(crate) fn has_addresses_of(&self, before: &Self) -> bool {
+        let has = |address| self.config.address == address || self.config.additional_address == Some(address);
+        has(before.config.address) && before.config.additional_address.is_none_or(has)
+    }
 }
 
 /// State of a backend that outlives snapshots: belongs to (service, id).
@@ -41,6 +51,8 @@ pub struct BackendState {
     pub(crate) pending: AtomicU32,
     /// Notifies its sessions that it has gone down.
     pub(crate) down: Falls,
+    /// Which of its addresses goes first, where it has two.
+    pub(crate) preferences: Arc<Preferences>,
     /// What its limit follows, once it has had one that follows latency.
     meter: OnceLock<Box<LatencyMeter>>,
 }
@@ -58,6 +70,7 @@ impl BackendState {
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             down: Falls::default(),
+            preferences: Arc::new(Preferences::new(ambient::now())),
             meter: OnceLock::new(),
         }
     }

@@ -179,7 +179,7 @@ async fn open_in_room(
     match this.config.protocol {
         UpstreamProtocol::H2 => {
             let opening = upstream.shared.open_ahead();
-            let (worker, this) = (Rc::clone(worker), Arc::clone(this));
+            let (worker, this) = (Rc::clone(worker), (Arc::clone(this), Arc::clone(&service.counters)));
             Some(open_shared(worker, this, slot, Rc::clone(upstream), opening, Some(counted)).await)
         }
         UpstreamProtocol::Http1 => {

@@ -142,7 +142,7 @@ impl Worker {
         let same_limits = old.is_some_and(|old| sets_up_alike(&old.service.config, &service.config));
         let of = |backend: &Backend| {
             let found = before.find(backend, gone);
-            let goes_on = |known: &Backend| same_transport && known.config.address == backend.config.address;
+            let goes_on = |known: &Backend| same_transport && backend.has_addresses_of(known);
             let usable = found.filter(|(known, _)| goes_on(known)).map(|(_, upstream)| upstream);
             if let Some(same) = usable.filter(|_| same_limits) {
                 return Rc::clone(same);
@@ -372,6 +372,29 @@ mod tests {
         let (old, new) = (upstream(&now, "u", "a"), upstream(&again, "u", "a"));
         assert!(!Rc::ptr_eq(&old, &new) && old.pool.is_closed() && !new.pool.is_closed());
         assert!(!Rc::ptr_eq(&part(&now, "u").live, &part(&again, "u").live));
+    }
+
+    #[test]
+    fn connections_go_on_as_long_as_the_backend_has_the_addresses_that_they_may_lead_to() {
+        let service = |addresses: &str| format!("{{ name: s, backends: [ {{ id: a, {addresses} }} ] }}");
+        let (four, six) = ("address: \"10.0.0.1:1\"", "address: \"[::1]:1\"");
+        let (both, turned) = (format!("{four}, additional_{six}"), format!("{six}, additional_{four}"));
+        let other = format!("{four}, additional_address: \"[::2]:1\"");
+        let mut rig = Rig::new(&service(four));
+        for (next, goes_on) in [
+            (both.as_str(), true),
+            (&turned, true),
+            (six, false),
+            (&both, true),
+            (&other, false),
+            (four, false),
+            (&other, true),
+        ] {
+            let before = Rc::clone(rig.worker.view().services[0].upstream("a").unwrap());
+            rig.apply(&service(next));
+            let now = Rc::clone(rig.worker.view().services[0].upstream("a").unwrap());
+            assert_eq!((Rc::ptr_eq(&before, &now), before.pool.is_closed()), (goes_on, !goes_on), "{next}");
+        }
     }
 
     #[test]

@@ -54,7 +54,9 @@ pub(super) fn summary(object: &Object) -> String {
         Object::Document(text) | Object::Service(text) => format!("{} lines", text.text.lines().count()),
         Object::Certificate(_) => "certificate and key".into(),
         Object::Backend(backend) => {
-            let mut text = format!("{}, weight {}, {}", backend.address, backend.weight, backend.state.name());
+            let more = backend.additional_address.as_ref().map(|more| format!(" or {more}")).unwrap_or_default();
+            let state = backend.state.name();
+            let mut text = format!("{}{more}, weight {}, {state}", backend.address, backend.weight);
             if backend.tier > 0 {
                 text.push_str(&format!(", tier {}", backend.tier));
             }

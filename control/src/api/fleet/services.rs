@@ -67,7 +67,8 @@ impl Shown<'_> {
         let backends = service.backends.iter().take(BACKENDS_MAX).map(|backend| {
             let known = known.get(backend.id.as_str());
             let shown = json!({
-                "address": backend.address.to_string(), "weight": backend.weight, "tier": backend.tier, "zone": backend.zone,
+                "address": backend.address.to_string(),
+                "additional_address": backend.additional_address.map(|address| address.to_string()), "weight": backend.weight, "tier": backend.tier, "zone": backend.zone,
                 "state": state(known.copied(), backend), "registered": known.is_some(), "lease": known.and_then(|known| known.lease),
                 "source": known.and_then(|known| known.source.as_deref()), "down_at": down.get(backend.id.as_str()),
             });

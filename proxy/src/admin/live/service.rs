@@ -52,6 +52,9 @@ impl ServiceView<'_> {
         let (came, time) = self.window.of_backend(&self.service.config.name, &backend.config.id);
         let mut shown = fields(&came, time);
         shown.insert("address".into(), json!(backend.config.address.to_string()));
+        if let Some(additional) = backend.config.additional_address {
+            shown.insert("additional_address".into(), json!(additional.to_string()));
+        }
         shown.insert("weight".into(), json!(backend.config.weight));
         shown.insert("state".into(), json!(view.as_ref().map_or("unknown", |view| view.state)));
         put(&mut shown, "share", self.shares[index]);

@@ -93,8 +93,10 @@ fn has_other_key(old: &Service, new: &Service) -> bool {
 }
 
 pub(super) fn removed(gone: &Service, new: &Config, blind: bool) -> ServicePlan {
-    let addresses: HashSet<_> = gone.backends.iter().map(|backend| backend.address).collect();
-    let common = |service: &Service| service.backends.iter().filter(|one| addresses.contains(&one.address)).count();
+    let of = |backend: &Backend| [Some(backend.address), backend.additional_address].into_iter().flatten();
+    let addresses: HashSet<_> = gone.backends.iter().flat_map(of).collect();
+    let has_one = |backend: &Backend| of(backend).any(|address| addresses.contains(&address));
+    let common = |service: &Service| service.backends.iter().filter(|backend| has_one(backend)).count();
     let candidates = new.services.iter().map(|service| (common(service), service)).filter(|(common, _)| *common > 0);
     let successor = candidates.max_by_key(|(common, _)| *common).map(|(_, service)| service.name.clone());
     let movement = if blind { lost(&even(gone)) } else { Movement::default() };

@@ -3,7 +3,7 @@
 
 use crate::net::shortage::{Operation, Shortage};
 use crate::overload::OverloadState;
-use crate::probe::{Opened, Prober};
+use crate::probe::{Opened, Prober, Target};
 use crate::snapshot::Service;
 use metrics::Counter;
 use ringway_health::{AgentReport, MemberKey, Probe, ServiceHealth};
@@ -13,7 +13,6 @@ use ringway_telemetry::counters::Registry as Counters;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -30,7 +29,7 @@ pub(super) enum CheckResult {
 /// What a check, or a query of an agent, is made of: its result says nothing of a backend at another address, nor of other settings.
 #[derive(Clone)]
 pub(super) struct Asked {
-    address: SocketAddr,
+    target: Target,
     prober: Arc<Prober>,
 }
 
@@ -41,19 +40,23 @@ impl Asked {
     }
 
     fn at(service: &Service, slot: Slot) -> Option<Self> {
-        Some(Self { address: service.address(slot), prober: Arc::clone(service.prober.as_ref()?) })
+        let backend = &service.backends[usize::from(slot.0)];
+        let additional = backend.config.additional_address;
+        let additional = additional.map(|address| (address, Arc::clone(&backend.state.preferences)));
+        let target = Target { address: backend.config.address, additional };
+        Some(Self { target, prober: Arc::clone(service.prober.as_ref()?) })
     }
 }
 
 impl PartialEq for Asked {
     fn eq(&self, other: &Self) -> bool {
-        self.address == other.address && Arc::ptr_eq(&self.prober, &other.prober)
+        self.target == other.target && Arc::ptr_eq(&self.prober, &other.prober)
     }
 }
 
 impl fmt::Debug for Asked {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(formatter)
+        self.target.address.fmt(formatter)
     }
 }
 
@@ -131,16 +134,16 @@ impl Checks {
         let permits = self.permits(asked.prober.concurrency());
         let (shortage, overload) = (Arc::clone(&self.shortage), Arc::clone(&self.overload));
         let rest = self.keeps(&asked.prober).then(|| self.rest(&member, &asked));
-        let Asked { address, prober } = asked.clone();
+        let Asked { target, prober } = asked.clone();
         let guard = ResultGuard::new(member, asked, self.results.0.clone(), CheckResult::Check(None));
         self.running.spawn(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
             let mut opened = Opened::default();
             let kept = rest.as_ref().and_then(|rest| lock(rest).take());
-            let probe = prober.probe(address, kept, &shortage, &mut opened).await;
+            let probe = prober.probe(&target, kept, &shortage, &mut opened).await;
             // A check that this host could not make says nothing of the backend.
-            let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, target.address));
             guard.finish(CheckResult::Check(probe.ok()));
             drop(permit);
             match rest.filter(|_| !shortage.is_tight() && !overload.stops_keep_alive()) {
@@ -178,13 +181,13 @@ impl Checks {
         };
         let permits = self.permits(asked.prober.concurrency());
         let shortage = Arc::clone(&self.shortage);
-        let Asked { address, prober } = asked.clone();
+        let Asked { target, prober } = asked.clone();
         let guard = ResultGuard::new(member, asked, self.results.0.clone(), CheckResult::Agent(None));
         self.running.spawn(async move {
             let permit = permits.acquire().await;
             let mut opened = Opened::default();
-            let report = prober.query_agent(address, &shortage, &mut opened).await;
-            let report = report.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            let report = prober.query_agent(&target, &shortage, &mut opened).await;
+            let report = report.inspect_err(|error| shortage.note(Operation::Check, error, target.address));
             guard.finish(CheckResult::Agent(report.ok()));
             drop(permit);
             opened.close().await;

@@ -29,6 +29,11 @@ pub(super) fn objects() -> Schemas {
                 vec![
                     must("address", text(), "IP address and port"),
                     may(
+                        "additional_address",
+                        or_null(text()),
+                        "The same backend's address of the other family, IPv4 or IPv6, with a port; it takes rules 3",
+                    ),
+                    may(
                         "weight",
                         json!({ "type": "integer", "minimum": 0, "default": 100 }),
                         "100 is normal, at most 1600",

@@ -142,7 +142,7 @@ catalogue! {
     OVERLOAD_ENTERED = "ringway_overload_stage_entered_total", Counter, ["stage"], "Times that overload has risen to a stage: stop_keep_alive, shed_low_priority, refuse_requests, stop_accepting.";
     WORKER_LAG = "ringway_worker_lag_seconds", Gauge, ["worker"], "How late a worker was, at most, for what was due within the last quarter of a second.";
     WORKER_BUSY = "ringway_worker_busy_ratio", Gauge, ["worker"], "Share of the last two seconds in which a worker was not waiting; 1 while it is stuck.";
-    WORKER_STUCK = "ringway_worker_stuck", Gauge, ["worker"], "1 while a worker has not looked at what is due for 3 seconds or longer: its clients wait.";
+    WORKER_STUCK = "ringway_worker_stuck", Gauge, ["worker"], "1 while a worker has not looked at what is due for 3 seconds or longer: its clients wait, new ones are served by others.";
     PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";
     TLS_HANDSHAKES = "ringway_tls_handshakes_total", Counter, ["listener", "version", "resumed"], "TLS handshakes of clients, by version (1.2, 1.3) and whether they resumed a session (true, false).";
     TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["listener", "reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";

@@ -18,6 +18,8 @@ pub(super) struct Files {
     path: PathBuf,
     /// What each file said when it was last right, and which of its versions was looked at, once that tells.
     said: BTreeMap<PathBuf, (Option<FileStamp>, Vec<FleetBackend>)>,
+    /// What is wrong with each file, as it was told: once.
+    wrong: BTreeMap<PathBuf, String>,
     events: mpsc::Receiver<()>,
     /// Dropped, it watches no more.
     _watcher: Option<notify::RecommendedWatcher>,
@@ -26,7 +28,11 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(path: PathBuf) -> Self {
         let (sender, events) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // That a file is read, by this looker too, is no reason to read it again.
+            if event.is_ok_and(|event| event.kind.is_access()) {
+                return;
+            }
             // Full means that one is waiting already.
             let _ = sender.try_send(());
         });
@@ -37,7 +43,7 @@ impl Files {
         if let Err(error) = &watcher {
             tracing::warn!(%error, directory = %path.display(), "file events are not to be had: it is looked at every 5s");
         }
-        Self { path, said: BTreeMap::new(), events, _watcher: watcher.ok() }
+        Self { path, said: BTreeMap::new(), wrong: BTreeMap::new(), events, _watcher: watcher.ok() }
     }
 
     /// All files together. A directory that cannot be read is no directory without files.
@@ -54,15 +60,23 @@ impl Files {
         }
         files.sort();
         self.said.retain(|path, _| files.contains(path));
+        self.wrong.retain(|path, _| files.contains(path));
         for path in files {
             let stamp = path.metadata().ok().map(|data| FileStamp::of(&data)).filter(|stamp| stamp.is_settled(now));
             if stamp.is_some() && self.said.get(&path).is_some_and(|(known, _)| *known == stamp) {
                 continue;
             }
             match read_backends(&path) {
-                Ok(backends) => drop(self.said.insert(path, (stamp, backends))),
+                Ok(backends) => {
+                    self.wrong.remove(&path);
+                    self.said.insert(path, (stamp, backends));
+                }
                 Err(diagnostics) => {
-                    tracing::error!(%diagnostics, "a file of backends is wrong: what it said before stays");
+                    let text = diagnostics.to_string();
+                    if self.wrong.get(&path) != Some(&text) {
+                        tracing::error!(diagnostics = text, "a file of backends is wrong: what it said before stays");
+                        self.wrong.insert(path.clone(), text);
+                    }
                     let before = self.said.remove(&path).map(|(_, backends)| backends).unwrap_or_default();
                     // What could not be read is tried again: the cause may pass without a trace on the file.
                     let unread = diagnostics.0.iter().any(|finding| finding.code == "unreadable_file");

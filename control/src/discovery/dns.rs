@@ -5,19 +5,33 @@
 
 use super::seen::Seen;
 use crate::state::Backend;
+use futures_util::StreamExt as _;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use ringway_config::FleetBackend;
 use ringway_config::model::{DnsFamilies, DnsSource};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// For one look-up, all tries included.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Targets of SRV records, and addresses, that are believed.
-const ANSWERS_MAX: usize = 1000;
+/// Targets of SRV records that are looked up at once.
+const LOOKS_MAX: usize = 32;
+/// Backends that a name may stand for: those that a service may have.
+const BACKENDS_MAX: usize = 65_535;
+
+/// A record of SRV, as far as it says where a backend is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    name: String,
+    port: u16,
+    priority: u16,
+    /// The heaviest first.
+    weight: std::cmp::Reverse<u16>,
+}
 
 /// One backend's addresses.
 struct Host {
@@ -30,6 +44,8 @@ struct Host {
 pub(super) struct Names {
     settings: DnsSource,
     resolver: TokioResolver,
+    /// What was last told of records that say nothing usable.
+    told: BTreeSet<String>,
 }
 
 impl Names {
@@ -53,33 +69,46 @@ impl Names {
         options.timeout = TIMEOUT / 3;
         options.attempts = 2;
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { settings, resolver })
+        Ok(Self { settings, resolver, told: BTreeSet::new() })
     }
 
     /// What the name stands for now.
     pub(super) async fn look(&mut self) -> Result<Seen, (String, Duration)> {
         let (least, most) = self.settings.interval;
-        let found = tokio::time::timeout(TIMEOUT, self.found()).await;
+        let mut unusable = BTreeSet::new();
+        let found = self.found(&mut unusable).await;
         let failed = |error: String| (format!("{}: {error}", self.settings.name), least.max(Duration::from_secs(1)));
-        let (backends, ttl) = found.map_err(|_| failed("no answer".into()))?.map_err(failed)?;
+        let (backends, ttl) = found.map_err(failed)?;
         // Nobody takes a service down by removing its records: an empty answer is far more often a mistake.
         if backends.is_empty() {
-            return Err(failed("the answer has no addresses".into()));
+            let why = unusable.first().map(|first| format!(" that can be used: {first}")).unwrap_or_default();
+            return Err(failed(format!("the answer has no addresses{why}")));
+        }
+        if backends.len() > BACKENDS_MAX {
+            let count = backends.len();
+            return Err(failed(format!("it stands for {count} backends, and a service may have {BACKENDS_MAX}")));
+        }
+        if unusable != self.told {
+            for one in unusable.difference(&self.told) {
+                tracing::warn!(name = self.settings.name, "a record is passed over: {one}");
+            }
+            self.told = unusable;
         }
         Ok(Seen { backends, again: ttl.clamp(least, most) })
     }
 
-    async fn found(&self) -> Result<(Vec<FleetBackend>, Duration), String> {
+    async fn found(&self, unusable: &mut BTreeSet<String>) -> Result<(Vec<FleetBackend>, Duration), String> {
         match self.settings.port {
             Some(port) => {
                 let (addresses, ttl) = self.addresses(&self.settings.name).await?;
+                let addresses = usable(addresses, &self.settings.name, unusable);
                 let backends = self.hosts(addresses).into_iter().map(|host| {
                     // Without brackets, and with another mark before the port: what a name may have.
                     self.backend(format!("{}-{port}", host.ip), host, port, 100, 0)
                 });
                 Ok((backends.collect(), ttl))
             }
-            None => self.services().await,
+            None => self.services(unusable).await,
         }
     }
 
@@ -88,7 +117,7 @@ impl Names {
         let families = self.settings.families;
         let (v4, v6) = (families != DnsFamilies::V6, families != DnsFamilies::V4);
         let look = async |kind, is_asked: bool| match is_asked {
-            true => Some(self.resolver.lookup(name, kind).await),
+            true => Some(tokio::time::timeout(TIMEOUT, self.resolver.lookup(name, kind)).await),
             false => None,
         };
         let answers: [_; 2] = tokio::join!(look(RecordType::A, v4), look(RecordType::AAAA, v6)).into();
@@ -96,16 +125,17 @@ impl Names {
         let mut ttl = Duration::MAX;
         for answer in answers.into_iter().flatten() {
             let answer = match answer {
-                Ok(answer) => answer,
+                Ok(Ok(answer)) => answer,
                 // One of the two kinds may well not be there.
-                Err(error) if error.is_no_records_found() => continue,
+                Ok(Err(error)) if error.is_no_records_found() => continue,
                 // Half an answer would take the other half's backends out.
-                Err(error) => return Err(error.to_string()),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err("no answer".to_owned()),
             };
-            for record in answer.answers().iter().take(ANSWERS_MAX) {
+            for record in answer.answers() {
                 match record.data {
                     RData::A(address) => addresses.push(IpAddr::from(address.0)),
-                    RData::AAAA(address) => addresses.push(IpAddr::from(address.0)),
+                    RData::AAAA(address) => addresses.push(IpAddr::from(address.0).to_canonical()),
                     // On the way: aliases.
                     _ => {}
                 }
@@ -125,10 +155,14 @@ impl Names {
         }
     }
 
-    /// Lets the one host that a name stands for keep the id that it is registered under, `known`, although that was made of an address that it
-    /// has no more, or of one that comes second now. Targets of SRV records have names.
+    /// Lets hosts keep the ids that they are registered under, `known`, where these depend on what else is there: the one host of a name of
+    /// both families, although its id was made of an address that it has no more, or of one that comes second now; and of a target of SRV
+    /// records with several addresses the one that has the plain name, whatever comes before it by now.
     pub(super) fn keep_ids<'a>(&self, found: &mut [FleetBackend], known: impl Iterator<Item = (&'a str, &'a Backend)>) {
-        let ([found], DnsFamilies::Either, Some(_)) = (found, self.settings.families, self.settings.port) else {
+        if self.settings.port.is_none() {
+            return keep_plain_ids(found, &known.collect());
+        }
+        let ([found], DnsFamilies::Either) = (found, self.settings.families) else {
             return;
         };
         let has = |address: &str| found.address == address || found.additional_address.as_deref() == Some(address);
@@ -141,37 +175,46 @@ impl Names {
     }
 
     /// Source: RFC 2782. Priorities become tiers, in their order; weights stay, without exceeding what a weight may be.
-    async fn services(&self) -> Result<(Vec<FleetBackend>, Duration), String> {
-        let answer = self.resolver.lookup(self.settings.name.as_str(), RecordType::SRV).await;
-        let answer = answer.map_err(|error| error.to_string())?;
+    async fn services(&self, unusable: &mut BTreeSet<String>) -> Result<(Vec<FleetBackend>, Duration), String> {
+        let answer = tokio::time::timeout(TIMEOUT, self.resolver.lookup(self.settings.name.as_str(), RecordType::SRV));
+        let answer = answer.await.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         let mut ttl = Duration::MAX;
         let mut targets = Vec::new();
-        for record in answer.answers().iter().take(ANSWERS_MAX) {
+        for record in answer.answers() {
             if let RData::SRV(service) = &record.data {
                 ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-                let target = service.target.to_utf8();
-                targets.push((
-                    target.trim_end_matches('.').to_lowercase(),
-                    service.port,
-                    service.weight,
-                    service.priority,
-                ));
+                let name = service.target.to_utf8().trim_end_matches('.').to_lowercase();
+                let (port, priority) = (service.port, service.priority);
+                match name.as_str() {
+                    "" => drop(unusable.insert("its target is `.`: there is no such service".to_owned())),
+                    _ if port == 0 => drop(unusable.insert(format!("{name} has the port 0"))),
+                    _ => targets.push(Target { name, port, priority, weight: std::cmp::Reverse(service.weight) }),
+                }
             }
         }
-        let mut priorities: Vec<u16> = targets.iter().map(|(_, _, _, priority)| *priority).collect();
+        // The same one several times is one, as the most important of them says, in whatever order they come.
+        targets.sort_unstable();
+        targets.dedup_by(|next, first| (&next.name, next.port) == (&first.name, first.port));
+        let mut priorities: Vec<u16> = targets.iter().map(|target| target.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
-        let plain = targets.iter().all(|(_, _, weight, _)| *weight == 0);
+        let plain = targets.iter().all(|target| target.weight.0 == 0);
+        let looks = targets.into_iter().map(async |target| {
+            let found = self.addresses(&target.name).await;
+            found.map_err(|error| format!("{}: {error}", target.name)).map(|found| (target, found))
+        });
+        let mut looks = futures_util::stream::iter(looks).buffered(LOOKS_MAX);
         let mut backends = Vec::new();
-        for (target, port, weight, priority) in targets {
-            let (addresses, short) = self.addresses(&target).await.map_err(|error| format!("{target}: {error}"))?;
+        while let Some(found) = looks.next().await {
+            let (Target { name, port, priority, weight }, (addresses, short)) = found?;
+            let addresses = usable(addresses, &name, unusable);
             ttl = ttl.min(short);
             let tier = priorities.iter().position(|known| *known == priority).unwrap_or(0).min(7) as u8;
             // Weight 0 among others is "almost nothing", RFC 2782 says; 0 here would be nothing.
-            let weight = if plain { 100 } else { u32::from(weight).clamp(1, 1600) };
+            let weight = if plain { 100 } else { u32::from(weight.0).clamp(1, 1600) };
             // A name with several addresses is one backend for each: the first keeps the plain name.
             for (index, host) in self.hosts(addresses).into_iter().enumerate() {
-                let id = if index == 0 { format!("{target}-{port}") } else { format!("{target}-{port}-{}", host.ip) };
+                let id = if index == 0 { format!("{name}-{port}") } else { format!("{name}-{port}-{}", host.ip) };
                 backends.push(self.backend(id, host, port, weight, tier));
             }
         }
@@ -193,11 +236,49 @@ impl Names {
     }
 }
 
+/// Addresses that a connection can go to.
+fn usable(mut addresses: Vec<IpAddr>, name: &str, unusable: &mut BTreeSet<String>) -> Vec<IpAddr> {
+    addresses.retain(|ip| {
+        let is_one = !ip.is_unspecified() && !ip.is_multicast() && *ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+        if !is_one {
+            unusable.insert(format!("{name} has the address {ip}, which is no host's"));
+        }
+        is_one
+    });
+    addresses
+}
+
+/// Among the addresses of each target: who is registered under the plain name goes on with it. Where that one has gone, one takes it that has
+/// no id of its own yet, or nobody: an id does not go from one host to another.
+fn keep_plain_ids(found: &mut [FleetBackend], known: &HashMap<&str, &Backend>) {
+    let mut begin = 0;
+    while begin < found.len() {
+        let plain = found[begin].id.clone();
+        let is_of_it = |other: &FleetBackend| other.id.strip_prefix(&plain).is_some_and(|rest| rest.starts_with('-'));
+        let end = begin + 1 + found[begin + 1..].iter().take_while(|other| is_of_it(other)).count();
+        let group = &mut found[begin..end];
+        begin = end;
+        if group.len() == 1 {
+            continue;
+        }
+        let own = |one: &FleetBackend| {
+            let ip = one.address.parse::<SocketAddr>().map_or_else(|_| one.address.clone(), |at| at.ip().to_string());
+            format!("{plain}-{ip}")
+        };
+        let holder =
+            known.get(plain.as_str()).and_then(|known| group.iter().position(|one| one.address == known.address));
+        let free = || group.iter().position(|one| !known.contains_key(own(one).as_str()));
+        let holder = holder.or_else(free);
+        for (index, one) in group.iter_mut().enumerate() {
+            one.id = if Some(index) == holder { plain.clone() } else { own(one) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
     use std::sync::{Arc, Mutex};
     use tokio::net::UdpSocket;
 
@@ -217,7 +298,7 @@ mod tests {
     }
 
     fn name(text: &str) -> Vec<u8> {
-        let labels = text.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+        let labels = text.split('.').filter(|label| !label.is_empty()).flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
         labels.chain([0]).collect()
     }
 
@@ -347,6 +428,106 @@ mod tests {
             let mut found = names.look().await.unwrap_or_else(|(error, _)| panic!("{error}")).backends;
             names.keep_ids(&mut found, known.iter().map(|(id, backend)| (id.as_str(), backend)));
             assert_eq!(found[0].id, expected, "{families:?} {known:?}, {v4} {v6}");
+        }
+    }
+
+    fn srv(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
+        let numbers = [priority, weight, port].map(u16::to_be_bytes).concat();
+        [&numbers[..], &name(target)].concat()
+    }
+
+    #[tokio::test]
+    async fn records_that_say_nothing_usable_are_passed_over_and_the_same_one_twice_is_one() {
+        let (zone, server) = server().await;
+        set(
+            &zone,
+            Some(&["10.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]),
+            Some(&["::", "ff02::1", "::ffff:10.0.0.1"]),
+        );
+        let mut names = names(server, DnsFamilies::All, None);
+        let services =
+            |records: Vec<Vec<u8>>| drop(zone.lock().unwrap().insert(("_http._tcp.srv.test", SRV), Some(records)));
+        let (heavy, light, other) =
+            (srv(0, 50, 80, "host.test"), srv(0, 7, 80, "host.test"), srv(3, 1, 0, "host.test"));
+        for records in [vec![heavy.clone(), light.clone(), other.clone()], vec![light, other, srv(0, 0, 80, ""), heavy]]
+        {
+            services(records);
+            let found = names.look().await.unwrap_or_else(|(error, _)| panic!("{error}")).backends;
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!((&*found[0].id, &*found[0].address, found[0].weight), ("host.test-80", "10.0.0.1:80", 50));
+        }
+        services(vec![srv(0, 0, 0, "")]);
+        let (error, _) = names.look().await.err().unwrap();
+        assert!(error.contains("no addresses that can be used") && error.contains("no such service"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn more_targets_are_looked_up_than_go_one_after_the_other_in_the_time_of_one() {
+        let (zone, socket) = (Zone::default(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+        let at = socket.local_addr().unwrap();
+        tokio::spawn(serve_slowly(socket, Arc::clone(&zone)));
+        const NAMES: [&str; 40] = [
+            "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7",
+            "b8", "b9", "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "d0", "d1", "d2", "d3", "d4", "d5",
+            "d6", "d7", "d8", "d9",
+        ];
+        let records = NAMES.iter().take(20).map(|name| srv(0, 0, 80, name)).collect();
+        zone.lock().unwrap().insert(("_http._tcp.srv.test", SRV), Some(records));
+        for (number, name) in NAMES.into_iter().enumerate() {
+            zone.lock().unwrap().insert((name, A), Some(vec![address(&format!("10.0.1.{number}"))]));
+        }
+        // Twenty, each of which takes a fifth of the time that one may take.
+        let mut names = names(at, DnsFamilies::V4, None);
+        let found = names.look().await.unwrap_or_else(|(error, _)| panic!("{error}")).backends;
+        assert_eq!(found.len(), 20);
+    }
+
+    /// Each answer comes after a fifth of the time that one may take; many questions are answered at once.
+    async fn serve_slowly(socket: UdpSocket, zone: Zone) {
+        let socket = Arc::new(socket);
+        let behind = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = behind.local_addr().unwrap();
+        tokio::spawn(serve(behind, zone));
+        let mut bytes = [0; 512];
+        while let Ok((count, from)) = socket.recv_from(&mut bytes).await {
+            let (question, socket) = (bytes[..count].to_vec(), Arc::clone(&socket));
+            tokio::spawn(async move {
+                tokio::time::sleep(TIMEOUT / 5).await;
+                let asking = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                asking.send_to(&question, at).await.unwrap();
+                let mut answer = [0; 2048];
+                let (count, _) = asking.recv_from(&mut answer).await.unwrap();
+                let _ = socket.send_to(&answer[..count], from).await;
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_of_a_target_stays_with_its_host_whoever_comes_and_goes_beside_it() {
+        let (zone, server) = server().await;
+        zone.lock().unwrap().insert(("_http._tcp.srv.test", SRV), Some(vec![srv(0, 0, 80, "host.test")]));
+        let mut names = names(server, DnsFamilies::V4, None);
+        let mut known: Vec<(String, Backend)> = Vec::new();
+        let own = |last: u8| format!("host.test-80-10.0.0.{last}");
+        let plain = || "host.test-80".to_owned();
+        for (hosts, expected) in [
+            (&[5, 6][..], vec![plain(), own(6)]),
+            // One joins that comes first.
+            (&[4, 5, 6], vec![own(4), plain(), own(6)]),
+            (&[5, 6], vec![plain(), own(6)]),
+            // Whoever had the plain name has gone: those who are there keep theirs.
+            (&[4, 6], vec![plain(), own(6)]),
+            (&[4, 6, 7], vec![plain(), own(6), own(7)]),
+            (&[6, 7], vec![own(6), own(7)]),
+            (&[3, 6, 7], vec![plain(), own(6), own(7)]),
+        ] {
+            let texts: Vec<String> = hosts.iter().map(|last| format!("10.0.0.{last}")).collect();
+            set(&zone, Some(&texts.iter().map(String::as_str).collect::<Vec<_>>()), Some(&[]));
+            let mut found = names.look().await.unwrap_or_else(|(error, _)| panic!("{error}")).backends;
+            names.keep_ids(&mut found, known.iter().map(|(id, backend)| (id.as_str(), backend)));
+            let ids: Vec<String> = found.iter().map(|found| found.id.clone()).collect();
+            assert_eq!(ids, expected, "{hosts:?}");
+            known = found.iter().map(|found| registered(&found.id, &found.address, None)).collect();
         }
     }
 }

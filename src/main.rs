@@ -148,6 +148,10 @@ fn main() -> ExitCode {
         }
     };
     result.unwrap_or_else(|error| {
+        // Whoever reads no more, as `head` does, knows that itself.
+        if terminal::nobody_reads(&error) {
+            return ExitCode::from(terminal::NOBODY_READS);
+        }
         // Standard error may be closed; there is nobody else to tell.
         let _ = writeln!(terminal::stderr(), "ringway: {}", once(&error));
         ExitCode::from(2)

@@ -52,6 +52,8 @@ fn a_browser_shows_four_and_a_thousand_backends_an_ejection_and_a_request_and_ru
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script)
         .args(["chromium", &ringway.admin.to_string(), &web.to_string(), TOKEN])
+        .args([&directory.path().join("token"), &ringway.config])
+        .arg(ringway.pid().to_string())
         .output()
         .unwrap();
     let (said, wrong) = (String::from_utf8_lossy(&seen.stdout), String::from_utf8_lossy(&seen.stderr));

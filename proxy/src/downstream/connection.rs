@@ -135,7 +135,10 @@ impl Connection {
                 Poll::Pending if self.client.timer.poll_fired(context) => {
                     return Poll::Ready(Arrival::Refused(LocalReply::new(ProxyError::HeadTimeout)));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.client.open.entry.set_receiving();
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -196,7 +196,7 @@ fn take_up(access: &Access, answer: &mut Value, file: &Path) {
             return;
         }
         Ok(Answer::Refused(why)) => why,
-        Err(why) => crate::once(&why),
+        Err(why) => terminal::once(&why),
     };
     answer["note"] = json!(format!("saved in {}, which the proxy has not read: {why}", file.display()));
 }

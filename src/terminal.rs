@@ -73,6 +73,19 @@ pub(crate) fn nobody_reads(error: &anyhow::Error) -> bool {
     })
 }
 
+/// An error and its causes, in one line. Some errors say their cause themselves: it is said once.
+pub(crate) fn once(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
 /// A text that somebody asked for as it was written: a file or a pipe gets each byte of it, a terminal what can be seen.
 #[allow(clippy::disallowed_methods, reason = "what is no terminal gets the text as it is")]
 pub(crate) fn write_as_written(text: &str) -> io::Result<()> {
@@ -155,5 +168,20 @@ impl Drop for Keys {
     fn drop(&mut self) {
         // A terminal that has gone needs no more.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = anyhow::anyhow!("permission denied");
+        let error = inner.context("bind to :80: permission denied").context("start");
+        assert_eq!(once(&error), "start: bind to :80: permission denied");
+        let error: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::NotFound)).context("read");
+        assert_eq!(once(&error.unwrap_err()), "read: entity not found");
     }
 }

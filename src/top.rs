@@ -104,12 +104,12 @@ async fn follow(target: &Target, mut live: Live, told: &watch::Sender<Shown>) {
                 Err(why) => break why,
             }
         };
-        told.send_modify(|shown| shown.trouble = Some(crate::once(&why)));
+        told.send_modify(|shown| shown.trouble = Some(terminal::once(&why)));
         live = loop {
             tokio::time::sleep(PAUSE).await;
             match target.look().await {
                 Ok(live) => break live,
-                Err(why) => told.send_modify(|shown| shown.trouble = Some(crate::once(&why))),
+                Err(why) => told.send_modify(|shown| shown.trouble = Some(terminal::once(&why))),
             }
         };
     }

@@ -170,7 +170,7 @@ mod tests {
         let mut state = founded(RULES);
         for id in [".", ".."] {
             let refusal = judge(&state, &Command::Txn(txn(vec![backend(id)], None))).unwrap_err();
-            assert!(refusal.code == "bad_name" && refusal.detail.contains("no path"), "{refusal:?}");
+            assert!(refusal.code == "bad_name" && refusal.message.contains("no path"), "{refusal:?}");
             let object = Object::Document(Text { text: "services: []\n".into() });
             let put = Op::Put { key: Key::Document(id.into()), object };
             assert_eq!(judge(&state, &Command::Txn(txn(vec![put], None))).unwrap_err().code, "bad_name");

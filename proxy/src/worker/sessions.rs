@@ -3,6 +3,7 @@
 //! Each enters a table when it begins and leaves it when it ends, whichever way: its entry is a value that it owns. What changes
 //! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
 
+use self::connected::{Activity, Connected};
 use super::active_listener::ActiveListener;
 use super::booked::KeyInFlight;
 use super::view::View;
@@ -10,10 +11,11 @@ use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, Se
 use crate::net::timer::{Deadline, Timers};
 use crate::snapshot::Backend;
 use slab::Slab;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+mod connected;
 mod counts;
 mod keys;
 
@@ -26,26 +28,6 @@ pub(crate) struct Sessions {
     timers: Rc<Timers>,
     connections: RefCell<Slab<Connected>>,
     under_way: RefCell<Table>,
-}
-
-/// A client's connection.
-struct Connected {
-    begun: Deadline,
-    listener: Rc<ActiveListener>,
-    client: SocketAddr,
-    tls: Option<TlsSession>,
-    activity: Rc<Activity>,
-}
-
-/// What is on a connection.
-#[derive(Default)]
-struct Activity {
-    /// Requests, sessions and flows.
-    under_way: Cell<u32>,
-    /// Part of the next request's head has come.
-    is_receiving: Cell<bool>,
-    /// What is spoken, once it is known.
-    protocol: Cell<Option<&'static str>>,
 }
 
 /// Entries that are written in place: each request has one, and it is not moved.
@@ -162,23 +144,6 @@ impl Sessions {
             Order::Bytes => u128::from(one.received_bytes) + u128::from(one.sent_bytes),
         };
         page(matching, query, rank, row)
-    }
-}
-
-impl Connected {
-    fn state(&self) -> SessionState {
-        match (self.activity.under_way.get(), self.activity.is_receiving.get()) {
-            (0, false) => SessionState::Idle,
-            (0, true) => SessionState::Receiving,
-            _ => SessionState::Busy,
-        }
-    }
-
-    /// Whether client and listener are those that are asked for.
-    fn is_asked(&self, query: &SessionQuery) -> bool {
-        query.client.is_none_or(|client| client == self.client.ip().to_canonical())
-            && query.kind.is_none_or(|kind| kind == self.listener.key().kind)
-            && query.listener.as_ref().is_none_or(|wanted| *wanted == *self.listener.name())
     }
 }
 

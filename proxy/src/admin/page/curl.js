@@ -184,7 +184,7 @@ function targetOf(command, parts) {
     command.note(`curl asks ${command.proxy} for a tunnel first (CONNECT): this is the request inside of it.`);
     return origin;
   }
-  return `${parts.scheme}://${parts.host}${origin}`;
+  return [`${parts.scheme}:`, '', parts.host + origin].join('/');
 }
 
 // { request, notes } of a command.

@@ -4,8 +4,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::{Method, StatusCode};
-use ringway_config::plain::line;
-use ringway_control::http::{Client, Endpoint, Followed, Lines, Opened};
+use ringway_config::plain::{line, lines};
+use ringway_control::http::{Client, Endpoint, EndpointError, Followed, Lines, Opened, Patience};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,10 +15,16 @@ use std::time::Duration;
 
 /// Longest answer that is read: a walk of 65,535 backends fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Longest wait for it: a change takes as long as a build does.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest wait until what goes on begins.
+/// Longest wait until an answer begins to what changes nothing.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for an answer.
+const PATIENCE: Patience = Patience { head: BEGIN_PATIENCE, body: Duration::from_secs(60) };
+/// The same for a change, which takes as long as a build does.
+const CHANGE_PATIENCE: Patience = Patience { head: Duration::from_secs(60), body: Duration::from_secs(60) };
+/// So often a proxy that works on a change is asked whether it is there, and so long it has to say so.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// What may be done although nobody has said so.
+const MAY_BE_DONE: &str = "it may still be done";
 /// Longest refusal of it that is read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
@@ -82,7 +88,7 @@ impl Access {
     pub(crate) async fn follow(&self, path: &str, body: &Value) -> anyhow::Result<Result<Box<Lines>, String>> {
         let sent = (Method::POST, path, body.to_string().into());
         let client = client(&self.admin, &self.credentials)?;
-        Ok(match client.follow(sent, ANSWER_BYTES_MAX, PATIENCE).await? {
+        Ok(match client.follow(sent, ANSWER_BYTES_MAX, BEGIN_PATIENCE).await? {
             Followed::Lines(lines) => Ok(lines),
             Followed::Refused(status, body) => Err(refusal(status, &body)),
         })
@@ -117,9 +123,34 @@ fn send(
 ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let client = client(admin, credentials)?;
     let body = body.map(ToString::to_string).unwrap_or_default();
-    let sent = client.send((method, path, body.into(), json), ANSWER_BYTES_MAX, PATIENCE);
-    let (status, body) = crate::run::control_runtime()?.block_on(sent)?;
+    // What is to be explained is sent, and changes nothing.
+    let changes = method != Method::GET && path != "/explain";
+    let patience = if changes { CHANGE_PATIENCE } else { PATIENCE };
+    let sent = client.send((method, path, body.into(), json), ANSWER_BYTES_MAX, patience);
+    let (status, body) = crate::run::control_runtime()?.block_on(async {
+        if !changes {
+            return anyhow::Ok(sent.await?);
+        }
+        tokio::select! {
+            answer = sent => match answer {
+                Err(why @ EndpointError::Unanswered { .. }) => bail!("{why}: {MAY_BE_DONE}"),
+                answer => Ok(answer?),
+            },
+            why = silence(&client) => bail!("{admin}: no answer, nor a sign of life ({why}): {MAY_BE_DONE}"),
+        }
+    })?;
     Ok((status, body.to_vec()))
+}
+
+/// Waits until a proxy gives no sign of life any more; why. One that builds for long still does.
+async fn silence(client: &Client) -> EndpointError {
+    let patience = Patience { head: SIGN_OF_LIFE, body: SIGN_OF_LIFE };
+    loop {
+        tokio::time::sleep(SIGN_OF_LIFE).await;
+        if let Err(why) = client.send((Method::GET, "/healthz", "".into(), false), REFUSAL_BYTES_MAX, patience).await {
+            return why;
+        }
+    }
 }
 
 fn client(admin: &Endpoint, credentials: &Credentials) -> anyhow::Result<Client> {
@@ -130,7 +161,7 @@ fn client(admin: &Endpoint, credentials: &Credentials) -> anyhow::Result<Client>
 /// Why somebody says no, and what may help.
 fn refusal(status: StatusCode, body: &[u8]) -> String {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let said = value["error"].as_str().map_or_else(|| status.to_string(), line);
+    let said = value["error"].as_str().map_or_else(|| status.to_string(), lines);
     // Members tell what is wrong in a way of their own (RFC 9457).
     if let (Some(detail), true) = (value["detail"].as_str(), value["code"].is_string()) {
         return format!(
@@ -149,7 +180,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
 
 /// Tells why it was refused: exit 1.
 pub(crate) fn refused(why: &str) -> anyhow::Result<ExitCode> {
-    writeln!(crate::terminal::stderr(), "ringway: refused: {}", line(why))?;
+    writeln!(crate::terminal::stderr(), "ringway: refused: {}", lines(why))?;
     Ok(ExitCode::from(1))
 }
 

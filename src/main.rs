@@ -148,23 +148,14 @@ fn main() -> ExitCode {
         }
     };
     result.unwrap_or_else(|error| {
+        // Whoever reads no more, as `head` does, knows that itself.
+        if terminal::nobody_reads(&error) {
+            return ExitCode::from(terminal::NOBODY_READS);
+        }
         // Standard error may be closed; there is nobody else to tell.
-        let _ = writeln!(terminal::stderr(), "ringway: {}", once(&error));
+        let _ = writeln!(terminal::stderr(), "ringway: {}", terminal::once(&error));
         ExitCode::from(2)
     })
-}
-
-/// An error and its causes, in one line. Some errors say their cause themselves: it is said once.
-fn once(error: &anyhow::Error) -> String {
-    let mut said = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if said.is_empty() {
-            said = cause;
-        } else if !said.contains(&cause) {
-            said = format!("{said}: {cause}");
-        }
-    }
-    said
 }
 
 /// Exit 0: valid (warnings or not); 1: not.
@@ -200,19 +191,4 @@ fn check(file: &std::path::Path, json: bool, files: bool) -> anyhow::Result<Exit
 fn schema() -> anyhow::Result<ExitCode> {
     writeln!(terminal::stdout(), "{:#}", ringway_config::json_schema())?;
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::Context;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let inner = anyhow::anyhow!("permission denied");
-        let error = inner.context("bind to :80: permission denied").context("start");
-        assert_eq!(once(&error), "start: bind to :80: permission denied");
-        let error: anyhow::Result<()> = Err(std::io::Error::from(std::io::ErrorKind::NotFound)).context("read");
-        assert_eq!(once(&error.unwrap_err()), "read: entity not found");
-    }
 }

@@ -168,10 +168,12 @@ pub(crate) fn backend(arguments: &BackendArguments) -> anyhow::Result<ExitCode> 
             let saved = edited.map(Edited::write).transpose();
             if let (Some(file), Ok(Some(()))) = (file, &saved) {
                 tell_saved(&mut answer, file, of);
+                take_up(&arguments.access, &mut answer, file);
             }
-            let code = print(&answer, arguments.json, write_change)?;
+            let printed = print(&answer, arguments.json, write_change);
+            // Said even where nobody reads the rest.
             saved.context("the change is in force until the process ends, and is not in the file")?;
-            Ok(code)
+            printed
         }
     }
 }
@@ -184,6 +186,19 @@ fn tell_saved(answer: &mut Value, file: &Path, of: &Named) {
     }
     answer["saved"] = json!(file.display().to_string());
     answer["note"] = json!(format!("saved in {}: it lasts", file.display()));
+}
+
+/// Has the proxy read what was saved: until it has, what is in the file would be told as otherwise there.
+fn take_up(access: &Access, answer: &mut Value, file: &Path) {
+    let why = match access.ask(Method::POST, "/reload", None) {
+        Ok(Answer::Done(read)) => {
+            answer["generation"] = read["generation"].clone();
+            return;
+        }
+        Ok(Answer::Refused(why)) => why,
+        Err(why) => terminal::once(&why),
+    };
+    answer["note"] = json!(format!("saved in {}, which the proxy has not read: {why}", file.display()));
 }
 
 pub(crate) fn spread(arguments: &SpreadArguments) -> anyhow::Result<ExitCode> {

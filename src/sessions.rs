@@ -31,7 +31,7 @@ pub(crate) struct SessionsArguments {
     /// Of the client with this address.
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
-    /// In this state: queued, connecting, waiting, responding, relaying; of connections: idle, busy.
+    /// In this state: queued, connecting, waiting, responding, relaying; of connections: idle, receiving (part of a head), busy.
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
     /// Of listeners of this kind: http, tcp, udp.

@@ -67,6 +67,9 @@ const BACKENDS: [Column; 12] = [
 /// From this share of 5xx on, it is failing.
 const FAILING_PERCENT: f64 = 5.0;
 
+/// Lines that follow the first of why a reload was refused.
+const REASON_LINES_MAX: usize = 8;
+
 /// Prints it once.
 pub(crate) fn status(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let target = &arguments.target;
@@ -109,7 +112,11 @@ pub(crate) fn draw(frame: &Value, service: Option<&str>, sort: Sort, width: usiz
             // Writing to a String does not fail.
             let _ = writeln!(text, "{}", cut(&format!("panic: {}", line(panic)), width));
         }
-        let _ = writeln!(text, "\n{}", cut(&format!("service {}", line(name)), width));
+        let gone = if frame["service"].is_null() { " is not there any more" } else { "" };
+        let _ = writeln!(text, "\n{}", cut(&format!("service {}{gone}", line(name)), width));
+        if !gone.is_empty() {
+            return text;
+        }
         text.push_str(&table(&BACKENDS, &rows(&frame["service"]["backends"], sort, backend), width));
         return text;
     }
@@ -121,7 +128,6 @@ pub(crate) fn draw(frame: &Value, service: Option<&str>, sort: Sort, width: usiz
 /// The proxy, in a few lines.
 fn head(frame: &Value, width: usize) -> String {
     let proxy = &frame["proxy"];
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
     let mut lines = vec![format!(
         "ringway {}, generation {}, {} connections, {} req/s, {} % 5xx, p50 {}, p99 {}",
         word(&proxy["version"]),
@@ -143,23 +149,55 @@ fn head(frame: &Value, width: usize) -> String {
             of("member")
         ));
     }
+    lines.extend(wrong(frame));
+    lines.iter().map(|line| cut(line, width) + "\n").collect()
+}
+
+/// What is not as it should be, and is none of a service or a backend.
+fn wrong(frame: &Value) -> Vec<String> {
+    let (mut lines, proxy) = (Vec::new(), &frame["proxy"]);
     if proxy["overload"] != "normal" {
         lines.push(format!("overload: {}", word(&proxy["overload"])));
+    }
+    for (resource, used) in proxy["used_up"].as_object().into_iter().flatten() {
+        lines.push(format!("at its limit: {}, {} % of it is used", line(resource), number(used, 100.0)));
+    }
+    for (name, listener) in frame["listeners"].as_object().into_iter().flatten() {
+        if listener["full"] == true {
+            let connections = &listener["connections"];
+            lines.push(format!("listener {} is full: {connections} connections, new ones wait", line(name)));
+        }
     }
     if proxy["draining"] == true {
         lines.push("draining: no new connections are taken".into());
     }
     if proxy["last_reload"]["result"] == "refused" {
-        lines.push(format!("the last reload was refused: {}", word(&proxy["last_reload"]["error"])));
+        let mut why = proxy["last_reload"]["error"].as_str().unwrap_or_default().lines();
+        lines.push(format!("the last reload was refused: {}", line(why.next().unwrap_or_default())));
+        lines.extend(why.take(REASON_LINES_MAX).map(|more| format!("  {}", line(more))));
     }
     let now = frame["at"].as_f64().unwrap_or_default();
     for certificate in frame["certificates"].as_object().into_iter().flat_map(|all| all.values()) {
-        let days = ((certificate["not_after"].as_f64().unwrap_or_default() - now) / 86_400.0).floor();
-        if days < 30.0 {
-            lines.push(format!("certificate {}: {days} days left", word(&certificate["file"])));
+        if let Some(standing) = standing(certificate, now) {
+            lines.push(format!("certificate {}: {standing}", word(&certificate["file"])));
         }
     }
-    lines.iter().map(|line| cut(line, width) + "\n").collect()
+    lines
+}
+
+/// What is to be said of a certificate, if anything is.
+fn standing(certificate: &Value, now: f64) -> Option<String> {
+    let days = ((certificate["not_after"].as_f64().unwrap_or_default() - now) / 86_400.0).floor();
+    match certificate["state"].as_str() {
+        _ if days < 0.0 => Some(format!("expired {} days ago", -days)),
+        Some(state) if !matches!(state, "valid" | "ends_soon") => Some(state.replace('_', " ")),
+        _ if days < 30.0 => Some(format!("{days} days left")),
+        _ => None,
+    }
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), line)
 }
 
 fn rows(entries: &Value, sort: Sort, row: fn(&str, &Value) -> Vec<String>) -> Vec<Vec<String>> {
@@ -320,6 +358,36 @@ mod tests {
     }
 
     #[test]
+    fn the_head_says_what_is_full_expired_and_refused_and_no_line_of_it_is_an_escape() {
+        let day = 86_400;
+        let frame = json!({
+            "at": 4000 * day,
+            "proxy": { "version": "1", "overload": "normal", "used_up": { "descriptors": 1.06 },
+                "last_reload": { "result": "refused", "error": "error[x]: no\n  --> a.yaml:7:7\n  help: \u{1b}[31m" } },
+            "listeners": { "web": { "full": true, "connections": 2 }, "other": { "full": false, "connections": 1 } },
+            "certificates": {
+                "a": { "file": "old.pem", "not_after": 1840 * day, "state": "expired" },
+                "b": { "file": "soon.pem", "not_after": 4003 * day, "state": "ends_soon" },
+                "c": { "file": "young.pem", "not_after": 5000 * day, "state": "not_yet_valid" },
+                "d": { "file": "good.pem", "not_after": 5000 * day, "state": "valid" },
+            },
+        });
+        let text = draw(&frame, None, Sort::State, 200);
+        let head: Vec<&str> = text.lines().skip(1).take_while(|line| !line.is_empty()).collect();
+        let expected = [
+            "at its limit: descriptors, 106 % of it is used",
+            "listener web is full: 2 connections, new ones wait",
+            "the last reload was refused: error[x]: no",
+            "    --> a.yaml:7:7",
+            "    help: \\u001b[31m",
+            "certificate old.pem: expired 2160 days ago",
+            "certificate soon.pem: 3 days left",
+            "certificate young.pem: not yet valid",
+        ];
+        assert_eq!(head, expected);
+    }
+
+    #[test]
     fn what_needs_a_look_stands_first_and_nothing_is_wider_than_the_terminal() {
         let frame = json!({
             "at": 1000.0,
@@ -337,6 +405,8 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(text.contains("certificate /etc/c.pem: 5 days left") && text.contains("panic: 1 of 3"), "{text}");
         assert!(rows[1].contains("4.2"), "{text}");
+        let gone = draw(&json!({ "proxy": {} }), Some("s"), Sort::State, 100);
+        assert!(gone.ends_with("\nservice s is not there any more\n"), "{gone}");
         let narrow = draw(&frame, Some("s"), Sort::State, 80);
         assert!(narrow.contains("ejected for 30.0 s: 5"), "why it is out is of more use than its share: {narrow}");
         for width in [30, 60, 80, 200] {

@@ -48,7 +48,7 @@ pub(crate) struct TapArguments {
     #[arg(long, value_name = "STATUS")]
     status_min: Option<u16>,
     /// That take as long as this at least, in seconds, for example `0.5`.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = time)]
     slower: Option<f64>,
     /// How many.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -62,6 +62,12 @@ pub(crate) struct TapArguments {
     /// Print JSON, a line for each.
     #[arg(long)]
     json: bool,
+}
+
+/// A time in seconds, or in parts of one. What is no number is no condition either.
+fn time(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0);
+    seconds.ok_or_else(|| format!("`{text}` is no time in seconds: write for example `0.5`"))
 }
 
 /// Exit 0: all that was asked for came; 1: not all, or refused.
@@ -401,6 +407,14 @@ mod tests {
         assert!(none.contains("+9.000000 s  not ended yet: no response so far\n"), "{none}");
         assert!(none.contains("try on b0") && !none.contains("is over") && !none.contains("has waited"), "{none}");
         assert!(life(200.into()).contains("not ended yet: response 200 has begun\n"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_and_not_left_out() {
+        assert_eq!((time("0.5"), time("0")), (Ok(0.5), Ok(0.0)));
+        for text in ["nan", "NaN", "inf", "-inf", "-1", "1s", ""] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,23 +6,94 @@ use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{self, IsTerminal, Read, Write};
 use tokio::sync::mpsc;
 
+/// The exit code where nobody reads what is printed: what a shell says of a program that SIGPIPE has ended.
+pub(crate) const NOBODY_READS: u8 = 128 + 13;
+
+/// Why nothing more can be printed: who read it has ended.
+#[derive(Debug)]
+struct NobodyReads;
+
+impl std::fmt::Display for NobodyReads {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("nobody reads what is printed")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
+/// Standard output or standard error.
+pub(crate) struct Stream<W>(Plain<W>);
+
 /// Standard output.
 #[allow(clippy::disallowed_methods, reason = "this is where it is made fit for a terminal")]
-pub(crate) fn stdout() -> Plain<io::Stdout> {
-    Plain::new(io::stdout())
+pub(crate) fn stdout() -> Stream<io::Stdout> {
+    Stream(Plain::new(io::stdout()))
 }
 
 /// Standard error.
 #[allow(clippy::disallowed_methods, reason = "this is where it is made fit for a terminal")]
-pub(crate) fn stderr() -> Plain<io::Stderr> {
-    Plain::new(io::stderr())
+pub(crate) fn stderr() -> Stream<io::Stderr> {
+    Stream(Plain::new(io::stderr()))
+}
+
+impl Stream<io::Stdout> {
+    /// Nobody else writes between.
+    pub(crate) fn lock(&self) -> Stream<io::StdoutLock<'static>> {
+        Stream(self.0.lock())
+    }
+}
+
+impl Stream<io::Stderr> {
+    /// Nobody else writes between.
+    pub(crate) fn lock(&self) -> Stream<io::StderrLock<'static>> {
+        Stream(self.0.lock())
+    }
+}
+
+impl<W: Write> Write for Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(of_reader)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(of_reader)
+    }
+}
+
+/// A pipe that nobody reads is told from every other one that breaks.
+fn of_reader(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::new(error.kind(), NobodyReads) } else { error }
+}
+
+/// Whether a command has ended because nobody reads what it prints.
+pub(crate) fn nobody_reads(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<NobodyReads>())
+    })
+}
+
+/// An error and its causes, in one line. Some errors say their cause themselves: it is said once.
+pub(crate) fn once(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// A text that somebody asked for as it was written: a file or a pipe gets each byte of it, a terminal what can be seen.
 #[allow(clippy::disallowed_methods, reason = "what is no terminal gets the text as it is")]
 pub(crate) fn write_as_written(text: &str) -> io::Result<()> {
     let out = io::stdout();
-    if out.is_terminal() { stdout().write_all(text.as_bytes()) } else { out.lock().write_all(text.as_bytes()) }
+    if out.is_terminal() {
+        return stdout().write_all(text.as_bytes());
+    }
+    out.lock().write_all(text.as_bytes()).map_err(of_reader)
 }
 
 /// Logs: on a terminal, the subscriber escapes them itself, and colours them.
@@ -97,5 +168,20 @@ impl Drop for Keys {
     fn drop(&mut self) {
         // A terminal that has gone needs no more.
         let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = anyhow::anyhow!("permission denied");
+        let error = inner.context("bind to :80: permission denied").context("start");
+        assert_eq!(once(&error), "start: bind to :80: permission denied");
+        let error: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::NotFound)).context("read");
+        assert_eq!(once(&error.unwrap_err()), "read: entity not found");
     }
 }

@@ -1,12 +1,15 @@
 //! `ringway top`: the tables of `ringway status`, drawn anew each second, until `q`.
 
-use crate::live::Target;
+use crate::live::{Live, Target};
 use crate::status::{Sort, draw, settled};
 use crate::terminal::{self, Keys};
 use clap::Args;
+use ringway_config::plain::line;
+use serde_json::Value;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -22,6 +25,11 @@ pub(crate) struct TopArguments {
     #[arg(long)]
     once: bool,
 }
+
+/// There is something new each second: what is older is said to be.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Until a proxy is asked again that could not be, and until what is drawn is older by so much.
+const PAUSE: Duration = Duration::from_secs(1);
 
 const HELP: &str = "q quit   order: s state  n name  r requests  e errors  l latency  f in flight";
 
@@ -51,18 +59,81 @@ pub(crate) fn top(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// Draws for as long as the proxy tells something new.
-async fn show(target: &Target, mut sort: watch::Receiver<Sort>) -> anyhow::Result<()> {
+/// What is known of a proxy, and how old that is.
+struct Shown {
+    frame: Value,
+    heard: Instant,
+    /// Why nothing more comes, once that is known.
+    trouble: Option<String>,
+}
+
+impl Shown {
+    fn now(frame: &Value) -> Self {
+        Self { frame: frame.clone(), heard: Instant::now(), trouble: None }
+    }
+
+    /// What is drawn is old: that is said, and how old.
+    fn staleness(&self) -> Option<String> {
+        let silence = self.heard.elapsed();
+        let why = match &self.trouble {
+            Some(why) => why,
+            None if silence >= SILENCE => "nothing has come",
+            None => return None,
+        };
+        Some(format!("not live for {} s, and tried again: {}", silence.as_secs(), line(why)))
+    }
+}
+
+/// Draws for as long as somebody looks. Who cannot be asked at first was named wrongly; a proxy that was there may be there again.
+async fn show(target: &Target, sort: watch::Receiver<Sort>) -> anyhow::Result<()> {
     let mut live = target.look().await?;
     live.next().await?;
+    let (told, shown) = watch::channel(Shown::now(&live.frame));
+    tokio::select! {
+        () = follow(target, live, &told) => Ok(()),
+        failed = redraw(target.service.as_deref(), shown, sort) => failed,
+    }
+}
+
+/// Tells what comes, and why nothing does; begins anew when a stream has ended.
+async fn follow(target: &Target, mut live: Live, told: &watch::Sender<Shown>) {
+    loop {
+        let why = loop {
+            match live.next().await {
+                Ok(()) => drop(told.send_replace(Shown::now(&live.frame))),
+                Err(why) => break why,
+            }
+        };
+        told.send_modify(|shown| shown.trouble = Some(terminal::once(&why)));
+        live = loop {
+            tokio::time::sleep(PAUSE).await;
+            match target.look().await {
+                Ok(live) => break live,
+                Err(why) => told.send_modify(|shown| shown.trouble = Some(terminal::once(&why))),
+            }
+        };
+    }
+}
+
+/// Draws what is new, and once a second how old it is.
+async fn redraw(
+    service: Option<&str>,
+    mut shown: watch::Receiver<Shown>,
+    mut sort: watch::Receiver<Sort>,
+) -> anyhow::Result<()> {
     loop {
         let (width, height) = terminal::size();
         let by = *sort.borrow_and_update();
-        let text = format!("{HELP}\n\n{}", draw(&live.frame, target.service.as_deref(), by, width));
+        let text = {
+            let shown = shown.borrow_and_update();
+            let staleness = shown.staleness().unwrap_or_default();
+            format!("{HELP}\n{staleness}\n{}", draw(&shown.frame, service, by, width))
+        };
         tokio::task::spawn_blocking(move || terminal::draw_screen(&text, width, height)).await??;
         tokio::select! {
-            more = live.next() => more?,
+            changed = shown.changed() => changed?,
             changed = sort.changed() => changed?,
+            () = tokio::time::sleep(PAUSE) => {}
         }
     }
 }

@@ -73,7 +73,8 @@ fn maps(path: &str, old: &[(String, Out)], new: &[(String, Out)], lines: &mut Ve
     }
 }
 
-/// Items are the same by their names, where all have one that no other has; otherwise by their places from both ends.
+/// Items are the same by their names, where all have one that no other has; otherwise by their places from both ends. Places count
+/// from 1, as the numbers of routes do everywhere.
 fn lists(path: &str, old: &[Out], new: &[Out], lines: &mut Vec<String>) {
     if let (Some(olds), Some(news)) = (by_name(old), by_name(new)) {
         for (name, item) in &olds {
@@ -94,7 +95,7 @@ fn lists(path: &str, old: &[Out], new: &[Out], lines: &mut Vec<String>) {
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(old, new)| old == new).count();
     let (old, new) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
     for at in 0..old.len().max(new.len()) {
-        compare(&format!("{path}[{}]", head + at), old.get(at), new.get(at), lines);
+        compare(&format!("{path}[{}]", head + at + 1), old.get(at), new.get(at), lines);
     }
 }
 
@@ -185,10 +186,10 @@ services:
         let weighed = with(&[("weight: 1", "weight: 2")]);
         assert_eq!(told(FILE, &weighed).0, ["services.api.backends.b3.weight 1 -> 2"]);
         let certificate = with(&[("certificate: a.pem", "certificate: b.pem")]);
-        assert_eq!(told(FILE, &certificate).0, ["listeners.web.tls.certificates[0].certificate a.pem -> b.pem"]);
+        assert_eq!(told(FILE, &certificate).0, ["listeners.web.tls.certificates[1].certificate a.pem -> b.pem"]);
         let route = with(&[("      - { match: { path: /a }, service: api }\n", "")]);
-        assert_eq!(told(FILE, &route).0, ["listeners.web.routes[0] removed"]);
-        assert_eq!(told(&route, FILE).0, ["listeners.web.routes[0] added"]);
+        assert_eq!(told(FILE, &route).0, ["listeners.web.routes[1] removed"]);
+        assert_eq!(told(&route, FILE).0, ["listeners.web.routes[1] added"]);
         let long = format!("health: {{ http: {{ path: \"/{}\" }}, interval: 3s }}", "x".repeat(VALUE_MAX));
         assert_eq!(of_service(health, &long), ["services.api.health.http.path changed"]);
         let process = with(&[("top: 0", "workers: 3\ndrain_delay: 1s")]);
@@ -202,7 +203,7 @@ services:
         assert_eq!(
             told(&before, &after),
             (
-                vec!["admin.hosts[0] unset -> a.test".to_owned()],
+                vec!["admin.hosts[1] unset -> a.test".to_owned()],
                 vec!["admin.address 127.0.0.1:7 -> 127.0.0.1:8".into()]
             )
         );

@@ -37,6 +37,8 @@ pub enum FileUse {
     Log(NamedFile),
     /// Another configuration.
     Shadow(NamedFile),
+    /// A Unix socket that is made, and listened at.
+    Socket(NamedFile),
 }
 
 /// When a file is needed.
@@ -46,6 +48,8 @@ pub enum Need {
     Serving,
     /// The control plane, a member or a proxy of it, needs it when it starts.
     Control,
+    /// A process cannot start without it, and what has started has it.
+    Start,
 }
 
 /// A file, its use and its need.
@@ -91,7 +95,8 @@ impl Named {
             | FileUse::Secret(file)
             | FileUse::Token(file)
             | FileUse::Log(file)
-            | FileUse::Shadow(file) => file.spot.locate(texts),
+            | FileUse::Shadow(file)
+            | FileUse::Socket(file) => file.spot.locate(texts),
         }
     }
 }

@@ -23,6 +23,12 @@ pub fn is_unseen(character: char) -> bool {
         )
 }
 
+/// Whether a text is `.` or `..`: no path of a URL can have it as a segment, encoded or not (RFC 3986, 5.2.4).
+#[must_use]
+pub fn is_dots(text: &str) -> bool {
+    matches!(text, "." | "..")
+}
+
 /// As JSON has it, so that what is JSON stays JSON: `\u001b`.
 fn push_escape(out: &mut String, character: char) {
     for unit in character.encode_utf16(&mut [0; 2]) {

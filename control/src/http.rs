@@ -7,7 +7,7 @@ mod lines;
 mod problem;
 
 pub use self::call::{CallError, get, send};
-pub use self::endpoint::{Client, Endpoint, EndpointError, Opened};
+pub use self::endpoint::{Client, Endpoint, EndpointError, Opened, Patience};
 pub use self::lines::{Followed, Lines};
 pub use self::problem::Problem;
 use crate::Code;
@@ -26,8 +26,10 @@ use tokio::net::TcpStream;
 
 /// Until a connection stands, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Until an answer begins.
+/// Until an answer begins: some are waited for, some decided by a quorum.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// Until one begins that nothing is waited for.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a file says how TLS is to be.
 const SECTION: &str = "control.tls";
 /// Largest answer: a backup.
@@ -180,14 +182,17 @@ impl Api {
                     continue;
                 }
             };
-            match self.ask(&mut link, method.clone(), path, body.clone()).await {
+            match self.ask_now(&mut link, method.clone(), path, body.clone()).await {
                 // A member that has no leader says so, and one that is none any more; another may have one.
                 Err(error @ ApiError::Refused(_)) if error.is(Code::NoLeader) || error.is(Code::Removed) => {
                     tried.note(member, error);
                 }
-                // Reading is repeated elsewhere; what may have been done is not.
+                // Reading is repeated elsewhere; what may have been done is not, and is told.
                 Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
                     tried.note(member, error);
+                }
+                Err(ApiError::Unreachable { member, reason }) => {
+                    return Err(ApiError::Unreachable { member, reason: format!("{reason}: it may still be done") });
                 }
                 other => return other,
             }
@@ -225,12 +230,19 @@ impl Api {
         whole(link, response).await
     }
 
+    /// As [`Api::ask`], where reading is a matter of what is there.
+    async fn ask_now(&self, link: &mut Link, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
+        let timeout = if method == Method::GET { READ_TIMEOUT } else { ANSWER_TIMEOUT };
+        let response = self.begin_as(link, (method, path), ("application/json", body), timeout).await?;
+        whole(link, response).await
+    }
+
     /// As [`Api::ask`], with a body that is no JSON.
     ///
     /// # Errors
     /// As [`Api::ask`].
     pub async fn ask_bytes(&self, link: &mut Link, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
-        let response = self.begin_as(link, (method, path), "application/octet-stream", body).await?;
+        let response = self.begin_as(link, (method, path), ("application/octet-stream", body), ANSWER_TIMEOUT).await?;
         whole(link, response).await
     }
 
@@ -245,15 +257,15 @@ impl Api {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ApiError> {
-        self.begin_as(link, (method, path), "application/json", body).await
+        self.begin_as(link, (method, path), ("application/json", body), ANSWER_TIMEOUT).await
     }
 
     async fn begin_as(
         &self,
         link: &mut Link,
         (method, path): (Method, &str),
-        content_type: &'static str,
-        body: Bytes,
+        (content_type, body): (&'static str, Bytes),
+        timeout: Duration,
     ) -> Result<Response<Incoming>, ApiError> {
         let member = link.member.to_string();
         let failed = |reason: String| ApiError::Unreachable { member: member.clone(), reason };
@@ -266,7 +278,7 @@ impl Api {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body)).map_err(|error| failed(error.to_string()))?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, link.sender.send_request(request)).await {
+        match tokio::time::timeout(timeout, link.sender.send_request(request)).await {
             Ok(Ok(response)) => {
                 link.known = true;
                 Ok(response)
@@ -279,7 +291,7 @@ impl Api {
                 }
                 None => error.to_string(),
             })),
-            Err(_) => Err(failed(format!("no answer within {}s", ANSWER_TIMEOUT.as_secs()))),
+            Err(_) => Err(failed(format!("no answer within {}s", timeout.as_secs()))),
         }
     }
 }

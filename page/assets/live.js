@@ -1,5 +1,7 @@
 // The live view: a whole frame, then merge patches (RFC 7396), as server-sent events. Read with fetch(): an EventSource cannot send a token.
 
+// There is something new each second: what is older is said to be, and in the end asked for anew.
+const QUIET_MS = 3000;
 const SILENCE_MS = 8000;
 const WAIT_MS = [500, 1000, 2000, 4000, 8000, 15000];
 const HISTORY = 120;
@@ -41,7 +43,7 @@ export const problem = (answer) => answer?.error ?? answer?.detail;
 // `whole`: the frame's field that has the numbers of all services together.
 export class Live {
   constructor({ path, whole, headers, onFrame, onState }) {
-    Object.assign(this, { path, whole, headers, onFrame, onState, frame: null, service: null, failures: 0, history: { whole: [], service: [] } });
+    Object.assign(this, { path, whole, headers, onFrame, onState, frame: null, service: null, failures: 0, heard: Date.now(), history: { whole: [], service: [] } });
     document.addEventListener('visibilitychange', () => (document.hidden ? this.stop() : this.start()));
   }
 
@@ -56,7 +58,7 @@ export class Live {
 
   stop() {
     clearTimeout(this.timer);
-    clearTimeout(this.silence);
+    this.stopWaiting();
     this.abort?.abort();
     this.abort = null;
   }
@@ -76,8 +78,8 @@ export class Live {
     const response = await fetch(`${this.path}${query}`, { headers: this.headers(), signal: abort.signal, cache: 'no-store' });
     if (this.abort !== abort) return;
     if (response.status === 401 || response.status === 403) {
-      clearTimeout(this.silence);
-      this.onState('denied');
+      this.stopWaiting();
+      this.onState('denied', { status: response.status });
       return;
     }
     if (response.status === 404 && query) {
@@ -99,15 +101,21 @@ export class Live {
 
   awaitMore(abort) {
     if (this.abort !== abort) return;
-    clearTimeout(this.silence);
+    this.stopWaiting();
+    this.quiet = setTimeout(() => this.onState('quiet', { since: this.heard, error: 'nothing comes' }), QUIET_MS);
     this.silence = setTimeout(() => this.broken(abort, new Error('nothing has come for a while')), SILENCE_MS);
+  }
+
+  stopWaiting() {
+    clearTimeout(this.quiet);
+    clearTimeout(this.silence);
   }
 
   take(event, data) {
     if (event === 'frame') this.frame = data;
     else if (event === 'change' && this.frame) merge(this.frame, data);
     else return;
-    this.failures = 0;
+    [this.failures, this.heard] = [0, Date.now()];
     if (this.isUnknown && Object.hasOwn(this.frame.services ?? {}, this.service)) {
       this.start();
       return;
@@ -129,7 +137,7 @@ export class Live {
     this.stop();
     const wait = WAIT_MS[Math.min(this.failures, WAIT_MS.length - 1)];
     this.failures += 1;
-    this.onState('broken', { wait, error: error.message });
+    this.onState('broken', { since: this.heard, error: error.message });
     this.timer = setTimeout(() => this.start(), wait);
   }
 }

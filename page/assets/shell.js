@@ -98,14 +98,28 @@ export class Shell {
     this.view?.update({ frame, history });
   }
 
-  showState(state, { wait, error } = {}) {
+  showState(state, { since, error, status } = {}) {
     const pill = find('connection');
-    const texts = { live: 'live', denied: 'sign in to look', broken: `not live: tries again in ${Math.ceil((wait ?? 0) / 1000)} s` };
+    const wasLost = ['broken', 'denied'].includes(pill.dataset.state);
+    const old = `not live since ${new Date(since).toLocaleTimeString()}`;
+    const texts = { live: 'live', denied: 'sign in to look', quiet: old, broken: `${old}: trying again` };
     setText(pill, texts[state]);
     setAttribute(pill, 'data-state', state);
     setAttribute(pill, 'title', error ?? null);
     setAttribute(find('main'), 'data-stale', state === 'live' ? null : state);
-    if (state === 'denied') this.signIn(this.asks);
+    // Who may do what may be another meanwhile.
+    if (state === 'live' && wasLost) this.whoAmI();
+    if (state !== 'denied') return;
+    if (status === 401 && sessionStorage.getItem(TOKEN) !== null) this.dropToken();
+    else this.signIn(this.asks);
+  }
+
+  // Who has a token that is not known is less than nobody: without it, there is what everybody may see.
+  async dropToken() {
+    sessionStorage.removeItem(TOKEN);
+    tell('This token is not known here, or not any more: it was dropped.', true);
+    await this.whoAmI();
+    this.live.start();
   }
 
   async whoAmI() {
@@ -126,10 +140,12 @@ export class Shell {
     const token = await askToken(why);
     this.asking = false;
     if (token === null) return;
+    // What was asked with another token says nothing of this one.
+    this.live.stop();
     sessionStorage.setItem(TOKEN, token);
     await this.whoAmI();
-    if (this.me.role === 'none') tell('This token is not known here.', true);
-    this.live.start();
+    if (this.me.role === 'none') await this.dropToken();
+    else this.live.start();
   }
 
   async signOut() {

@@ -265,12 +265,16 @@ fn what_is_saved_is_one_field_of_the_file_which_says_it_from_then_on() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(text(), before.replace("id: \"a\",", "id: \"a\", drain: true,"));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
-    // The file says it now: it is nobody's runtime change any more.
-    wait_for("the file to be followed", || (rig.backend("a")["override"] == Value::Null).then_some(()));
+    // The file says it now: it is nobody's runtime change any more, from this moment on.
+    assert_eq!(rig.backend("a")["override"], Value::Null);
+    let overrides = rig.run(&["overrides"]).1;
+    assert!(overrides.contains("all is as in the file"), "{overrides}");
     assert!(rig.served(20).iter().all(|name| name == "b"));
     assert_eq!(rig.run(&["backend", "ready", "s", "a", "--save", "--config", &file]).0, Some(0));
     assert_eq!(text(), before.replace("id: \"a\",", "id: \"a\", drain: false,"));
-    wait_for("the file to be followed", || (rig.backend("a")["override"] == Value::Null).then_some(()));
+    assert_eq!(rig.backend("a")["override"], Value::Null);
+    let reload = rig.run(&["reload"]).1;
+    assert!(!reload.contains("stands:"), "{reload}");
     assert!(rig.served(40).iter().any(|name| name == "a"));
     // Of what the file does not have, nothing is done at all.
     let other = rig.ringway.directory.path().join("other.yaml");

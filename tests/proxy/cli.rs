@@ -48,6 +48,158 @@ fn check_says_what_is_wrong_and_exits_accordingly() {
 }
 
 #[test]
+fn a_command_whose_output_nobody_reads_ends_as_other_programs_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, broken) = (directory.path().join("c.yaml"), directory.path().join("broken.yaml"));
+    std::fs::write(&file, simple(free_address(), "", &[("a", free_address())]).replace("ADMIN", "127.0.0.1:1"))
+        .unwrap();
+    std::fs::write(&broken, "listeners: 1\n").unwrap();
+    let (_proxy, admin) = operated(directory.path());
+    let (file, broken) = (path_text(&file), path_text(&broken));
+    let alone = [
+        "schema".to_owned(),
+        format!("check {file}"),
+        format!("check --json {file}"),
+        format!("plan {file} {file}"),
+        format!("plan {broken} {file}"),
+        format!("explain --config {file} --service s --key k"),
+    ];
+    let of_a_proxy = [
+        "status",
+        "status --json",
+        "top --once",
+        "sessions",
+        "workers",
+        "workers 0",
+        "overrides",
+        "log",
+        "config",
+        "reload",
+        "explain --service s --key k",
+        "explain --request /x",
+        "backend drain s a",
+        "tap --for 1s",
+        "spread s k --owners 2 --for 1m",
+    ];
+    let of_a_proxy = of_a_proxy.map(|command| format!("{command} --admin {admin}"));
+    for command in alone.iter().chain(&of_a_proxy) {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        run.args(command.split(' '));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        // What goes to standard error is read by nobody either, where it is what the command prints.
+        let is_error = command.contains("broken");
+        if is_error {
+            run.stderr(writer)
+        } else {
+            run.stdout(writer)
+        };
+        let ended = run.output().unwrap();
+        let said = [ended.stdout, ended.stderr].concat();
+        assert!(ended.status.code() == Some(141) && said.is_empty(), "{command}: {}", String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
+fn a_proxy_that_hangs_is_given_up_in_seconds_and_what_may_still_be_done_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let (proxy, admin) = operated(directory.path());
+    proxy.signal("STOP");
+    let ask = |command: &&str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        run.args(command.split(' ')).args(["--admin", &admin]).stdout(Stdio::null()).stderr(Stdio::piped());
+        run.spawn().unwrap()
+    };
+    let reads = [
+        "status",
+        "top --once",
+        "status --json",
+        "sessions",
+        "workers",
+        "overrides",
+        "log",
+        "config",
+        "tap",
+        "explain --service s --key k",
+        "explain --request /x",
+    ];
+    let changes =
+        ["reload", "backend drain s a", "spread s k --owners 2 --for 1m", "overrides --clear", "log --filter debug"];
+    let asked: Vec<_> = reads.iter().chain(&changes).map(ask).collect();
+    let mut ended = asked.into_iter().map(|child| child.wait_with_output().unwrap());
+    for (command, is_change) in reads.iter().map(|one| (one, false)).chain(changes.iter().map(|one| (one, true))) {
+        let ended = ended.next().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{command}: {said}");
+        let expected = if is_change { "nor a sign of life" } else { "no answer within 10s" };
+        assert!(said.contains(expected), "{command}: {said}");
+        assert_eq!(said.contains("it may still be done"), is_change, "{command}: {said}");
+    }
+    proxy.signal("CONT");
+    wait_for("the drain that was given up", || (backend_status(&proxy, "a")["state"] != "up").then_some(()));
+}
+
+#[test]
+fn a_change_that_takes_long_is_waited_for_as_long_as_the_proxy_lives() {
+    use std::io::Write;
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = server.local_addr().unwrap().to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut change, _) = server.accept().unwrap();
+        assert!(request_line(&mut change).starts_with("POST /reload "));
+        // As long as a build may take: it is asked more than once meanwhile whether it lives.
+        for _ in 0..2 {
+            let (mut probe, _) = server.accept().unwrap();
+            assert!(request_line(&mut probe).starts_with("GET /healthz "));
+            probe.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        }
+        change.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{\"generation\": 7}").unwrap();
+    });
+    let done = ringway(&["reload", "--admin", &admin]);
+    serving.join().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && said.contains("generation 7"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_member_that_breaks_off_may_have_done_what_it_was_asked_for() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let member = format!("http://{}", server.local_addr().unwrap());
+    let serving = std::thread::spawn(move || {
+        for method in ["DELETE", "GET"] {
+            let (mut asked, _) = server.accept().unwrap();
+            assert!(request_line(&mut asked).starts_with(method));
+        }
+    });
+    for (command, is_change) in [("token delete x", true), ("members", false)] {
+        let arguments: Vec<&str> = ["control", "--members", &member].into_iter().chain(command.split(' ')).collect();
+        let ended = ringway(&arguments);
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        assert_eq!(said.contains("it may still be done"), is_change, "{command}: {said}");
+    }
+    serving.join().unwrap();
+}
+
+/// A proxy, and how to ask it as somebody who may change something.
+fn operated(directory: &std::path::Path) -> (Ringway, String) {
+    let backends = [("a", free_address()), ("b", free_address())];
+    let file = simple(free_address(), "balance: { hash_key: [ { path: {} } ] }", &backends);
+    let socket = directory.join("admin.sock");
+    let file = file.replace("address: \"ADMIN\"", &format!("address: \"ADMIN\", socket: {{ path: {socket:?} }}"));
+    (Ringway::start(&file), format!("unix:{}", socket.display()))
+}
+
+/// The first line of a request; its head is read.
+fn request_line(stream: &mut std::net::TcpStream) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    lines.find(String::is_empty);
+    first
+}
+
+#[test]
 fn schema_is_the_one_in_the_repository() {
     let output = ringway(&["schema"]);
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

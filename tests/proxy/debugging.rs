@@ -266,7 +266,6 @@ fn a_session_of_tcp_is_told_with_its_tries_and_its_end_and_one_that_lasts_as_far
         Rig::with(", protocol: tcp", "hash_key: [ { source_ip: {} } ]", &[("dead", dead), ("alive", backend.address)]);
     // Whichever of the two the client's address leads to: the session ends on the one that is alive.
     let looker = Looker::new(&rig, &["--service", "s", "--from", "127.0.0.0/8"]);
-    let requests = Looker::new(&rig, &["--path", "/", "--for", "2s"]);
     let failing = Looker::new(&rig, &["--status-min", "100", "--for", "2s"]);
     curl_body(&["-sS", &format!("http://{}/by/tcp", rig.web)]);
     let (lives, end, code) = looker.rest();
@@ -289,10 +288,8 @@ fn a_session_of_tcp_is_told_with_its_tries_and_its_end_and_one_that_lasts_as_far
         assert!(before["error"].is_string() && before["ended_seconds"].is_number(), "{life:#}");
     }
     assert_eq!(life["owner"] == "dead", steps.len() == 2, "{life:#}");
-    for other in [requests, failing] {
-        let (lives, end, _) = other.rest();
-        assert_eq!((lives.len(), &end["lost"]), (0, &0.into()), "{lives:#?} {end}");
-    }
+    let (lives, end, _) = failing.rest();
+    assert_eq!((lives.len(), &end["lost"]), (0, &0.into()), "{lives:#?} {end}");
     let lasting = Looker::new(&rig, &["--slower", "0.1", "--count", "100", "--for", "2s"]);
     let held = TcpStream::connect(rig.web).unwrap();
     let held_from = held.local_addr().unwrap().to_string();
@@ -320,6 +317,17 @@ fn sessions_that_no_backend_takes_are_among_those_that_fail() {
         "{life:#}"
     );
     assert!(life["reason"].is_string() && life["steps"][0]["error"].is_string(), "{life:#}");
+}
+
+#[test]
+fn what_only_a_request_has_is_not_waited_for_where_there_are_none() {
+    let rig = Rig::with(", protocol: tcp", "hash_key: [ { source_ip: {} } ]", &[("a", free_address())]);
+    for condition in [["--path", "/x"], ["--method", "GET"], ["--header", "host: a"], ["--route", "1"]] {
+        let (code, said) = rig.run(&["tap", "--listener", "web", condition[0], condition[1]]);
+        assert!(code == Some(1) && said.contains("listener \"web\" does not speak HTTP"), "{condition:?}: {said}");
+        let (code, said) = rig.run(&["tap", condition[0], condition[1]]);
+        assert!(code == Some(1) && said.contains("no listener speaks HTTP"), "{condition:?}: {said}");
+    }
 }
 
 #[test]
@@ -502,6 +510,10 @@ fn a_name_that_is_mistyped_is_told_at_once_with_what_there_is() {
         (&["tap", "--listener", "wed"], "there is no listener \"wed\"; there are web"),
         (&["tap", "--route", "2"], "there is no route 2: there are 1, counted from 1"),
         (&["tap", "--path", "x"], "begins with a slash, as paths do: /x"),
+        (&["tap", "--slower", "nan"], "`nan` is no time in seconds"),
+        (&["tap", "--method", "G T"], "`method`: no request has \"G T\""),
+        (&["tap", "-H", "a b: c"], "`headers`: no request has \"a b\""),
+        (&["sessions", "--connections", "--service", "s"], "connections have none"),
         (&["sessions", "--service", "nope"], "there is no service \"nope\"; there are s"),
         (&["sessions", "--service", "s", "--backend", "b"], "there is no backend \"b\"; there are a"),
         (&["sessions", "--listener", "nope"], "there is no listener \"nope\"; there are web"),

@@ -1,7 +1,8 @@
 //! The page of the admin listener, in a real browser; and the stream that it lives on.
 
 use crate::common::{
-    Backend, Ringway, backend_status, free_address, get, output, read_answer, require, require_python, send, wait_for,
+    Backend, Ringway, backend_status, free_address, get, output, read_answer, require, require_python, send, simple,
+    wait_for,
 };
 use std::fmt::Write as _;
 use std::io::Read;
@@ -51,6 +52,8 @@ fn a_browser_shows_four_and_a_thousand_backends_an_ejection_and_a_request_and_ru
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script)
         .args(["chromium", &ringway.admin.to_string(), &web.to_string(), TOKEN])
+        .args([&directory.path().join("token"), &ringway.config])
+        .arg(ringway.pid().to_string())
         .output()
         .unwrap();
     let (said, wrong) = (String::from_utf8_lossy(&seen.stdout), String::from_utf8_lossy(&seen.stderr));
@@ -161,4 +164,39 @@ fn top_gives_the_terminal_back_whatever_ends_it() {
         let wrong = String::from_utf8_lossy(&seen.stderr);
         assert!(seen.status.success(), "{end}: {}{wrong}", String::from_utf8_lossy(&seen.stdout));
     }
+}
+
+#[test]
+fn top_says_that_what_it_shows_is_old_and_goes_on_when_the_proxy_does() {
+    let Some(()) = require("python3") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (web, admin, file) = (free_address(), free_address(), directory.path().join("proxy.yaml"));
+    let text = simple(web, "", &[("a", free_address())]).replace("ADMIN", &admin.to_string());
+    std::fs::write(&file, text).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/top_goes_on.py");
+    let mut goes_on = Command::new("python3");
+    goes_on.arg(&script).args([env!("CARGO_BIN_EXE_ringway"), file.to_str().unwrap(), &admin.to_string()]);
+    let seen = goes_on.output().unwrap();
+    let wrong = String::from_utf8_lossy(&seen.stderr);
+    assert!(seen.status.success(), "{}{wrong}", String::from_utf8_lossy(&seen.stdout));
+}
+
+#[test]
+fn status_says_that_a_listener_is_full_and_why_a_reload_was_refused_line_by_line() {
+    let web = free_address();
+    let file = simple(web, "", &[("a", Backend::echo("a").address)]);
+    let file = file.replace("service: s }", "service: s, connections_max: 2 }");
+    let ringway = Ringway::start(&file);
+    let admin = ringway.admin.to_string();
+    let status = || String::from_utf8(crate::common::ringway(&["status", "--admin", &admin]).stdout).unwrap();
+    assert!(!status().contains("full"));
+    let _held = [(); 4].map(|()| send(web, b"GET / HTTP/1.1\r\nhost: a\r\n"));
+    wait_for("a full listener", || status().contains("\nlistener web is full: 2 connections").then_some(()));
+    ringway.write_config(&file.replace("listeners:", "nonsense: 1\nlisteners:"));
+    let refused = wait_for("a refused reload", || Some(status()).filter(|said| said.contains("was refused")));
+    assert!(refused.contains("`nonsense`") && !refused.contains("\\n"), "{refused}");
+    assert!(refused.lines().any(|line| line.trim_start().starts_with("--> ")), "{refused}");
+    let again = crate::common::ringway(&["reload", "--admin", &admin]);
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(again.status.code() == Some(1) && said.lines().count() > 1 && !said.contains("\\n"), "{said}");
 }

@@ -18,8 +18,11 @@ const DONE: &str = "{ \"generation\": 2, \"changes\": [ \"it is done\" ] }";
 fn door(status: &'static str, body: &'static str, meanwhile: impl Fn() + Send + Sync + 'static) -> Backend {
     Backend::custom(move |mut stream, seen| {
         while let Some((head, _)) = read_request(&mut stream) {
+            // That the file is to be read comes after it is written.
+            if !head.starts_with("POST /reload ") {
+                meanwhile();
+            }
             seen.lock().unwrap().push(head);
-            meanwhile();
             if stream.write_all(response(status, "content-type: application/json\r\n", body).as_bytes()).is_err() {
                 return;
             }

@@ -73,10 +73,15 @@ fn a_request_is_listed_with_its_state_backend_and_bytes_from_its_start_to_its_en
             assert_eq!(row[field], expected, "{row:#}");
         }
         assert_eq!((row["route"].as_u64(), row["sent_bytes"].as_u64()), (Some(1), Some(0)), "{row:#}");
+        assert!(row["received_bytes"].as_u64() > Some(20), "a head has come: {row:#}");
         assert!(row["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{row:#}");
         // What is asked for in other words is another one.
         for query in ["client=127.0.0.2", "state=queued", "older=3600"] {
             assert_eq!(ask(ringway.admin, query)["total"], 0, "{query}");
+        }
+        for query in ["connections&service=s", "connections&backend=b0"] {
+            let said = ask(ringway.admin, query)["error"].to_string();
+            assert!(said.contains("connections have none"), "{query}: {said}");
         }
         for query in ["service=t", "backend=b1", "listener=other"] {
             let said = ask(ringway.admin, query)["error"].to_string();
@@ -102,6 +107,7 @@ fn a_request_is_listed_with_its_state_backend_and_bytes_from_its_start_to_its_en
             (&1.into(), &1.into()),
             "{row:#}"
         );
+        assert_eq!(connections["connections"][0]["protocol"], protocol, "{connections:#}");
         tell.send(()).unwrap();
         assert_eq!(String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap(), "halfrest");
         nothing_is_left(&ringway);
@@ -159,6 +165,15 @@ fn what_ends_early_waits_or_is_a_session_of_tcp_is_listed_and_gone_as_well() {
     let idle = send(listen, b"");
     wait_for("the idle connection", || (ask(ringway.admin, "connections&state=idle")["total"] == 1).then_some(()));
     drop(idle);
+    nothing_is_left(&ringway);
+    // One on which a head has begun is not idle, and serves nothing yet.
+    let half = send(listen, b"GET /half HTTP/1.1\r\nHost: ");
+    wait_for("half of a head", || {
+        let connections = ask(ringway.admin, "connections&state=receiving");
+        (connections["total"] == 1 && connections["connections"][0]["under_way"] == 0).then_some(())
+    });
+    assert_eq!(ask(ringway.admin, "connections&state=idle")["total"], 0);
+    drop(half);
     nothing_is_left(&ringway);
     assert_eq!(get(ringway.admin, "/sessions?limit=many").unwrap().status, 400);
 }

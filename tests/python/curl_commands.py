@@ -39,6 +39,23 @@ COMMANDS = [
     ("curl --no-keepalive -vvvk#4 --compressed http://h/x", ("GET", "/x", {}, [])),
     (r"curl 'http://h/x?a\[0\]=1'", ("GET", "/x?a[0]=1", {}, [])),
     ("curl -- http://h/x", ("GET", "/x", {}, [])),
+    ("curl http://h/é", ("GET", "/%c3%a9", {}, [])),
+    ("curl -H 'Host: a' -H 'host: b' http://h/", ("GET", "/", {"host": "a"}, [])),
+    ("curl --digest -u a:b http://h/x", ("GET", "/x", {}, ["authorization"])),
+    ("curl --digest --basic -u a:b http://h/x", ("GET", "/x", {}, ["authorization"])),
+    ("curl --basic -u a:b http://h/x", ("GET", "/x", {"authorization": "Basic YTpi"}, [])),
+    ("curl --aws-sigv4 aws:amz -u a:b http://h/x", ("GET", "/x", {}, ["authorization"])),
+    ("curl -T 'd/a b' http://h/dir/", ("PUT", "/dir/a%20b", {}, [])),
+    ("curl -T f http://h", ("PUT", "/f", {}, [])),
+    ("curl -T - http://h/dir/", ("PUT", "/dir/", {}, [])),
+    ("curl -G --data-urlencode 'id=a/b' http://h/x?y=%2F", ("GET", "/x?y=%2F&id=a%2fb", {}, [])),
+    ("curl --data-urlencode 'id=a/b' http://h/x", ("POST", "/x", {}, [])),
+    ("curl -x http://p:3128 http://h:8080/x?y", ("GET", "http://h:8080/x?y", {"host": "h:8080"}, [])),
+    ("curl -p -x p:3128 http://h/x", ("GET", "/x", {}, [])),
+    ("curl -x socks5://p http://h/x", ("GET", "/x", {}, [])),
+    ('curl -H "x: $USER" http://h/x', ("GET", "/x", {"x": "$USER"}, [])),
+    ('curl "http://h/$(date +%s)"', ("GET", "/$(date+%s)", {}, [])),
+    (r"""curl "http://h/\$x" -H 'y: $z `a`'""", ("GET", "/$x", {"y": "$z `a`"}, [])),
 ]
 
 # What is refused, and a part of why.
@@ -53,7 +70,25 @@ REFUSED = [
     ("curl 'http://h/x", "not closed"),
     ("curl 'http://h/[1-3]'", "several requests"),
     ("curl ftp://h/x", "not HTTP"),
+    ("curl -H 'Host:' http://h/", "host_missing"),
+    ("curl -I -d x http://h/", "no body with -I"),
+    ('curl "http://h/$(date', "not closed"),
+    ("GET", "write GET /path"),
 ]
 
 # What is said of a request that is not known in full.
-NOTED = [("curl -F a=b h/x", "multipart"), ("curl -d @f h/x", "file f"), ("curl -T f h/x", "file f"), ("curl -b jar h/x", "file jar")]
+NOTED = [
+    ("curl -F a=b h/x", "multipart"),
+    ("curl -d @f h/x", "file f"),
+    ("curl -T f h/x", "file f"),
+    ("curl -b jar h/x", "file jar"),
+    ('curl -H "x-user: ${USER:-me}" h/x', "a shell puts for ${USER:-me}"),
+    ("curl h/$ID", "a shell puts for $ID"),
+    ("curl -H x:`id -u` h/x", "a shell puts for `id -u`"),
+    ("curl --digest -u a:b h/x", "without credentials first"),
+    ("curl --aws-sigv4 aws:amz -u a:b h/x", "--aws-sigv4 signs"),
+    ("curl -x p:3128 https://h/x", "CONNECT"),
+    ("curl h/%2f", "another key"),
+]
+# What is known in full has no note.
+PLAIN = ["curl h/%2F", "curl -H 'x: $USER' h/x", r'curl -H "x: \$USER \`a\`" h/x', "curl -u a:b h/x?a$"]

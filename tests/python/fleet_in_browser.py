@@ -102,6 +102,7 @@ async def one_stream(page):
         assert streams() == before + 1, page.requests[-4:]
     await page.go("#/service/nowhere")
     await page.wait("that it is not there", "document.querySelector('main .notice')?.hidden === false")
+    assert await page.see("[...document.querySelectorAll('main .card, main .badge')].every(part => !part.checkVisibility())")
     assert "broken" not in await page.see("window.states"), await page.see("window.states")
 
 
@@ -136,4 +137,16 @@ async def actions(page):
     await page.wait("who has done so", f"{rows('Events')}.some(row => row.innerText.includes('too early') && row.innerText.includes('state drain → ready'))")
 
 
-asyncio.run(run(BROWSER, ORIGIN, (overview, disagreement, changes, keyboard, one_stream, narrow, actions)))
+async def wrong_token(page):
+    """A token that is not known is dropped: what everybody may see is there without it."""
+    role = "document.getElementById('role').innerText"
+    await page.see("document.getElementById('sign-in').click()")
+    await page.wait("that nobody is signed in", f"{role} === 'read-only'")
+    await page.see("document.getElementById('sign-in').click()")
+    await page.see("document.getElementById('dialog-field').value = 'none-that-is-known'; document.querySelector('dialog .primary').click()")
+    await page.wait("that it is not known", "document.getElementById('notice').innerText.includes('not known here')")
+    await page.wait("what everybody may see", f"{role} === 'read-only' && document.getElementById('connection').innerText === 'live'")
+    assert not await page.see("document.querySelector('dialog[open]')")
+
+
+asyncio.run(run(BROWSER, ORIGIN, (overview, disagreement, changes, keyboard, one_stream, narrow, actions, wrong_token)))

@@ -1,18 +1,21 @@
 """The page of a proxy in a real browser. One browser for all; each step says what it has seen.
 
-Arguments: the browser, the admin listener's address, an HTTP listener's address, a token that may operate.
+Arguments: the browser, the admin listener's address, an HTTP listener's address, a token that may operate, the file that has it, the
+proxy's own file, and its process.
 """
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import urllib.error
 import urllib.request
 
 from browser import PATIENCE, fits, run
-from curl_commands import COMMANDS, NOTED, REFUSED
+from curl_commands import COMMANDS, NOTED, PLAIN, REFUSED
 
-BROWSER, ADMIN, WEB, TOKEN = sys.argv[1:5]
+BROWSER, ADMIN, WEB, TOKEN, TOKEN_FILE, FILE, PROCESS = sys.argv[1:8]
 ORIGIN = f"http://{ADMIN}"
 HOSTILE = "<img/src=x/onerror=window.hit=1>"
 
@@ -109,6 +112,9 @@ async def curl(page):
         assert why in found.get("error", ""), (text, found)
     for (text, what), found in zip(NOTED, await ask(NOTED)):
         assert any(what in note for note in found["notes"]), (text, found)
+    plain = [(text,) for text in PLAIN]
+    for (text,), found in zip(plain, await ask(plain)):
+        assert found.get("notes") == [], (text, found)
     command = f"curl -F a=b http://{WEB}/x"
     await page.see(f"document.getElementById('request').value = {json.dumps(command)}; document.querySelector('form button').click()")
     await page.wait("what is not known", "document.getElementById('notes').innerText.includes('multipart')")
@@ -258,4 +264,64 @@ async def last_one(page):
     assert len(posts()) == 3, posts()
 
 
-asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, curl, keyboard, narrow, action, maintained, weight, changes, spread, unknown, last_one)))
+def written(path, text):
+    """A file, replaced as a whole, and for nobody else to read."""
+    with open(os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    os.rename(f"{path}.new", path)
+
+
+READ_ONLY = """document.getElementById('role').innerText === 'read-only' && document.getElementById('reload').hidden
+    && document.getElementById('sign-in').innerText === 'Sign in' && document.getElementById('connection').innerText === 'live'
+    && !document.querySelector('dialog[open]')"""
+
+
+async def rotated(page):
+    """A token that is known no more is dropped, and that is said; what everybody may see stays."""
+    assert await page.see("document.getElementById('role').innerText") == "ops · operate"
+    written(TOKEN_FILE, "another-0123456789abcdef\n")
+    with open(FILE) as file:
+        text = file.read()
+    # It is read with the rest.
+    written(FILE, text + "\n")
+    await page.wait("that nobody has signed in", READ_ONLY)
+    await page.wait("why", "document.getElementById('notice').innerText.includes('not any more')")
+    await page.go("#/service/few")
+    await page.wait("what everybody may see", f"{ROWS}.length === 4 && !document.querySelector('td button')")
+
+
+async def wrong_token(page):
+    await page.see("document.querySelector('#notice button').click(); document.getElementById('sign-in').click()")
+    await page.see("document.getElementById('dialog-field').value = 'none-that-is-known'; document.querySelector('dialog .primary').click()")
+    await page.wait("that it is not known", "document.getElementById('notice').innerText.includes('not known here')")
+    await page.wait("that nobody has signed in", READ_ONLY)
+
+
+async def removed(page):
+    """Of a service that has gone while it is looked at, nothing is shown that was true before; and it may come back."""
+    with open(FILE) as file:
+        text = file.read()
+    await page.go("#/service/one")
+    await page.wait("the service", f"{ROWS}.length === 1 && {TEXT}.includes('1 up') || {TEXT}.includes('of 1 up')")
+    written(FILE, text[: text.index("  - name: one\n")])
+    await page.wait("that it has gone", f"{TEXT}.includes('no service of this name')")
+    assert not await page.see(f"/ up|In flight|Digest/.test({TEXT})"), await page.see(TEXT)
+    written(FILE, text)
+    await page.wait("that it is there again", f"{TEXT}.includes('of 1 up') && !{TEXT}.includes('no service of this name')")
+
+
+async def hung(page):
+    """What is shown of a proxy that hangs is old, and that is said for as long as it is."""
+    connection = "document.getElementById('connection')"
+    os.kill(int(PROCESS), signal.SIGSTOP)
+    try:
+        await page.wait("that it is old", f"{connection}.innerText.startsWith('not live since ') && document.getElementById('main').dataset.stale === 'quiet'")
+        since = await page.see(f"{connection}.innerText")
+        await page.wait("that it is tried again", f"{connection}.innerText === {json.dumps(since + ': trying again')}")
+    finally:
+        os.kill(int(PROCESS), signal.SIGCONT)
+    await page.wait("that it is live", f"{connection}.innerText === 'live' && !document.getElementById('main').dataset.stale")
+
+
+asyncio.run(run(BROWSER, ORIGIN, (overview, ejection, thousand, explain, curl, keyboard, narrow, action, maintained, weight, changes, spread, unknown, last_one,
+                                  rotated, wrong_token, removed, hung)))

@@ -168,6 +168,8 @@ fn socket(section: &schema::AdminSocketSection, findings: &mut Findings) -> Opti
             format!("`{}` cannot be the path of a Unix socket", path.value),
             format!("write 1 to {SOCKET_PATH_BYTES_MAX} bytes, for example `/run/ringway/admin.sock`"),
         );
+    } else {
+        findings.names_file(Some(path), FileUse::Socket, Need::Start);
     }
     let mode = mode(&section.mode, findings)?;
     Some(model::AdminSocket { path: path.value.clone().into(), mode })

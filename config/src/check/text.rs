@@ -2,6 +2,7 @@
 
 use crate::diagnostic::At;
 use crate::findings::Findings;
+use crate::plain::is_dots;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -97,6 +98,17 @@ pub(super) fn name(at: &At<String>, what: &str, findings: &mut Findings) {
             "bad_name",
             format!("{what} is empty, too long, or has spaces"),
             "write 1 to 256 characters without spaces",
+        );
+    }
+    if is_dots(&at.value) {
+        findings.error(
+            at.place,
+            "bad_name",
+            format!(
+                "{what} is `{}`, which a path of a URL cannot name: clients take it for a step between folders",
+                at.value
+            ),
+            "write another one",
         );
     }
 }
@@ -277,6 +289,7 @@ mod tests {
     fn names_have_1_to_256_characters_and_no_spaces() {
         let is_good = |text: &str| found(|findings| name(&at(text.to_owned()), "it", findings)).1.is_empty();
         assert!(is_good("a") && is_good(&"a".repeat(256)) && is_good("ü-1"));
+        assert!(is_good("...") && is_good(".a") && !is_good(".") && !is_good(".."));
         assert!(!is_good("") && !is_good(&"a".repeat(257)) && !is_good("a b") && !is_good("a\u{7}"));
         let is_plain = |text: &str| found(|findings| nonempty(&at(text.to_owned()), "it", findings)).1.is_empty();
         assert!(is_plain("sid") && !is_plain(""));

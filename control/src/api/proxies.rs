@@ -9,6 +9,7 @@ use crate::http::Problem;
 use crate::state::Role;
 use crate::watch::wire::Heartbeat;
 use hyper::Response;
+use ringway_config::plain::is_dots;
 use serde_json::json as value;
 
 /// Largest heartbeat: digests of a thousand rings, and some thousand backends that are down.
@@ -31,8 +32,12 @@ pub(super) async fn proxies(api: &Api, ask: &Call<'_>) -> Result<Response<Body>,
 
 pub(super) async fn heartbeat(api: &Api, ask: &Call<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
-    if !crate::state::is_name(name) {
-        return Err(problem(400, Code::BadName, "a proxy's name has 1 to 128 letters, digits and `._:-`"));
+    if !crate::state::is_name(name) || is_dots(name) {
+        return Err(problem(
+            400,
+            Code::BadName,
+            "a proxy's name has 1 to 128 letters, digits and `._:-`, and is neither `.` nor `..`",
+        ));
     }
     if body.len() > HEARTBEAT_BYTES_MAX {
         return Err(problem(

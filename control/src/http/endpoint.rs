@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
+/// Until a connection stands, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Where somebody listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
@@ -39,8 +42,17 @@ pub struct Client {
     authorization: Option<header::HeaderValue>,
 }
 
-/// A connection, and the head of a response on it.
-type Begun = (SendRequest<Full<Bytes>>, Response<Incoming>);
+/// A request: its method, its path, its body, and whether JSON is wanted.
+type Asked<'a> = (Method, &'a str, Bytes, bool);
+
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until its head is there.
+    pub head: Duration,
+    /// From then until its end.
+    pub body: Duration,
+}
 
 /// A response that has begun.
 #[derive(Debug)]
@@ -68,9 +80,17 @@ pub enum EndpointError {
         /// Why.
         reason: String,
     },
-    /// It is not reached, or does not speak as it should.
+    /// It is not reached: nothing was asked.
     #[error("{endpoint}: {reason}")]
     Unreachable {
+        /// Who.
+        endpoint: Endpoint,
+        /// Why.
+        reason: String,
+    },
+    /// It was asked, and does not answer, or not as it should: what was asked for may be done all the same.
+    #[error("{endpoint}: {reason}")]
+    Unanswered {
         /// Who.
         endpoint: Endpoint,
         /// Why.
@@ -133,16 +153,17 @@ impl Client {
     /// See [`EndpointError`].
     pub async fn send(
         &self,
-        (method, path, sent, json): (Method, &str, Bytes, bool),
+        asked: Asked<'_>,
         bytes_max: usize,
-        timeout: Duration,
+        patience: Patience,
     ) -> Result<(StatusCode, Bytes), EndpointError> {
-        let whole = async {
-            let (_connection, response) = self.begun((method, path, sent, json)).await?;
-            let status = response.status();
-            Ok((status, body(response, bytes_max).await.map_err(|error| error.to_string())?))
-        };
-        self.within(timeout, whole).await
+        let mut sender = self.connected().await?;
+        let response = self.begun(&mut sender, asked, patience.head).await?;
+        let status = response.status();
+        let body = tokio::time::timeout(patience.body, body(response, bytes_max)).await;
+        let late = || format!("the answer has begun, and does not end within {}s", patience.body.as_secs());
+        let body = body.map_err(|_| self.unanswered(late()))?;
+        Ok((status, body.map_err(|error| self.unanswered(error.to_string()))?))
     }
 
     /// One GET whose response has begun within the time, and may go on without end.
@@ -150,26 +171,50 @@ impl Client {
     /// # Errors
     /// See [`EndpointError`].
     pub async fn open(&self, path: &str, timeout: Duration) -> Result<Opened, EndpointError> {
-        let begun = async {
-            let (connection, response) = self.begun((Method::GET, path, Bytes::new(), false)).await?;
-            Ok(Opened { status: response.status(), body: response.into_body(), _connection: connection })
-        };
-        self.within(timeout, begun).await
+        let mut connection = self.connected().await?;
+        let response = self.begun(&mut connection, (Method::GET, path, Bytes::new(), false), timeout).await?;
+        Ok(Opened { status: response.status(), body: response.into_body(), _connection: connection })
     }
 
-    async fn within<T>(
+    /// The same, where the response goes on: its head comes within `timeout`, its lines are asked for. A refusal has at most so many
+    /// bytes, and comes within it too.
+    ///
+    /// # Errors
+    /// See [`EndpointError`].
+    pub async fn follow(
         &self,
+        (method, path, sent): (Method, &str, Bytes),
+        bytes_max: usize,
         timeout: Duration,
-        asked: impl Future<Output = Result<T, String>>,
-    ) -> Result<T, EndpointError> {
-        let answer = tokio::time::timeout(timeout, asked).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {}s", timeout.as_secs())));
-        answer.map_err(|reason| EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason })
+    ) -> Result<Followed, EndpointError> {
+        let mut sender = self.connected().await?;
+        let response = self.begun(&mut sender, (method, path, sent, true), timeout).await?;
+        let lines = tokio::time::timeout(timeout, Lines::of(sender, response, bytes_max)).await;
+        let lines = lines.unwrap_or_else(|_| Err("the refusal does not end".into()));
+        lines.map_err(|reason| self.unanswered(reason))
     }
 
-    /// A request on a connection of its own, up to the head of its response.
-    async fn begun(&self, (method, path, sent, json): (Method, &str, Bytes, bool)) -> Result<Begun, String> {
-        let mut sender = self.connect().await?;
+    fn unreachable(&self, reason: String) -> EndpointError {
+        EndpointError::Unreachable { endpoint: self.endpoint.clone(), reason }
+    }
+
+    fn unanswered(&self, reason: String) -> EndpointError {
+        EndpointError::Unanswered { endpoint: self.endpoint.clone(), reason }
+    }
+
+    async fn connected(&self) -> Result<SendRequest<Full<Bytes>>, EndpointError> {
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let late = |_| Err(format!("no connection within {}s", CONNECT_TIMEOUT.as_secs()));
+        connection.unwrap_or_else(late).map_err(|reason| self.unreachable(reason))
+    }
+
+    /// A request, up to the head of its response.
+    async fn begun(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        (method, path, sent, json): Asked<'_>,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, EndpointError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.endpoint.authority());
         if json {
             request = request.header(header::ACCEPT, "application/json");
@@ -180,29 +225,16 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-        // With TLS 1.3, what the other side thinks of a certificate is heard only now.
-        let refused = |error: hyper::Error| of_certificate(&error).unwrap_or_else(|| with_cause(&error));
-        let response = sender.send_request(request).await.map_err(refused)?;
-        Ok((sender, response))
-    }
-
-    /// The same, where the response goes on: its head comes within `timeout`, its lines are asked for. A refusal has at most so many
-    /// bytes.
-    ///
-    /// # Errors
-    /// See [`EndpointError`].
-    pub async fn follow(
-        &self,
-        (method, path, sent): (Method, &str, Bytes),
-        bytes_max: usize,
-        timeout: Duration,
-    ) -> Result<Followed, EndpointError> {
-        let begun = async {
-            let (sender, response) = self.begun((method, path, sent, true)).await?;
-            Lines::of(sender, response, bytes_max).await
-        };
-        self.within(timeout, begun).await
+        let request = request.body(Full::new(sent)).map_err(|error| self.unreachable(error.to_string()))?;
+        match tokio::time::timeout(timeout, sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            // With TLS 1.3, what the other side thinks of a certificate is heard only now: it has read nothing.
+            Ok(Err(error)) => Err(match of_certificate(&error) {
+                Some(refused) => self.unreachable(refused),
+                None => self.unanswered(with_cause(&error)),
+            }),
+            Err(_) => Err(self.unanswered(format!("no answer within {}s", timeout.as_secs()))),
+        }
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {

@@ -166,6 +166,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_new_has_a_name_that_no_path_can_have_and_what_has_can_be_deleted() {
+        let mut state = founded(RULES);
+        for id in [".", ".."] {
+            let refusal = judge(&state, &Command::Txn(txn(vec![backend(id)], None))).unwrap_err();
+            assert!(refusal.code == "bad_name" && refusal.message.contains("no path"), "{refusal:?}");
+            let object = Object::Document(Text { text: "services: []\n".into() });
+            let put = Op::Put { key: Key::Document(id.into()), object };
+            assert_eq!(judge(&state, &Command::Txn(txn(vec![put], None))).unwrap_err().code, "bad_name");
+        }
+        run(&mut state, Command::Txn(txn(vec![backend("..."), backend("a..")], None))).unwrap();
+        // As an earlier build has let it.
+        let basis = Basis { epoch: 1, ..Basis::default() };
+        state.apply(Origin { leader: 1 }, judged(basis, Command::Txn(txn(vec![backend("..")], None)))).unwrap();
+        run(&mut state, Command::Txn(txn(vec![delete("backend/api/..")], None))).unwrap();
+    }
+
+    #[test]
     fn a_judgement_holds_only_for_what_it_stands_on() {
         let mut state = founded(RULES);
         run(&mut state, Command::Txn(txn(vec![backend("a"), backend("b"), backend("c"), backend("d")], None))).unwrap();

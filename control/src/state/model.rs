@@ -66,7 +66,8 @@ impl FromStr for Key {
 }
 
 impl Key {
-    fn names(&self) -> Vec<&str> {
+    /// The names in it.
+    pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Self::Document(name) | Self::Service(name) | Self::Certificate(name) => vec![name],
             Self::Backend { service, id } => vec![service, id],

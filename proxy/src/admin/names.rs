@@ -2,14 +2,17 @@
 
 use crate::snapshot::Snapshot;
 use ringway_config::distance;
+use std::collections::BTreeSet;
 
 /// Names that are told.
 const NAMED_MAX: usize = 8;
 
 /// What there is instead of what is not there, the most alike first.
 pub(super) fn unknown<'n>(kind: &str, wanted: &str, names: impl Iterator<Item = &'n str>) -> String {
-    let mut names: Vec<(usize, &str)> = names.map(|name| (distance(wanted, name), name)).collect();
+    // Several services may each have a backend of the same name.
+    let names: BTreeSet<&str> = names.collect();
     let count = names.len();
+    let mut names: Vec<(usize, &str)> = names.into_iter().map(|name| (distance(wanted, name), name)).collect();
     if count == 0 {
         return format!("there is no {kind} {wanted:?}, nor any other");
     }
@@ -46,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_most_alike_is_named_first_and_not_all_of_many_are() {
-        let names = ["web", "api-v2", "api", "batch"];
+        let names = ["web", "api-v2", "api", "batch", "api", "web"];
         let told = unknown("service", "apj", names.into_iter());
         assert_eq!(told, "there is no service \"apj\"; there are api, web, api-v2, batch");
         let many: Vec<String> = (0..1000).map(|number| format!("node-{number}")).collect();

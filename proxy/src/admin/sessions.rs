@@ -141,12 +141,17 @@ fn parse(query: &str) -> Result<SessionQuery, String> {
 
 /// A state of connections is none of sessions, and nothing would be listed for ever.
 fn in_its_place(asked: SessionQuery) -> Result<SessionQuery, String> {
-    let is_of_connections = asked.state.map(|state| matches!(state, SessionState::Idle | SessionState::Busy));
+    let of_connections = [SessionState::Idle, SessionState::Receiving, SessionState::Busy];
+    let is_of_connections = asked.state.map(|state| of_connections.contains(&state));
     match (is_of_connections, asked.listed) {
         (Some(true), Listed::Sessions) => {
-            Err("state: idle and busy are states of connections: ask for `connections` too".into())
+            Err("state: idle, receiving and busy are states of connections: ask for `connections` too".into())
         }
-        (Some(false), Listed::Connections) => Err("state: connections are idle or busy".into()),
+        (Some(false), Listed::Connections) => Err("state: connections are idle, receiving or busy".into()),
+        (_, Listed::Connections) if asked.service.is_some() || asked.backend.is_some() => {
+            Err("service, backend: connections have none, what is under way on them has: ask without `connections`"
+                .into())
+        }
         _ => Ok(asked),
     }
 }
@@ -174,8 +179,10 @@ mod tests {
             ("older=nan", "older: write a number of seconds"),
             ("sort=name", "sort: write age or bytes"),
             ("state=dead", "state: write one of queued, connecting"),
-            ("state=idle", "state: idle and busy are states of connections"),
-            ("connections&state=waiting", "state: connections are idle or busy"),
+            ("state=receiving", "state: idle, receiving and busy are states of connections"),
+            ("connections&state=waiting", "state: connections are idle, receiving or busy"),
+            ("connections&service=s", "service, backend: connections have none"),
+            ("backend=b&connections", "service, backend: connections have none"),
             ("kind=quic", "kind: write one of http, tcp, udp"),
             ("client=here", "client: write an IP address"),
         ] {

@@ -110,13 +110,32 @@ pub(super) async fn tap(
 fn known(snapshot: &Snapshot, wanted: &TapMatch) -> Result<(), String> {
     wanted.service.as_deref().map_or(Ok(()), |name| names::service(snapshot, name))?;
     wanted.listener.as_deref().map_or(Ok(()), |name| names::listener(snapshot, name))?;
-    let Some(route) = wanted.route else { return Ok(()) };
     let of = |listener: &&Listener| wanted.listener.as_ref().is_none_or(|name| *name == listener.name);
     let listeners = snapshot.config.listeners.iter().filter(of);
-    let routes =
-        |listener: &Listener| if let Protocol::Http(http) = &listener.protocol { http.routes.len() } else { 0 };
-    let most = listeners.map(routes).max().unwrap_or(0);
+    let routes = |listener: &Listener| match &listener.protocol {
+        Protocol::Http(http) => Some(http.routes.len()),
+        Protocol::Tcp(_) | Protocol::Udp(_) => None,
+    };
+    let Some(most) = listeners.filter_map(routes).max() else {
+        return without_requests(wanted);
+    };
+    let Some(route) = wanted.route else { return Ok(()) };
     if route <= most { Ok(()) } else { Err(format!("there is no route {route}: there are {most}, counted from 1")) }
+}
+
+/// Sessions of TCP and flows of UDP have nothing of a request.
+fn without_requests(wanted: &TapMatch) -> Result<(), String> {
+    let asked = [
+        ("route", wanted.route.is_some()),
+        ("method", wanted.method.is_some()),
+        ("path_prefix", wanted.path_prefix.is_some()),
+        ("headers", !wanted.headers.is_empty()),
+    ];
+    let Some((name, _)) = asked.into_iter().find(|(_, is_asked)| *is_asked) else { return Ok(()) };
+    let what =
+        wanted.listener.as_ref().map_or_else(|| "no listener".into(), |listener| format!("listener {listener:?}"));
+    let speaks = if wanted.listener.is_some() { "does not speak HTTP" } else { "speaks HTTP" };
+    Err(format!("`{name}`: {what} {speaks}, and sessions of TCP and flows of UDP have none"))
 }
 
 /// Who looks at others' requests is known afterwards; the values of fields that they look for may be secrets.
@@ -273,7 +292,7 @@ fn parse(body: &Value) -> Result<Wish, String> {
         listener: text(fields, "listener")?,
         service: text(fields, "service")?,
         route: number(fields, "route", 1, u64::from(u32::MAX))?.map(|route| route as usize),
-        method: text(fields, "method")?,
+        method: text(fields, "method")?.map(|method| token("method", method)).transpose()?,
         path_prefix: text(fields, "path_prefix")?.map(path).transpose()?,
         headers: headers(fields.get("headers"))?,
         client: client.unwrap_or_default(),
@@ -301,6 +320,15 @@ fn path(prefix: String) -> Result<String, String> {
     Err(format!("`path_prefix` begins with a slash, as paths do: /{prefix}"))
 }
 
+/// What a method or the name of a field is made of (RFC 9110, 5.6.2).
+fn token(what: &str, text: String) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_token) {
+        return Ok(text);
+    }
+    Err(format!("`{what}`: no request has {text:?}: it is made of letters, digits and `-`"))
+}
+
 fn number(fields: &Map<String, Value>, name: &str, least: u64, most: u64) -> Result<Option<u64>, String> {
     let Some(value) = fields.get(name) else { return Ok(None) };
     let value = value.as_u64().filter(|value| (least..=most).contains(value));
@@ -324,7 +352,8 @@ fn headers(value: Option<&Value>) -> Result<Vec<(String, String)>, String> {
     let fields = value.as_object().filter(|fields| fields.len() <= HEADERS_MAX).ok_or_else(wrong)?;
     let field = |(name, value): (&String, &Value)| {
         let value = value.as_str().filter(|value| value.len() <= TEXT_BYTES_MAX && name.len() <= TEXT_BYTES_MAX);
-        value.map(|value| (name.to_ascii_lowercase(), value.to_owned())).ok_or_else(wrong)
+        let value = value.ok_or_else(wrong)?;
+        Ok((token("headers", name.to_ascii_lowercase())?, value.to_owned()))
     };
     fields.iter().map(field).collect()
 }
@@ -362,6 +391,11 @@ mod tests {
             (json!({ "service": long }), "`service` is a text of 1 to 1024 bytes"),
             (json!({ "headers": many }), "`headers` is an object of at most 8"),
             (json!({ "headers": { "a": 1 } }), "`headers` is"),
+            (json!({ "headers": { "a b": "1" } }), "`headers`: no request has \"a b\""),
+            (json!({ "headers": { "": "1" } }), "`headers`: no request has"),
+            (json!({ "method": "G T" }), "`method`: no request has \"G T\""),
+            (json!({ "method": "" }), "`method` is a text"),
+            (json!({ "duration_min_seconds": null }), "`duration_min_seconds` is a number"),
             (json!({ "values": "all" }), "`values` is true or false"),
         ] {
             let problem = parse(&body).unwrap_err();

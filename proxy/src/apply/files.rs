@@ -9,7 +9,7 @@ use ringway_config::{Diagnostic, Diagnostics, FileUse, Loaded, Named, NamedFile,
 use ringway_tls::FileError;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -91,6 +91,7 @@ fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
         // Tokens are looked at beside each other.
         FileUse::Token(_) => None,
         FileUse::Log(file) => log_finding(file),
+        FileUse::Socket(file) => socket_finding(file),
         FileUse::Shadow(file) => {
             let why = match ringway_config::load_file(&file.path) {
                 Ok(_) => return None,
@@ -109,7 +110,6 @@ fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
 /// A log must be appended to, or made where it is not there yet. Nothing is made here.
 fn log_finding(file: &NamedFile) -> Option<Diagnostic> {
     let path = &file.path;
-    let may = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS);
     let help = "name a file in a directory that is there and that the process may write to";
     if path.is_dir() {
         return Some(error(file, "unwritable_log", format!("{path:?} is a directory"), help));
@@ -118,9 +118,31 @@ fn log_finding(file: &NamedFile) -> Option<Diagnostic> {
         let why = may(path, Access::WRITE_OK).err()?;
         return Some(error(file, "unwritable_log", format!("{path:?} cannot be written to: {why}"), help));
     }
+    let why = unmakeable(path)?;
+    Some(error(file, "unwritable_log", why, help))
+}
+
+/// A socket is made where there is none; one that is there is another's, or is left of one that has gone. Nothing is made here.
+fn socket_finding(file: &NamedFile) -> Option<Diagnostic> {
+    let path = &file.path;
+    let help = "name one in a directory that is there and that the process may write to";
+    let why = match std::fs::symlink_metadata(path) {
+        Ok(data) if data.file_type().is_socket() => return None,
+        Ok(_) => format!("{path:?} is there, and is no socket"),
+        Err(_) => unmakeable(path)?,
+    };
+    Some(error(file, "unusable_socket", why, help))
+}
+
+fn may(path: &Path, access: Access) -> rustix::io::Result<()> {
+    accessat(CWD, path, access, AtFlags::EACCESS)
+}
+
+/// Why nothing can be made at a path, if nothing can.
+fn unmakeable(path: &Path) -> Option<String> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let why = may(directory, Access::WRITE_OK | Access::EXEC_OK).err()?;
-    Some(error(file, "unwritable_log", format!("no file can be made in {directory:?}: {why}"), help))
+    Some(format!("no file can be made in {directory:?}: {why}"))
 }
 
 fn dated(file: &NamedFile, validity: Option<Validity>, now: SystemTime) -> Option<Diagnostic> {
@@ -182,6 +204,24 @@ mod tests {
             "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
              services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n{line}\n"
         )
+    }
+
+    #[test]
+    fn a_socket_can_be_made_or_is_there_and_is_looked_at_before_a_start_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = |path: &Path| with(&format!("admin: {{ socket: {{ path: {path:?} }} }}"));
+        let (new, nowhere) = (directory.path().join("s"), directory.path().join("none/s"));
+        assert_eq!(codes(&text(&new)), []);
+        let _listens = std::os::unix::net::UnixListener::bind(&new).unwrap();
+        assert_eq!(codes(&text(&new)), []);
+        let plain = directory.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        for path in [nowhere.as_path(), &plain, directory.path()] {
+            assert_eq!(codes(&text(path)), [("unusable_socket", 3)], "{path:?}");
+        }
+        // What has its socket already goes on without the directory.
+        let loaded = load_str("test.yaml", &text(&nowhere), &|_| None).unwrap();
+        assert!(verified(loaded).is_ok());
     }
 
     #[test]

@@ -37,14 +37,24 @@ pub(crate) enum SessionState {
     Relaying,
     /// Of a connection: nothing is under way.
     Idle,
+    /// Of a connection: part of a request's head has come, and nothing is under way.
+    Receiving,
     /// Of a connection: something is.
     Busy,
 }
 
 impl SessionState {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Queued, Self::Connecting, Self::Waiting, Self::Responding, Self::Relaying, Self::Idle, Self::Busy];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Connecting,
+        Self::Waiting,
+        Self::Responding,
+        Self::Relaying,
+        Self::Idle,
+        Self::Receiving,
+        Self::Busy,
+    ];
 
     /// As it is written.
     pub(crate) fn name(self) -> &'static str {
@@ -55,6 +65,7 @@ impl SessionState {
             Self::Responding => "responding",
             Self::Relaying => "relaying",
             Self::Idle => "idle",
+            Self::Receiving => "receiving",
             Self::Busy => "busy",
         }
     }

@@ -140,7 +140,10 @@ impl Connection {
                     let told = refusal.told_by(input.bytes(), view.http(listener), &worker);
                     return Poll::Ready(Arrival::Refused(told));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.client.open.entry.set_receiving();
+                    return Poll::Pending;
+                }
             }
         }
     }

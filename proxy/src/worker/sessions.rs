@@ -3,6 +3,7 @@
 //! Each enters a table when it begins and leaves it when it ends, whichever way: its entry is a value that it owns. What changes
 //! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
 
+use self::connected::{Activity, Connected};
 use super::active_listener::ActiveListener;
 use super::booked::KeyInFlight;
 use super::view::View;
@@ -10,10 +11,11 @@ use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, Se
 use crate::net::timer::{Deadline, Timers};
 use crate::snapshot::Backend;
 use slab::Slab;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+mod connected;
 mod counts;
 mod keys;
 
@@ -26,15 +28,6 @@ pub(crate) struct Sessions {
     timers: Rc<Timers>,
     connections: RefCell<Slab<Connected>>,
     under_way: RefCell<Table>,
-}
-
-/// A client's connection.
-struct Connected {
-    begun: Deadline,
-    listener: Rc<ActiveListener>,
-    client: SocketAddr,
-    tls: Option<TlsSession>,
-    under_way: Rc<Cell<u32>>,
 }
 
 /// Entries that are written in place: each request has one, and it is not moved.
@@ -94,16 +87,13 @@ impl Sessions {
             now.since(one.begun) >= query.age_min
                 && one.is_asked(query)
                 && query.state.is_none_or(|wanted| wanted == one.state())
-                // Of no service, and no backend.
-                && query.service.is_none()
-                && query.backend.is_none()
         };
         let matching: Vec<&Connected> = connections.iter().map(|(_, one)| one).filter(is_asked).collect();
         let row = |one: &&Connected| SessionRow {
             worker: self.worker,
             age: now.since(one.begun),
             state: one.state(),
-            protocol: one.listener.key().kind.name(),
+            protocol: one.activity.protocol.get().unwrap_or_else(|| one.listener.key().kind.name()),
             client: one.client,
             listener: one.listener.name().to_string(),
             tls: one.tls,
@@ -113,7 +103,7 @@ impl Sessions {
             backend: None,
             received_bytes: 0,
             sent_bytes: 0,
-            under_way: one.under_way.get(),
+            under_way: one.activity.under_way.get(),
         };
         page(matching, query, |one| now.since(one.begun).as_nanos(), row)
     }
@@ -154,19 +144,6 @@ impl Sessions {
             Order::Bytes => u128::from(one.received_bytes) + u128::from(one.sent_bytes),
         };
         page(matching, query, rank, row)
-    }
-}
-
-impl Connected {
-    fn state(&self) -> SessionState {
-        if self.under_way.get() > 0 { SessionState::Busy } else { SessionState::Idle }
-    }
-
-    /// Whether client and listener are those that are asked for.
-    fn is_asked(&self, query: &SessionQuery) -> bool {
-        query.client.is_none_or(|client| client == self.client.ip().to_canonical())
-            && query.kind.is_none_or(|kind| kind == self.listener.key().kind)
-            && query.listener.as_ref().is_none_or(|wanted| *wanted == *self.listener.name())
     }
 }
 
@@ -269,23 +246,27 @@ impl UnderWay {
 pub(crate) struct ConnectionEntry {
     sessions: Rc<Sessions>,
     index: usize,
-    /// What is under way on it.
-    under_way: Rc<Cell<u32>>,
+    activity: Rc<Activity>,
 }
 
 impl ConnectionEntry {
     pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
         let begun = sessions.timers.now();
-        let under_way = Rc::new(Cell::new(0));
+        let activity = Rc::<Activity>::default();
         let (listener, tls) = (Rc::clone(listener), None);
-        let connected = Connected { begun, listener, client, tls, under_way: Rc::clone(&under_way) };
+        let connected = Connected { begun, listener, client, tls, activity: Rc::clone(&activity) };
         let index = sessions.connections.borrow_mut().insert(connected);
-        Rc::new(Self { sessions: Rc::clone(sessions), index, under_way })
+        Rc::new(Self { sessions: Rc::clone(sessions), index, activity })
     }
 
     /// Its TLS session, once the handshake is done.
     pub(crate) fn set_tls(&self, session: TlsSession) {
         self.sessions.connections.borrow_mut()[self.index].tls = Some(session);
+    }
+
+    /// Part of a request's head has come, and the rest is waited for.
+    pub(crate) fn set_receiving(&self) {
+        self.activity.is_receiving.set(true);
     }
 
     /// The same, for who tells of a request on it.
@@ -312,15 +293,17 @@ impl SessionEntry {
         Self::enter(on, |entry| entry.begin(view, service, protocol))
     }
 
-    /// A request, with method and path, and the number of the route that has taken it.
+    /// A request, with method and path, the number of the route that has taken it, and the bytes of its head.
     pub(crate) fn of_request(
         (on, protocol): (&Rc<ConnectionEntry>, &'static str),
         (view, service): (&Rc<View>, usize),
         (method, path): (&[u8], &[u8]),
-        route: usize,
+        (route, head_bytes): (usize, u64),
     ) -> Self {
+        on.activity.protocol.set(Some(protocol));
         Self::enter(on, |entry| {
             entry.begin(view, service, protocol);
+            entry.received_bytes = head_bytes;
             let of_method = method.len().min(LINE_BYTES_MAX / 2);
             entry.line[..of_method].copy_from_slice(&method[..of_method]);
             entry.line[of_method] = b' ';
@@ -332,7 +315,8 @@ impl SessionEntry {
 
     #[inline]
     fn enter(on: &Rc<ConnectionEntry>, fill: impl FnOnce(&mut UnderWay)) -> Self {
-        on.under_way.set(on.under_way.get() + 1);
+        on.activity.under_way.set(on.activity.under_way.get() + 1);
+        on.activity.is_receiving.set(false);
         let mut table = on.sessions.under_way.borrow_mut();
         let index = table.take();
         let entry = &mut table.entries[index];
@@ -390,8 +374,8 @@ impl SessionEntry {
 
 impl Drop for SessionEntry {
     fn drop(&mut self) {
-        let ConnectionEntry { sessions, under_way, .. } = &*self.connection;
+        let ConnectionEntry { sessions, activity, .. } = &*self.connection;
         sessions.under_way.borrow_mut().give(self.index);
-        under_way.set(under_way.get() - 1);
+        activity.under_way.set(activity.under_way.get() - 1);
     }
 }

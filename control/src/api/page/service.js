@@ -50,10 +50,12 @@ export class Service {
     this.found = el('span', { class: 'muted' });
     this.backends = new Table({ caption: `Backends of ${name}`, key: (row) => row.id, columns: columns(actions, name), order: 'state', empty: 'No backend matches.' });
     const pair = (of, words, control) => el('span', { class: 'pair' }, el('label', { for: of }, words), control);
-    this.node = el('div', { class: 'view' },
-      el('div', { class: 'view-head' }, el('h2', { class: 'view-title' }, name), this.state, this.policy), this.missing,
+    // What there is of a service that is there.
+    this.parts = [this.state, this.policy,
       el('div', { class: 'columns' }, card('Rings of proxies', this.rings.node), card('Service', this.facts)),
-      card('Backends', el('div', { class: 'toolbar' }, pair('find', 'Find', this.find), pair('only', 'Show', this.only), this.found), this.backends.node));
+      card('Backends', el('div', { class: 'toolbar' }, pair('find', 'Find', this.find), pair('only', 'Show', this.only), this.found), this.backends.node)];
+    this.node = el('div', { class: 'view' },
+      el('div', { class: 'view-head' }, el('h2', { class: 'view-title' }, name), this.state, this.policy), this.missing, this.parts.slice(2));
   }
 
   update({ frame }) {
@@ -61,6 +63,7 @@ export class Service {
     // Of many services, only some are shown to all.
     const sums = service?.sums ?? (Object.hasOwn(frame.services ?? {}, this.name) ? frame.services[this.name] : null);
     this.missing.hidden = Boolean(sums);
+    for (const part of this.parts) part.hidden = !sums;
     if (!sums) return;
     badge(this.state, sums.ejected ? `${sums.ejected} agreed down` : 'fine', sums.ejected ? 'warn' : 'good');
     setText(this.policy, `${sums.policy}, ${number(sums.backends)} backends`);

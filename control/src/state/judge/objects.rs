@@ -4,6 +4,7 @@ use crate::Code;
 use crate::state::parsed::{self, CERTIFICATES, Read};
 use crate::state::{Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, invalid};
 use ringway_config::model::{Config, Protocol};
+use ringway_config::plain::is_dots;
 use ringway_config::{FleetConfig, FleetText, Loaded, check_fleet};
 use ringway_tls::PairError;
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +18,11 @@ use std::path::Path;
 /// # Errors
 /// What proxies could not use.
 pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
+    // What was there before stays, and can be deleted.
+    if key.names().into_iter().any(is_dots) {
+        let why = format!("{key}: no path of a URL can have `.` or `..` as a name in it: write another one");
+        return Err(Refusal::new(Code::BadName, why));
+    }
     check_object(state, key, object)?;
     match (key, object) {
         (_, Object::Certificate(pair)) => match certified(pair) {

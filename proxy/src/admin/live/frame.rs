@@ -6,6 +6,7 @@ use super::window::{WINDOW, Window};
 use crate::admin::standing_out;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
+use crate::overload::Resource;
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::{Priority, Protocol};
 use serde_json::{Map, Value, json};
@@ -102,6 +103,13 @@ fn proxy(control: &ControlHandle, snapshot: &Snapshot, window: &Window, at: f64)
         refused.map(|(priority, share)| (priority.name().to_owned(), rounded(share))).collect();
     if !refused.is_empty() {
         proxy.insert("overload_refused".into(), Value::Object(refused));
+    }
+    let used_up = Resource::ALL.map(|resource| (resource, overload.pressure(resource)));
+    let used_up = used_up.into_iter().filter(|(_, pressure)| *pressure >= 1.0);
+    let used_up: Map<String, Value> =
+        used_up.map(|(resource, pressure)| (resource.name().to_owned(), rounded(pressure))).collect();
+    if !used_up.is_empty() {
+        proxy.insert("used_up".into(), Value::Object(used_up));
     }
     if let Some(topology) = control.topology() {
         let mut of_topology = object(topology.json());

@@ -1,6 +1,6 @@
 // Overview: how this proxy does, at a glance.
 
-import { ago, badge, bar, card, el, facts, link, number, percent, seconds, serviceHref, setAttribute, setText, span } from './dom.js';
+import { ago, badge, bar, card, el, facts, link, number, percent, seconds, serviceHref, setAttribute, setText, share, span } from './dom.js';
 import { Tile } from './charts.js';
 import { Table } from './table.js';
 import { eventsTable, eventRows } from './changes.js';
@@ -31,7 +31,7 @@ export class Rates {
 
 export function certificateState(certificate, now) {
   const days = Math.floor((certificate.not_after - now) / DAY);
-  if (certificate.state !== 'valid' && certificate.state !== undefined && days >= 0) return { days, text: certificate.state.replaceAll('_', ' '), kind: 'warn' };
+  if (certificate.state === 'not_yet_valid') return { days, text: 'not yet valid', kind: 'warn' };
   if (days < 0) return { days, text: `expired ${-days} days ago`, kind: 'bad' };
   return { days, text: `${days} days left`, kind: days < 7 ? 'bad' : days < 30 ? 'warn' : 'good' };
 }
@@ -148,10 +148,10 @@ export class Overview {
     this.listeners.update(named(frame.listeners));
     this.certificates.update(Object.entries(frame.certificates ?? {}).map(([key, row]) => ({ ...row, key, ...certificateState(row, frame.at) })));
     this.events.update(eventRows(frame).slice(0, 8));
-    this.drawProxy(proxy, frame.at);
+    this.drawProxy(frame);
   }
 
-  drawProxy(proxy, now) {
+  drawProxy({ proxy, listeners, at: now }) {
     const topology = proxy.topology;
     const published = topology?.published;
     const reload = proxy.last_reload;
@@ -171,6 +171,8 @@ export class Overview {
     ]);
     const wrong = [
       proxy.draining && 'This proxy is draining: it takes no new connections.',
+      ...Object.entries(proxy.used_up ?? {}).map(([name, part]) => `At its limit: ${name}, ${share(part)} of it is used.`),
+      ...Object.entries(listeners ?? {}).filter(([, one]) => one.full).map(([name]) => `The listener ${name} is full: new connections wait.`),
       reload?.result === 'refused' && `The last reload was refused: ${reload.error}`,
       topology && agreement(topology) === DISAGREES && `What is in force here is not what the control plane has published: own digest ${topology.digest || 'none'}, published ${published.digest}.`,
       topology?.stuck && `The topology cannot be put into force: ${topology.stuck}`,

@@ -2,6 +2,9 @@
 
 import { curl, isCurl, urlParts } from './curl.js';
 
+// A method alone asks for nothing.
+const METHODS = new Set(['CONNECT', 'DELETE', 'GET', 'HEAD', 'OPTIONS', 'PATCH', 'POST', 'PUT', 'TRACE']);
+
 function header(line) {
   const colon = line.indexOf(':', 1);
   if (colon < 0) throw new Error(`"${line}" is no header: it has no colon`);
@@ -16,7 +19,7 @@ export function parseRequest(text) {
   const [head, ...rest] = trimmed.split(/\r?\n\r?\n/);
   const [line, ...fields] = head.split(/\r?\n/);
   const [, method = 'GET', target] = /^(?:([A-Za-z-]+)\s+)?(\S+)(?:\s+HTTP\/[\d.]+)?$/i.exec(line.trim()) ?? [];
-  if (!target) throw new Error(`"${line}" is no request line: write GET /path`);
+  if (!target || METHODS.has(target)) throw new Error(`"${line}" is no request line: write GET /path`);
   const headers = fields.filter((field) => field.trim()).map(header);
   const body = rest.join('\n\n');
   const request = (path, more) => ({ request: { method, target: path, headers: [...more, ...headers], ...(body ? { body } : {}) }, notes: [] });

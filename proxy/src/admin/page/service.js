@@ -73,12 +73,14 @@ export class Service {
     this.sort.value = 'state';
     this.found = el('span', { class: 'muted' });
     const pair = (of, words, control, extra) => el('span', { class: extra ? `pair ${extra}` : 'pair' }, el('label', { for: of }, words), control);
-    this.node = el('div', { class: 'view' },
-      el('div', { class: 'view-head' }, this.heading, this.state, this.policy), this.missing, this.panic, this.wrong,
+    // What there is of a service that is there.
+    this.parts = [this.state, this.policy,
       el('div', { class: 'service-top' },
         card('Ring', this.ring.node, el('p', { class: 'legend muted' }, 'Each arc is a share of the keys; its fill is what is accepted of it.')),
         el('div', { class: 'stack' }, el('div', { class: 'tiles' }, this.rates.nodes, this.flight.node, this.moved.node), card('Placement', this.facts))),
-      card('Backends', el('div', { class: 'toolbar' }, pair('find', 'Find', this.find), pair('only', 'Show', this.only), pair('sort', 'Sort', this.sort, 'narrow-only'), this.found), this.backends.node));
+      card('Backends', el('div', { class: 'toolbar' }, pair('find', 'Find', this.find), pair('only', 'Show', this.only), pair('sort', 'Sort', this.sort, 'narrow-only'), this.found), this.backends.node)];
+    this.node = el('div', { class: 'view' },
+      el('div', { class: 'view-head' }, this.heading, this.state, this.policy), this.missing, this.panic, this.wrong, this.parts.slice(2));
     this.rows = [];
     this.picked = null;
   }
@@ -99,14 +101,14 @@ export class Service {
     const sums = Object.hasOwn(frame.services ?? {}, this.name) ? frame.services[this.name] : null;
     const service = frame.service?.name === this.name ? frame.service : null;
     this.missing.hidden = Boolean(sums);
+    for (const part of this.parts) part.hidden = !sums;
+    [this.panic.hidden, this.wrong.hidden] = [!sums?.panic, !sums?.stands_out];
     if (!sums) return;
     badge(this.state, ...serviceState(sums));
     setText(this.policy, `${sums.policy}, ${sums.up} of ${sums.backends} up`);
     this.rates.update(sums, history.service);
     this.flight.update(number(sums.in_flight ?? 0), { more: sums.waiting > 0 ? `${number(sums.waiting)} waiting` : 'none waiting', kind: sums.waiting > 0 ? 'warn' : null });
     this.moved.update(percent(sums.moved_percent ?? 0), { more: 'at the last change' });
-    this.panic.hidden = !sums.panic;
-    this.wrong.hidden = !sums.stands_out;
     setText(this.wrong, sums.stands_out?.text);
     if (!service) return;
     setText(this.panic, service.panic?.text ?? '');

@@ -27,11 +27,46 @@ function dollarQuoted(text, from) {
   return [new TextDecoder().decode(new Uint8Array(bytes)), i + 1];
 }
 
+// Where what stands between `open` and `close`, which is at `from`, is over.
+function closed(text, from, open, close) {
+  let [depth, i] = [0, from];
+  for (; i < text.length; i += 1) {
+    if (text[i] === '\\') i += 1;
+    else if (text[i] === open) depth += 1;
+    else if (text[i] === close && (depth -= 1) === 0) return i + 1;
+  }
+  throw new Error(`a ${open} is not closed`);
+}
+
+// What a shell puts something else for, if that begins at `from`: `$name`, `${...}`, `$(...)`, `...` between backticks.
+function expansion(text, from) {
+  if (text[from] === '`') {
+    let i = from + 1;
+    while (i < text.length && text[i] !== '`') i += text[i] === '\\' ? 2 : 1;
+    if (i >= text.length) throw new Error('a ` is not closed');
+    return text.slice(from, i + 1);
+  }
+  if (text[from] !== '$') return null;
+  if (text[from + 1] === '(') return text.slice(from, closed(text, from + 1, '(', ')'));
+  if (text[from + 1] === '{') return text.slice(from, closed(text, from + 1, '{', '}'));
+  return /^\$(?:[A-Za-z_]\w*|[\d@*#?$!-])/.exec(text.slice(from, from + 256))?.[0] ?? null;
+}
+
+// It stands for itself then, in one piece, and that is told.
+function expanded(text, from, tell) {
+  const found = expansion(text, from);
+  if (found === null) return null;
+  tell(found);
+  return [found.replace(/\s+/g, ''), from + found.length];
+}
+
 // What stands between double quotes from `from` on, and where it is over.
-function doubleQuoted(text, from) {
+function doubleQuoted(text, from, tell) {
   let [word, i] = ['', from];
   while (i < text.length && text[i] !== '"') {
-    if (text[i] === '\\' && text[i + 1] === '\n') i += 2;
+    const put = expanded(text, i, tell);
+    if (put) [word, i] = [word + put[0], put[1]];
+    else if (text[i] === '\\' && text[i + 1] === '\n') i += 2;
     else if (text[i] === '\\' && i + 1 < text.length && '"\\$`'.includes(text[i + 1])) [word, i] = [word + text[i + 1], i + 2];
     else [word, i] = [word + text[i], i + 1];
   }
@@ -45,7 +80,8 @@ function singleQuoted(text, from) {
   return [text.slice(from, end), end + 1];
 }
 
-export function words(given) {
+// `tell` hears of each text that a shell puts something else for.
+export function words(given, tell) {
   const text = given.replace(/\r\n/g, '\n');
   const found = [];
   // Words that are where something is written to or read from, and none of the command's.
@@ -58,13 +94,15 @@ export function words(given) {
   const take = ([part, next]) => { word = (word ?? '') + part; i = next; };
   while (i < text.length) {
     const c = text[i];
-    if (c === '\\') {
+    const put = text.startsWith("$'", i) || text.startsWith('$"', i) ? null : expanded(text, i, tell);
+    if (put) take(put);
+    else if (c === '\\') {
       if (text[i + 1] !== '\n') take([text[i + 1] ?? '', i + 2]);
       else i += 2;
     } else if (text.startsWith("$'", i)) take(dollarQuoted(text, i + 2));
-    else if (text.startsWith('$"', i)) take(doubleQuoted(text, i + 2));
+    else if (text.startsWith('$"', i)) take(doubleQuoted(text, i + 2, tell));
     else if (c === "'") take(singleQuoted(text, i + 1));
-    else if (c === '"') take(doubleQuoted(text, i + 1));
+    else if (c === '"') take(doubleQuoted(text, i + 1, tell));
     else if (c === '\n' && (found.length || word !== null)) break;
     else if (/\s/.test(c)) { end(); i += 1; }
     else if (c === '>' || c === '<') {

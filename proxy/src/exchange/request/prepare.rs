@@ -102,8 +102,8 @@ pub(crate) fn prepare(
     let (out, lines) = out.into_parts();
     // Without its query, which may hold secrets.
     let asked = (head.method_span.of(bytes), head.path.of(bytes));
-    let entry =
-        SessionEntry::of_request((&client.open.entry, version_name(head.version)), (view, service), asked, route);
+    let spoken = (&client.open.entry, version_name(head.version));
+    let entry = SessionEntry::of_request(spoken, (view, service), asked, (route, head.head_len as u64));
     Ok(Box::new(Request {
         routed_by: Rc::clone(view),
         view: Rc::clone(view),

@@ -298,7 +298,10 @@ mod tests {
     }
 
     fn name(text: &str) -> Vec<u8> {
-        let labels = text.split('.').filter(|label| !label.is_empty()).flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+        let labels = text
+            .split('.')
+            .filter(|label| !label.is_empty())
+            .flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
         labels.chain([0]).collect()
     }
 

@@ -4,6 +4,7 @@
 //! The order of the configuration decides, as if the list were gone through from its beginning: a table finds the first entry
 //! that matches, not the most specific one.
 
+mod by_field;
 mod name_table;
 mod prefix_forest;
 mod route_table;

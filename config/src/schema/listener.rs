@@ -17,7 +17,8 @@ section! {
         optional service: String,
         /// Routing rules; the first that matches takes the request. For `tcp`, rules with `match: { host: ... }` alone: the
         /// name that a TLS client asks for (SNI), read without ending its TLS unless there is `tls`. However many there are, host
-        /// and path are looked up; what rules ask for beside them is tested one by one, of those that host and path leave.
+        /// and path are looked up, and the value of a field, if most of those that are left ask for one; what else they ask for is
+        /// tested one by one, of those that these leave.
         default("[]") routes: List<RouteSection>,
         /// TLS towards clients; absent is none.
         optional tls: ListenerTlsSection,

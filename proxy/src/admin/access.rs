@@ -100,10 +100,15 @@ impl Denial {
 
     /// Counts it, and logs it now and then: whoever tries tokens must not fill the log.
     pub(super) fn note(self, control: &ControlHandle, peer: &Peer) {
+        self.note_why(control, peer, "");
+    }
+
+    /// As [`Denial::note`]; `why`: what is known beside the reason.
+    pub(super) fn note_why(self, control: &ControlHandle, peer: &Peer, why: &str) {
         metrics::counter!(catalogue::ADMIN_DENIED.name, "reason" => self.name()).increment(1);
         if let Some(others) = control.denial_due() {
             let (from, reason) = (peer.to_string(), self.name());
-            tracing::warn!(from, reason, others, "a request to the admin listener is refused");
+            tracing::warn!(from, reason, why, others, "a request to the admin listener is refused");
         }
     }
 }
@@ -138,6 +143,10 @@ impl Caller {
             via,
             by: name.to_owned(),
         };
+        // Which of several would hold is not for us to guess (RFC 9110, 11.6.2: there is one).
+        if fields.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(Denial::BadToken);
+        }
         if let Some(shown) = fields.get(AUTHORIZATION) {
             let token = bearer(shown).ok_or(Denial::BadToken)?;
             let (name, role) =

@@ -144,8 +144,13 @@ async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, f
             let names = Names::new(names, tls);
             serve_connection(control, live, stream, Peer::Tcp { from, tls: true, names }, Some(place)).await;
         }
-        Ok(Err(_)) | Err(_) => {
-            Denial::Handshake.note(&control, &Peer::Tcp { from, tls: true, names: Names::default() });
+        Ok(Err(error)) => {
+            let peer = Peer::Tcp { from, tls: true, names: Names::default() };
+            Denial::Handshake.note_why(&control, &peer, &error.to_string());
+        }
+        Err(_) => {
+            let peer = Peer::Tcp { from, tls: true, names: Names::default() };
+            Denial::Handshake.note_why(&control, &peer, "it is not done in time");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Routes of an HTTP listener: a request's host leads to the routes of that host, its path to those of them that take it, and
 //! what else they ask for is tested of these alone.
 
+use super::by_field::{self, ByField, MANY};
 use super::prefix_forest::{Forwards, HostFromEnd, PrefixForest, host_key, small};
 use ringway_config::model::{HeaderMatch, HostMatch, PathMatch, Route};
 use ringway_message::{Authority, RequestHead, default_port, is_below};
@@ -12,6 +13,8 @@ const FEW: usize = 6;
 const LISTS_MAX: usize = 8;
 /// No tree, no route.
 const NONE: u32 = u32::MAX;
+/// In place of a list's length: it is told apart by a field.
+const BY_FIELD: u32 = u32::MAX;
 /// In a list of candidates: host and path are all that the route asks for.
 const SURE: u32 = 1 << 31;
 
@@ -34,7 +37,9 @@ struct Index {
     any_path: Box<[List]>,
     /// Indices of routes, in their order; see [`SURE`].
     candidates: Box<[u32]>,
-    /// How many of them ask for more than host and path.
+    /// Lists that a field's value tells apart.
+    by_field: Box<[ByField<List>]>,
+    /// How many of the candidates ask for more than host and path, of those that a field tells apart as many as one value leaves.
     tested: usize,
 }
 
@@ -53,7 +58,7 @@ struct OfPath {
     below: List,
 }
 
-/// A range of [`Index::candidates`].
+/// A range of [`Index::candidates`]; or, of [`BY_FIELD`] candidates, the one of [`Index::by_field`] that begins it.
 #[derive(Clone, Copy, Default)]
 struct List {
     start: u32,
@@ -64,13 +69,13 @@ impl RouteTable {
     /// Of routes in the order of the configuration.
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
-        Self::with_few(routes, FEW)
+        Self::with_few(routes, FEW, MANY)
     }
 
-    fn with_few(routes: &[Route], few: usize) -> Self {
+    fn with_few(routes: &[Route], few: usize, many: usize) -> Self {
         Self {
             looks_at_paths: routes.iter().any(|route| route.path.is_some()),
-            index: (routes.len() > few).then(|| Index::new(routes)),
+            index: (routes.len() > few).then(|| Index::new(routes, many)),
         }
     }
 
@@ -213,7 +218,7 @@ enum Taken {
 type Placed<'r> = (u32, &'r str, Taken, usize);
 
 impl Index {
-    fn new(routes: &[Route]) -> Self {
+    fn new(routes: &[Route], many: usize) -> Self {
         let (of_names, mut trees) = trees(routes);
         let any_host = if routes.iter().any(|route| route.host.is_none()) { trees } else { NONE };
         trees += u32::from(any_host != NONE);
@@ -233,11 +238,12 @@ impl Index {
         }));
         placed.sort_unstable();
         let mut any_path = vec![List::default(); trees as usize];
-        let mut candidates = Vec::with_capacity(routes.len());
+        let mut lists =
+            Lists { routes, many, candidates: Vec::with_capacity(routes.len()), by_field: Vec::new(), tested: 0 };
         let (mut keys, mut values): (Vec<(usize, &[u8])>, Vec<OfPath>) = (Vec::new(), Vec::new());
         for alike in placed.chunk_by(|one, other| (one.0, one.1, one.2) == (other.0, other.1, other.2)) {
             let (tree, path, taken, _) = alike[0];
-            let list = list(alike.iter().map(|placed| placed.3), routes, &mut candidates);
+            let list = lists.add(alike.iter().map(|placed| placed.3));
             if taken == Taken::Any {
                 any_path[tree as usize] = list;
                 continue;
@@ -254,8 +260,9 @@ impl Index {
             }
         }
         let paths = PrefixForest::new(trees as usize, &keys, values);
-        let tested = candidates.iter().filter(|candidate| **candidate & SURE == 0).count();
-        Self { hosts, any_host, paths, any_path: any_path.into(), candidates: candidates.into(), tested }
+        let Lists { candidates, by_field, tested, .. } = lists;
+        let (candidates, by_field) = (candidates.into(), by_field.into());
+        Self { hosts, any_host, paths, any_path: any_path.into(), candidates, by_field, tested }
     }
 
     #[inline]
@@ -275,17 +282,35 @@ impl Index {
     fn of_tree<'s>(&'s self, tree: u32, search: &mut Search<'s>) {
         let tree = tree as usize;
         let Some(any_path) = self.any_path.get(tree) else { return };
-        search.add(self.list(*any_path));
+        self.add(*any_path, search);
         let path = search.asked.path;
         self.paths.each_prefix(tree, Forwards(path), |len, of| {
             // As `is_below` says of the prefix that ends here.
             if len == path.len() {
-                search.add(self.list(of.exact));
-                search.add(self.list(of.below));
+                self.add(of.exact, search);
+                self.add(of.below, search);
             } else if path[len] == b'/' || path[..len].ends_with(b"/") {
-                search.add(self.list(of.below));
+                self.add(of.below, search);
             }
         });
+    }
+
+    #[inline]
+    fn add<'s>(&'s self, list: List, search: &mut Search<'s>) {
+        if list.len == BY_FIELD {
+            return self.add_by_field(list.start, search);
+        }
+        search.add(self.list(list));
+    }
+
+    /// Those routes alone that ask for the request's value of the field, and those that ask for none.
+    fn add_by_field<'s>(&'s self, number: u32, search: &mut Search<'s>) {
+        let ByField { name, by_value, rest } = &self.by_field[number as usize];
+        search.add(self.list(*rest));
+        let value = search.asked.head.value_of(search.asked.buffer, name.as_bytes());
+        if let Some(list) = value.and_then(|value| by_value.get(value)) {
+            search.add(self.list(*list));
+        }
     }
 
     #[inline]
@@ -320,19 +345,59 @@ fn last<'h>(hosts: &'h PrefixForest<OfHost>, name: &str) -> Option<&'h OfHost> {
     last
 }
 
-/// Lays out a list of candidates. It ends with the first that takes all: nobody comes further.
-fn list(indices: impl Iterator<Item = usize>, routes: &[Route], candidates: &mut Vec<u32>) -> List {
-    let start = candidates.len();
-    for index in indices {
-        let is_sure = routes[index].methods.is_empty() && routes[index].headers.is_empty();
-        let entry = small(index);
-        assert!(entry < SURE, "invariant: a configuration has fewer than 2^31 routes");
-        candidates.push(if is_sure { entry | SURE } else { entry });
-        if is_sure {
-            break;
+/// Lists of candidates that are laid out.
+struct Lists<'r> {
+    routes: &'r [Route],
+    many: usize,
+    candidates: Vec<u32>,
+    by_field: Vec<ByField<List>>,
+    tested: usize,
+}
+
+impl Lists<'_> {
+    /// Lays out a list. It ends with the first that takes all: nobody comes further.
+    fn add(&mut self, indices: impl Iterator<Item = usize>) -> List {
+        let routes = self.routes;
+        let is_sure = |index: usize| routes[index].methods.is_empty() && routes[index].headers.is_empty();
+        let mut reached = Vec::new();
+        for index in indices {
+            reached.push(index);
+            if is_sure(index) {
+                break;
+            }
         }
+        let Some(name) = by_field::told_by(&reached, routes, self.many) else {
+            let list = self.lay_out(&reached);
+            self.tested += reached.iter().filter(|index| !is_sure(**index)).count();
+            return list;
+        };
+        let mut groups: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+        let mut others = Vec::new();
+        for index in reached {
+            match by_field::value(&routes[index], name) {
+                Some(value) => groups.entry(value).or_default().push(index),
+                None => others.push(index),
+            }
+        }
+        let most = groups.values().map(Vec::len).max().unwrap_or_default();
+        self.tested += most + others.iter().filter(|index| !is_sure(**index)).count();
+        let by_value = groups.into_iter().map(|(value, group)| (value.into(), self.lay_out(&group))).collect();
+        let rest = self.lay_out(&others);
+        self.by_field.push(ByField { name: name.to_owned(), by_value, rest });
+        List { start: small(self.by_field.len() - 1), len: BY_FIELD }
     }
-    List { start: small(start), len: small(candidates.len() - start) }
+
+    fn lay_out(&mut self, indices: &[usize]) -> List {
+        let start = self.candidates.len();
+        for index in indices {
+            let route = &self.routes[*index];
+            let entry = small(*index);
+            assert!(entry < SURE, "invariant: a configuration has fewer than 2^31 routes");
+            let is_sure = route.methods.is_empty() && route.headers.is_empty();
+            self.candidates.push(if is_sure { entry | SURE } else { entry });
+        }
+        List { start: small(start), len: small(self.candidates.len() - start) }
+    }
 }
 
 /// Lists of candidates, each in the order of the routes, and the first route that is known to match.

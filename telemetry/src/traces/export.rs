@@ -156,7 +156,7 @@ impl Export {
                 tracing::warn!(
                     collector,
                     error = why,
-                    "traces: the collector cannot be reached: spans are tried again, then dropped"
+                    "traces: the collector takes no spans for now: they are tried again, then dropped"
                 );
             }
         }

@@ -92,11 +92,16 @@ fn searched(routes: &[Route], request: &str, head: &RequestHead, secure: bool) -
 /// What a table finds, which is the same with an index and without.
 fn found(routes: &[Route], request: &str, secure: bool) -> Option<usize> {
     let head = parsed(request).unwrap_or_else(|| panic!("{request}"));
-    let [indexed, few, usual] =
-        [RouteTable::with_few(routes, 0), RouteTable::with_few(routes, usize::MAX), RouteTable::new(routes)]
-            .map(|table| table.find(routes, request.as_bytes(), &head, secure));
+    let tables = [
+        RouteTable::with_few(routes, 0, usize::MAX),
+        RouteTable::with_few(routes, usize::MAX, usize::MAX),
+        RouteTable::new(routes),
+        RouteTable::with_few(routes, 0, 1),
+    ];
+    let [indexed, few, usual, by_field] = tables.map(|table| table.find(routes, request.as_bytes(), &head, secure));
     assert_eq!(indexed, few, "{request}");
     assert_eq!(indexed, usual, "{request}");
+    assert_eq!(indexed, by_field, "{request}");
     assert_eq!(indexed, searched(routes, request, &head, secure), "{request}");
     indexed
 }
@@ -231,10 +236,47 @@ fn a_path_or_a_host_of_64_kilobytes_leads_where_it_should() {
 fn routes_that_nobody_comes_to_take_no_room_among_the_candidates() {
     let mut routes: Vec<Route> = (0..1_000).map(|_| route(exact("a"), prefix("/x"))).collect();
     routes[3].methods = vec!["GET".into()];
-    let table = RouteTable::with_few(&routes, 0);
+    let table = RouteTable::with_few(&routes, 0, MANY);
     assert_eq!(table.index.unwrap().candidates.len(), 1);
     routes[0].methods = vec!["PUT".into()];
-    assert_eq!(RouteTable::with_few(&routes, 0).index.unwrap().candidates.len(), 2);
+    assert_eq!(RouteTable::with_few(&routes, 0, MANY).index.unwrap().candidates.len(), 2);
+}
+
+#[test]
+fn thousands_of_routes_that_a_field_tells_apart_are_looked_up_and_their_order_holds() {
+    let of = |headers: &[(&str, Option<&str>)]| Route {
+        headers: headers.iter().map(|(name, value)| header(name, *value)).collect(),
+        ..route(None, prefix("/api"))
+    };
+    let mut routes: Vec<Route> = (0..2_000).map(|index| of(&[("x-tenant", Some(&format!("t{index}")))])).collect();
+    // Before tenant 1,000: one that asks for another field. Behind all: one that takes everything, and one that nobody comes to.
+    routes[999] = of(&[("x-beta", None)]);
+    routes.push(of(&[("x-tenant", Some("t7")), ("x-beta", None)]));
+    routes.push(of(&[]));
+    routes.push(of(&[("x-tenant", Some("late"))]));
+    let ask = |fields: &str| found(&routes, &format!("GET /api/x HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), false);
+    for (fields, expected) in [
+        ("X-Tenant: t0\r\n", 0),
+        ("X-Tenant: t998\r\nX-Beta: 1\r\n", 998),
+        ("X-Tenant: t1000\r\n", 1_000),
+        ("X-Tenant: t1000\r\nX-Beta: 1\r\n", 999),
+        ("X-Tenant: t7\r\nX-Beta: 1\r\n", 7),
+        ("X-Beta: 1\r\n", 999),
+        ("", 2_001),
+        ("X-Tenant: late\r\n", 2_001),
+        ("X-Tenant: T0\r\n", 2_001),
+        // The first of several counts.
+        ("X-Tenant: t5\r\nX-Tenant: t4\r\n", 5),
+    ] {
+        assert_eq!(ask(fields), Some(expected), "{fields}");
+    }
+    // One of its value, one that asks for something else, and the last one's two values.
+    let index = RouteTable::new(&routes).index.unwrap();
+    assert!(index.by_field.len() == 1 && index.tested <= 4, "{}", index.tested);
+    // A field that few ask for tells nothing apart.
+    let mixed: Vec<Route> =
+        (0..100).map(|index| if index % 5 == 0 { of(&[("x-a", Some("1"))]) } else { of(&[("x-b", None)]) }).collect();
+    assert!(RouteTable::new(&mixed).index.unwrap().by_field.is_empty());
 }
 
 /// Ten times the routes take ten times the room, whatever tells them apart.

@@ -176,17 +176,7 @@ fn certificates_of_clients_have_roles_and_the_listeners_own_is_followed() {
     ringway.write_config(&file(&tls("admin"), &backend));
     let (ca, url) = (certificates.text("ca.pem"), |path: &str| format!("https://{}{path}", ringway.admin));
     wait_for("TLS", || (status(&["--cacert", &ca, &url("/healthz")]) == "200").then_some(()));
-    let as_client = |name: &str, method: &str, path: &str| {
-        let (certificate, key) = (certificates.text(&format!("{name}.pem")), certificates.text(&format!("{name}.key")));
-        status(&["--cacert", &ca, "--cert", &certificate, "--key", &key, "-X", method, &url(path)])
-    };
-    for (name, reads, changes) in [("ops", "200", "200"), ("viewer", "200", "403"), ("stranger", "401", "401")] {
-        let got = (as_client(name, "GET", "/status"), as_client(name, "POST", "/reload"));
-        assert_eq!(got, (reads.to_owned(), changes.to_owned()), "{name}");
-    }
-    assert_eq!(status(&["--cacert", &ca, &url("/status")]), "401");
-    assert_eq!(status(&["--cacert", &ca, "-H", &bearer(READER), &url("/status")]), "200");
-    // Of another authority: the handshake ends.
+    // Of another authority: the handshake ends, and the log says why: the first refusal is told.
     let foreign = Certificates::new().unwrap();
     foreign.issue("ops", "DNS:ops.test", "2");
     let (certificate, key) = (foreign.text("ops.pem"), foreign.text("ops.key"));
@@ -198,6 +188,16 @@ fn certificates_of_clients_have_roles_and_the_listeners_own_is_followed() {
             .any(|line| line.contains("\"handshake\"") && line.contains("\"why\":\"") && !line.contains("\"why\":\"\""))
             .then_some(())
     });
+    let as_client = |name: &str, method: &str, path: &str| {
+        let (certificate, key) = (certificates.text(&format!("{name}.pem")), certificates.text(&format!("{name}.key")));
+        status(&["--cacert", &ca, "--cert", &certificate, "--key", &key, "-X", method, &url(path)])
+    };
+    for (name, reads, changes) in [("ops", "200", "200"), ("viewer", "200", "403"), ("stranger", "401", "401")] {
+        let got = (as_client(name, "GET", "/status"), as_client(name, "POST", "/reload"));
+        assert_eq!(got, (reads.to_owned(), changes.to_owned()), "{name}");
+    }
+    assert_eq!(status(&["--cacert", &ca, &url("/status")]), "401");
+    assert_eq!(status(&["--cacert", &ca, "-H", &bearer(READER), &url("/status")]), "200");
     assert_eq!(status(&["--max-time", "2", &url("/healthz").replace("https", "http")]), "none", "in the clear");
     // Another certificate, under the same names of files.
     for kind in ["pem", "key"] {

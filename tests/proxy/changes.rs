@@ -317,17 +317,19 @@ fn the_last_backend_is_taken_out_by_who_means_it_and_its_file_says_the_same() {
 
 /// The name there is none of anybody's: it is the socket that says who asks.
 #[test]
-fn a_socket_is_asked_under_any_name() {
+fn a_socket_is_asked_under_any_name_that_no_stranger_can_have_registered() {
     let fleet = echoes(2);
     let rig = Rig::new(&addresses(&fleet));
-    let said = curl_body(&[
-        "--unix-socket",
-        rig.socket.to_str().unwrap(),
-        "-X",
-        "POST",
-        "-d",
-        "{\"weight\": 7}",
-        "http://anything.example/services/s/backends/a",
-    ]);
-    assert!(said.contains("\"generation\""), "{said}");
+    for (host, part) in [("anything", "\"generation\""), ("anything.example", "ask by an IP address or as localhost")] {
+        let said = curl_body(&[
+            "--unix-socket",
+            rig.socket.to_str().unwrap(),
+            "-X",
+            "POST",
+            "-d",
+            "{\"weight\": 7}",
+            &format!("http://{host}/services/s/backends/a"),
+        ]);
+        assert!(said.contains(part), "{host}: {said}");
+    }
 }

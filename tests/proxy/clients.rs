@@ -190,7 +190,9 @@ fn a_client_that_leaves_between_two_tries_or_while_one_connects_is_noticed() {
     let service = format!("retry: {{ backoff: 300s, attempts: 3 }}\noutlier: {{ consecutive_failures: 0 }}\n{LONG}");
     let proxy = Logged::start(&simple(listen, &service, &[("a", rude.address), ("b", rude.address)]));
     let client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    wait_for("the first try", || (proxy.ringway.metric("ringway_retries_total{service=\"s\"}") == 1.0).then_some(()));
+    let failures =
+        |id: &str| proxy.ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{id}\"}}"));
+    wait_for("the first try", || (failures("a") + failures("b") == 1.0).then_some(()));
     drop(client);
     wait_for("the log", || (proxy.lines().len() == 1).then_some(()));
     assert_eq!(proxy.statuses(), [(499, "client_closed".to_owned())]);

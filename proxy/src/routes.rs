@@ -5,6 +5,7 @@
 //! that matches, not the most specific one.
 
 mod by_field;
+mod candidates;
 mod name_table;
 mod prefix_forest;
 mod route_table;

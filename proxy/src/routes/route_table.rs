@@ -1,8 +1,9 @@
 //! Routes of an HTTP listener: a request's host leads to the routes of that host, its path to those of them that take it, and
 //! what else they ask for is tested of these alone.
 
-use super::by_field::{self, ByField, MANY};
-use super::prefix_forest::{Forwards, HostFromEnd, PrefixForest, host_key, small};
+use super::by_field::{ByField, MANY};
+use super::candidates::{BY_FIELD, List, Lists, SURE};
+use super::prefix_forest::{Forwards, HostFromEnd, PrefixForest, host_key};
 use ringway_config::model::{HeaderMatch, HostMatch, PathMatch, Route};
 use ringway_message::{Authority, RequestHead, default_port, is_below};
 use std::collections::BTreeMap;
@@ -13,10 +14,6 @@ const FEW: usize = 6;
 const LISTS_MAX: usize = 8;
 /// No tree, no route.
 const NONE: u32 = u32::MAX;
-/// In place of a list's length: it is told apart by a field.
-const BY_FIELD: u32 = u32::MAX;
-/// In a list of candidates: host and path are all that the route asks for.
-const SURE: u32 = 1 << 31;
 
 /// A listener's routes, ready to be asked.
 pub struct RouteTable {
@@ -56,13 +53,6 @@ struct OfHost {
 struct OfPath {
     exact: List,
     below: List,
-}
-
-/// A range of [`Index::candidates`]; or, of [`BY_FIELD`] candidates, the one of [`Index::by_field`] that begins it.
-#[derive(Clone, Copy, Default)]
-struct List {
-    start: u32,
-    len: u32,
 }
 
 impl RouteTable {
@@ -238,8 +228,7 @@ impl Index {
         }));
         placed.sort_unstable();
         let mut any_path = vec![List::default(); trees as usize];
-        let mut lists =
-            Lists { routes, many, candidates: Vec::with_capacity(routes.len()), by_field: Vec::new(), tested: 0 };
+        let mut lists = Lists::new(routes, many);
         let (mut keys, mut values): (Vec<(usize, &[u8])>, Vec<OfPath>) = (Vec::new(), Vec::new());
         for alike in placed.chunk_by(|one, other| (one.0, one.1, one.2) == (other.0, other.1, other.2)) {
             let (tree, path, taken, _) = alike[0];
@@ -343,61 +332,6 @@ fn last<'h>(hosts: &'h PrefixForest<OfHost>, name: &str) -> Option<&'h OfHost> {
     let mut last = None;
     hosts.each_prefix(0, HostFromEnd(name.as_bytes()), |_, of| last = Some(of));
     last
-}
-
-/// Lists of candidates that are laid out.
-struct Lists<'r> {
-    routes: &'r [Route],
-    many: usize,
-    candidates: Vec<u32>,
-    by_field: Vec<ByField<List>>,
-    tested: usize,
-}
-
-impl Lists<'_> {
-    /// Lays out a list. It ends with the first that takes all: nobody comes further.
-    fn add(&mut self, indices: impl Iterator<Item = usize>) -> List {
-        let routes = self.routes;
-        let is_sure = |index: usize| routes[index].methods.is_empty() && routes[index].headers.is_empty();
-        let mut reached = Vec::new();
-        for index in indices {
-            reached.push(index);
-            if is_sure(index) {
-                break;
-            }
-        }
-        let Some(name) = by_field::told_by(&reached, routes, self.many) else {
-            let list = self.lay_out(&reached);
-            self.tested += reached.iter().filter(|index| !is_sure(**index)).count();
-            return list;
-        };
-        let mut groups: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
-        let mut others = Vec::new();
-        for index in reached {
-            match by_field::value(&routes[index], name) {
-                Some(value) => groups.entry(value).or_default().push(index),
-                None => others.push(index),
-            }
-        }
-        let most = groups.values().map(Vec::len).max().unwrap_or_default();
-        self.tested += most + others.iter().filter(|index| !is_sure(**index)).count();
-        let by_value = groups.into_iter().map(|(value, group)| (value.into(), self.lay_out(&group))).collect();
-        let rest = self.lay_out(&others);
-        self.by_field.push(ByField { name: name.to_owned(), by_value, rest });
-        List { start: small(self.by_field.len() - 1), len: BY_FIELD }
-    }
-
-    fn lay_out(&mut self, indices: &[usize]) -> List {
-        let start = self.candidates.len();
-        for index in indices {
-            let route = &self.routes[*index];
-            let entry = small(*index);
-            assert!(entry < SURE, "invariant: a configuration has fewer than 2^31 routes");
-            let is_sure = route.methods.is_empty() && route.headers.is_empty();
-            self.candidates.push(if is_sure { entry | SURE } else { entry });
-        }
-        List { start: small(start), len: small(self.candidates.len() - start) }
-    }
 }
 
 /// Lists of candidates, each in the order of the routes, and the first route that is known to match.

@@ -19,8 +19,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Who has begun to speak has this long to go on, before a newcomer may have its place: a handshake on a loaded machine.
-const GRACE: Duration = Duration::from_secs(1);
 /// Between two lines of a kind that a stranger can cause.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Silent connections that go at once when the process has no descriptor left.
@@ -37,6 +35,10 @@ pub struct Limits {
     pub unproven_max: usize,
     /// From one address, known or not.
     pub unproven_per_address_max: usize,
+    /// Who has not spoken has this long, before a newcomer may have its place.
+    pub silent_grace: Duration,
+    /// The same of who has begun to, to go on: a handshake on a loaded machine.
+    pub spoken_grace: Duration,
     /// Until the first byte is there.
     pub first_byte: Duration,
     /// Until the proof is; `None`: the server looks after it.
@@ -144,7 +146,8 @@ impl Class {
             return Some(false);
         }
         let of = crowded.then_some(address);
-        (self.silent.evict(of, now, Duration::ZERO) || self.spoken.evict(of, now, GRACE)).then_some(true)
+        (self.silent.evict(of, now, limits.silent_grace) || self.spoken.evict(of, now, limits.spoken_grace))
+            .then_some(true)
     }
 }
 
@@ -356,11 +359,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const GRACE: Duration = Duration::from_secs(1);
     const LIMITS: Limits = Limits {
         proven_max: 6,
         proven_strangers_max: 3,
         unproven_max: 8,
         unproven_per_address_max: 4,
+        silent_grace: Duration::ZERO,
+        spoken_grace: GRACE,
         first_byte: Duration::from_secs(2),
         proof: Some(Duration::from_secs(10)),
     };

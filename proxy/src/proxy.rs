@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 /// A running proxy: its workers' threads, and what steers them.
 pub struct Proxy {
@@ -74,7 +74,7 @@ impl Proxy {
         let address = config.admin.as_ref().and_then(|admin| admin.address);
         let control = Arc::new(Control::new(shared, crew.commands(), source, metrics, address));
         let admin = match config.admin.as_ref().zip(address) {
-            Some((section, address)) => Some(bind_admin(section, address).await?),
+            Some((section, address)) => Some(bind_admin(section, address)?),
             None => None,
         };
         let local = match config.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
@@ -191,8 +191,18 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
     })
 }
 
-async fn bind_admin(section: &Admin, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// Connections that the kernel may hold until the admin listener accepts them.
+const ADMIN_BACKLOG: u32 = 4096;
+
+fn bind_admin(section: &Admin, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || -> std::io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        // Who waits behind a flood of others is served, instead of asking again a second later.
+        socket.listen(ADMIN_BACKLOG)
+    };
+    bound().map_err(|error| {
         let what = format!("the admin listener to {address}");
         StartError::Admin(Box::new(bind::finding(&section.site, &what, address, &error)))
     })

@@ -22,6 +22,8 @@ const LIMITS: Limits = Limits {
     proven_strangers_max: 25_000,
     unproven_max: 8192,
     unproven_per_address_max: 4096,
+    silent_grace: Duration::ZERO,
+    spoken_grace: Duration::from_secs(1),
     // A first packet that is lost is sent again after a second.
     first_byte: Duration::from_secs(2),
     proof: None,

@@ -80,7 +80,8 @@ impl Api {
         tls: Option<TlsAcceptor>,
         place: Arc<Place>,
     ) {
-        if stream.readable().await.is_err() {
+        // A byte itself: that a socket is readable, a runtime may say without one.
+        if !stream.peek(&mut [0]).await.is_ok_and(|count| count > 0) {
             return;
         }
         place.spoke();

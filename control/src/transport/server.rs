@@ -33,6 +33,8 @@ const LIMITS: Limits = Limits {
     proven_strangers_max: 128,
     unproven_max: 1024,
     unproven_per_address_max: 256,
+    silent_grace: Duration::ZERO,
+    spoken_grace: Duration::from_secs(1),
     // A first packet that is lost is sent again after a second.
     first_byte: Duration::from_secs(2),
     proof: Some(Duration::from_secs(10)),
@@ -157,7 +159,8 @@ async fn serve<H: Handler>(
 ) {
     // Only a hint to the kernel.
     let _ = stream.set_nodelay(true);
-    if stream.readable().await.is_err() {
+    // A byte itself: that a socket is readable, a runtime may say without one.
+    if !stream.peek(&mut [0]).await.is_ok_and(|count| count > 0) {
         return;
     }
     place.spoke();

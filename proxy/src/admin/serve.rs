@@ -30,6 +30,12 @@ use tokio_rustls::TlsAcceptor;
 const CONNECTIONS_MAX: usize = 64;
 /// Until a TLS handshake is done, until a request's head is there, and for a client that reads nothing of a response.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where all places are taken, newcomers wait in the kernel's queue, this long for each that says nothing, and for each that has begun: enough for
+/// who means to ask something, and little enough for hundreds of others to be gone through within a probe's time.
+const SILENT_GRACE: Duration = Duration::from_millis(20);
+const SPOKEN_GRACE: Duration = Duration::from_millis(250);
+/// Between two looks whether there is a place.
+const LOOK: Duration = Duration::from_millis(1);
 /// Longest head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -72,6 +78,8 @@ fn limits(most: usize) -> Limits {
         proven_strangers_max: (most / 2).max(1),
         unproven_max,
         unproven_per_address_max: unproven_max - unproven_max.div_ceil(4),
+        silent_grace: SILENT_GRACE,
+        spoken_grace: SPOKEN_GRACE,
         first_byte: PATIENCE,
         // Heads, bodies and responses have their times.
         proof: None,
@@ -98,10 +106,11 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
         match socket.accept().await {
             Ok(accepted) => {
                 let address = accepted.address();
-                // All are of clients that came a moment ago, and ask for something: no more now.
-                let Some(place) = places.enter(address, ambient::now().into()) else {
-                    count(&places);
-                    continue;
+                let place = loop {
+                    match places.enter(address, ambient::now().into()) {
+                        Some(place) => break place,
+                        None => tokio::time::sleep(LOOK).await,
+                    }
                 };
                 let (control, live, count, places) =
                     (control.clone(), Arc::clone(&live), count.clone(), Arc::clone(&places));
@@ -126,7 +135,8 @@ pub(crate) async fn serve(control: ControlHandle, live: Arc<Live>, socket: Socke
 }
 
 async fn serve_tcp(control: ControlHandle, live: Arc<Live>, stream: TcpStream, from: SocketAddr, place: Arc<Place>) {
-    if stream.readable().await.is_err() {
+    // A byte itself: that a socket is readable, a runtime may say without one.
+    if !stream.peek(&mut [0]).await.is_ok_and(|count| count > 0) {
         return;
     }
     place.spoke();

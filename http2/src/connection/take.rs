@@ -44,6 +44,18 @@ impl Connection {
         false
     }
 
+    /// The value of a trailer that has come and was not taken; it stays there. `name`: in lower case, as the peer has to write it.
+    #[must_use]
+    pub fn trailer(&self, key: StreamKey, name: &[u8]) -> Option<&[u8]> {
+        let mut next = self.streams.get(key).and_then(|stream| stream.inbound.as_deref());
+        while let Some(inbound) = next.filter(|inbound| inbound.kind != InboundKind::Trailers) {
+            next = inbound.next.as_deref();
+        }
+        let inbound = next?;
+        let found = inbound.trailers.iter().find(|field| field.name.of(&inbound.arena) == name)?;
+        Some(found.value.of(&inbound.arena))
+    }
+
     fn take_inbound(&mut self, key: StreamKey, kind: InboundKind, take: impl FnOnce(&mut Inbound)) -> bool {
         let Some(stream) = self.streams.get_mut(key) else { return false };
         let Some(mut inbound) = stream.inbound.take_if(|inbound| inbound.kind == kind) else { return false };

@@ -312,6 +312,11 @@ impl Stream {
         self.poll_ended(context).map(|_| Err(Gone))
     }
 
+    /// Reads a trailer that has come, and leaves it there.
+    fn with_trailer<T>(&self, name: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.link.codec.borrow().trailer(self.key, name).map(read)
+    }
+
     fn write_trailers(&self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool) {
         let mut room = self.link.trailers.borrow_mut();
         let (fields, arena) = &mut *room;

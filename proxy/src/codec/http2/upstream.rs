@@ -173,6 +173,11 @@ impl Upstream {
         self.ended
     }
 
+    /// Reads a trailer of the response that has come, and leaves it there.
+    pub(crate) fn with_trailer<T>(&self, name: &[u8], read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.stream()?.with_trailer(name, read)
+    }
+
     /// Ends the request, perhaps with trailers.
     pub(crate) fn end(&mut self, trailers: &HeadWriter, block: &mut Vec<u8>) -> Result<(), Gone> {
         self.ended = true;

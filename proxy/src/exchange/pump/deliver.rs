@@ -173,10 +173,7 @@ impl Exchange<'_> {
     fn step(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
         if self.is_read_to_its_end() {
             self.request.free_limits();
-            // What has become of a call stands behind its body: its backend is told apart by that.
-            if !(self.request.awaits_grpc() && self.client.end.is_http2() && !self.attempt.end.ends_here()) {
-                self.settle();
-            }
+            self.settle();
         }
         match self.poll_send_response(context) {
             Ok(true) => {}
@@ -271,9 +268,6 @@ impl Exchange<'_> {
             let mut lines = trailers.lines().iter();
             lines.find(|line| line.name.of(text) == GRPC_STATUS).map(|line| line.value.of(text))
         });
-        if self.is_read_to_its_end() {
-            self.settle();
-        }
         if let Some(compressor) = &mut self.compressor {
             trailers.append(&compressor.take_trailers());
         }

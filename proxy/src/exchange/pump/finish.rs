@@ -4,6 +4,7 @@ use super::deliver::Delivered;
 use super::pace::Pace;
 use super::state::{Exchange, Place, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::grpc::GRPC_STATUS;
 use crate::codec::http1::Http1;
 use crate::codec::tunnel::{self, Direction};
 use crate::dispatcher::{BulkTurn, SessionState};
@@ -112,6 +113,13 @@ impl Exchange<'_> {
     /// the end of the response may rely on it.
     pub(super) fn settle(&mut self) {
         let Some(mut place) = self.place.take() else { return };
+        // What has become of a call stands behind its body, which the client may take its time to read: the backend does not wait for that.
+        if self.request.awaits_grpc()
+            && let BackendEnd::Http2(upstream) = &self.attempt.end
+        {
+            let request = &mut *self.request;
+            upstream.with_trailer(GRPC_STATUS, |status| request.note_grpc(|| Some(status)));
+        }
         let counted = self.request.counted_status(self.status);
         if counted != self.status {
             place.judge(counted);

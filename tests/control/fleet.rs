@@ -590,6 +590,18 @@ fn registered(cluster: &Cluster, service: &str) -> Vec<String> {
     list.iter().map(|entry| entry["key"].as_str().unwrap().trim_start_matches(&prefix).to_owned()).collect()
 }
 
+/// A name server that knows the addresses of a file, read again on SIGHUP, and these SRV records.
+fn name_server(server: std::net::SocketAddr, hosts: &std::path::Path, services: &[&str]) -> Running {
+    let running = std::process::Command::new("dnsmasq")
+        .args(["--no-daemon", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces"])
+        .args([format!("--port={}", server.port()), format!("--addn-hosts={}", hosts.display())])
+        .args(services.iter().map(|service| format!("--srv-host=_http._tcp.srv.test,{service}")))
+        .args(["--user=root", "--conf-file=/dev/null", "--local=/test/"])
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    Running(running.unwrap())
+}
+
 #[test]
 fn backends_are_found_by_dns_and_survive_its_loss() {
     if require("dnsmasq").is_none() {
@@ -600,19 +612,7 @@ fn backends_are_found_by_dns_and_survive_its_loss() {
     let write = |text: &str| std::fs::write(&hosts, text).unwrap();
     write("10.1.0.1 api.test\n10.1.0.2 api.test\n10.1.0.9 one.test\nfd00::9 two.test\n");
     let server = free_address();
-    let mut dns = Running(
-        std::process::Command::new("dnsmasq")
-            .args(["--no-daemon", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces"])
-            .args([format!("--port={}", server.port()), format!("--addn-hosts={}", hosts.display())])
-            .args([
-                "--srv-host=_http._tcp.srv.test,one.test,8001,10,30",
-                "--srv-host=_http._tcp.srv.test,two.test,8002,20,70",
-            ])
-            .args(["--user=root", "--conf-file=/dev/null", "--local=/test/"])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let mut dns = name_server(server, &hosts, &["one.test,8001,10,30", "two.test,8002,20,70"]);
     let source = |name: &str, rest: &str| {
         format!(
             "{{ name: {name}, dns: {{ {rest}, servers: [ \"{server}\" ], interval_min: 200ms, interval_max: 400ms }} }}"
@@ -654,16 +654,7 @@ fn a_host_of_both_families_is_one_backend_by_either_address_and_two_where_that_i
     let write = |text: &str| std::fs::write(&hosts, text).unwrap();
     write("10.1.0.9 dual.test\nfd00::9 dual.test\n");
     let server = free_address();
-    let dns = Running(
-        std::process::Command::new("dnsmasq")
-            .args(["--no-daemon", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces"])
-            .args([format!("--port={}", server.port()), format!("--addn-hosts={}", hosts.display())])
-            .args(["--srv-host=_http._tcp.srv.test,dual.test,80,10,30"])
-            .args(["--user=root", "--conf-file=/dev/null", "--local=/test/"])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let dns = name_server(server, &hosts, &["dual.test,80,10,30"]);
     let source = |name: &str, rest: &str| {
         format!(
             "{{ name: {name}, dns: {{ service: {name}, name: _http._tcp.srv.test, record: srv{rest}, servers: [ \"{server}\" ], \

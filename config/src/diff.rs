@@ -265,6 +265,10 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<Found>) {
         old.backends.iter().map(|backend| (backend.id.as_str(), backend)),
         new.backends.iter().map(|backend| (backend.id.as_str(), backend)),
         |id, old, new, changes| {
+            // Nearly all are alike, and there may be many.
+            if old == new {
+                return;
+            }
             let (before, after) = (fields(old), fields(new));
             let pairs = before.into_iter().zip(after).filter(|(before, after)| before != after);
             changes.extend(pairs.map(|((field, before), (_, after))| {
@@ -332,6 +336,10 @@ fn entries<'a, T: 'a>(
     new: impl Iterator<Item = (&'a str, &'a T)> + Clone,
     mut both: impl FnMut(&str, &T, &T, &mut Vec<Found>),
 ) {
+    if old.clone().map(|(name, _)| name).eq(new.clone().map(|(name, _)| name)) {
+        // Nobody has come or gone: no name need be looked for.
+        return old.zip(new).for_each(|((name, before), (_, entry))| both(name, before, entry, changes));
+    }
     let olds: std::collections::HashMap<&str, &T> = old.clone().collect();
     let news: std::collections::HashMap<&str, &T> = new.clone().collect();
     for (name, _) in old.filter(|(name, _)| !news.contains_key(name)) {

@@ -52,7 +52,7 @@ pub(crate) struct MemberState {
     pub(crate) last_change: Option<(EventKind, Instant)>,
     pub(crate) ejected_until: Option<Instant>,
     /// It has asked for its ejection, which is no offence: what it had failed before counts on.
-    by_wish: bool,
+    pub(crate) by_wish: bool,
     /// It has asked in vain to be left alone, and that has been told.
     pub(crate) wish_withheld: bool,
     /// How often it has been ejected in a row, and when the last ejection ended.

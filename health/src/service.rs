@@ -6,6 +6,7 @@ use crate::levels::LevelHealth;
 use crate::member::{MemberKey, MemberRef, MemberState};
 use crate::params::Params;
 use crate::recurring::Recurring;
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +64,8 @@ pub struct ServiceHealth {
     events: VecDeque<Event>,
     /// A share has changed since it was asked.
     changed: bool,
+    /// The member that was looked for last: whoever goes through all of them asks for it again, or for the next.
+    found: Cell<usize>,
     /// The last time it was told.
     pub(crate) now: Instant,
 }
@@ -84,6 +87,7 @@ impl ServiceHealth {
             levels: Vec::new(),
             events: VecDeque::new(),
             changed: true,
+            found: Cell::new(0),
             now,
         }
     }
@@ -119,9 +123,12 @@ impl ServiceHealth {
     /// Changes the membership: remaining backends keep their state.
     pub fn set_members(&mut self, members: &[Member<'_>], now: Instant) {
         self.now = now;
-        let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
         let mut regained = Vec::new();
-        self.members.retain(|state| ids.contains(&*state.id));
+        // Mostly nobody has come or gone.
+        if !self.members.iter().map(|state| &*state.id).eq(members.iter().map(|member| member.id)) {
+            let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
+            self.members.retain(|state| ids.contains(&*state.id));
+        }
         for member in members {
             let drain = member.drain || member.maintenance;
             let index = match self.find(member.id.into()) {
@@ -246,7 +253,14 @@ impl ServiceHealth {
         if let Some(key) = key.filter(|key| self.members.get(key.index).is_some_and(is_it)) {
             return Ok(key.index);
         }
-        let found = self.members.binary_search_by(|state| (*state.id).cmp(id))?;
+        let last = self.found.get();
+        let near =
+            (last..last.saturating_add(2)).find(|&index| self.members.get(index).is_some_and(|state| *state.id == *id));
+        let found = match near {
+            Some(index) => index,
+            None => self.members.binary_search_by(|state| (*state.id).cmp(id))?,
+        };
+        self.found.set(found);
         if is_it(&self.members[found]) { Ok(found) } else { Err(found) }
     }
 

@@ -410,3 +410,32 @@ fn a_status_that_ejects_nobody_leaves_its_wish_to_be_obeyed() {
         assert_eq!(ejections(&mut health), [("a".to_owned(), Cause::RetryAfter, SECOND * 4)], "{status}");
     }
 }
+
+#[test]
+fn who_is_ejected_for_failures_alone_is_a_last_resort() {
+    let outlier = OutlierParams { consecutive_failures: 1, max_ejection_percent: 99, ..OutlierParams::default() };
+    let check = CheckParams { rise: 1, fall: 1, ..CheckParams::default() };
+    let now = Instant::now();
+    let mut health = ServiceHealth::new(Params { check: Some(check), outlier, ..Params::default() }, 7, now);
+    let names = ["down", "ejected", "leaves", "up"];
+    let set = |health: &mut ServiceHealth, leaves: &Member<'_>| {
+        health.set_members(&[Member::new("down"), Member::new("ejected"), *leaves, Member::new("up")], now);
+    };
+    set(&mut health, &Member::new("leaves"));
+    let last = |health: &ServiceHealth| names.map(|name| health.is_last_resort(name));
+    names.iter().for_each(|name| health.handle_probe(*name, Probe::Success, now));
+    assert_eq!(last(&health), [false; 4], "nobody is ejected");
+    for name in ["down", "ejected", "leaves"] {
+        health.handle_outcome(name, Outcome::Status(500), now);
+    }
+    assert_eq!(last(&health), [true, true, true, false]);
+    // A check says that it is down, an operator that it is to take nothing.
+    health.handle_probe("down", Probe::Failure(CheckFailure::Connect), now);
+    set(&mut health, &drained("leaves"));
+    assert_eq!(last(&health), [false, true, false, false]);
+    // It has asked for it itself.
+    let outlier = OutlierParams { consecutive_failures: 0, retry_after_max: SECOND * 60, ..OutlierParams::default() };
+    let (mut health, now) = start(outlier, &named(&["a", "b"]));
+    health.handle_outcome("a", Outcome::RetryAfter { status: 503, wish: SECOND }, now);
+    assert!(is_ejected(&health, "a", now) && !health.is_last_resort("a"));
+}

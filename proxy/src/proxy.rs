@@ -29,6 +29,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
@@ -157,10 +158,12 @@ impl Proxy {
 
     /// Ends the workers, whatever they carry.
     pub fn stop(self) {
-        let Self { control, crew, socket } = self;
+        let Self { control, mut crew, socket } = self;
         control.begin_end();
+        let ended = crew.end();
         drop((crew, socket));
-        control.end();
+        // What a stuck worker holds will not come.
+        control.end(ambient::now() + if ended { LAST_WORDS } else { Duration::ZERO });
     }
 }
 
@@ -190,6 +193,9 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         spans: Arc::default(),
     })
 }
+
+/// How long the access log and the exporter of spans may take to hand on what they have, once nothing more comes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Connections that the kernel may hold until the admin listener accepts them.
 const ADMIN_BACKLOG: u32 = 4096;

@@ -119,6 +119,9 @@ impl Ring {
         roster: Arc<Roster>,
         hash: &impl Fn(&str, Range<u32>, &mut dyn FnMut(u64)),
     ) -> Result<Self, BuildError> {
+        if *roster == *self.roster {
+            return Ok(self.clone());
+        }
         let total = point_total(&roster, self.params)?;
         let change = Change::between(&self.roster, &roster);
         let slots = self.slots.follow(&change);

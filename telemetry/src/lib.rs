@@ -16,6 +16,7 @@ pub mod logs;
 pub mod process;
 mod render;
 mod sums;
+pub mod threads;
 pub mod traces;
 
 pub use render::{Metrics, OfBackends};

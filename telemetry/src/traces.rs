@@ -10,6 +10,7 @@ mod export;
 mod queue;
 mod span;
 
+use crate::threads::join_by;
 pub use batch::{Sink, SpanBatch};
 pub use collector::Collector;
 pub use counts::{Outcome, SpanCounts};
@@ -17,7 +18,7 @@ use export::Export;
 pub use span::{Attributes, Kind, Span};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long an exporter that is to end may still deliver what it has.
@@ -33,12 +34,12 @@ pub struct Exporter {
 
 impl Exporter {
     /// Delivers what has been handed over, for a few seconds at most, and ends. Its senders must be gone, or it takes as long as
-    /// that.
-    pub fn join(self) {
+    /// that. It is not waited for beyond a time. `false`: it is delivering still.
+    pub fn join(self, until: Instant) -> bool {
         let Self { thread, end } = self;
         drop(end);
         // One that has panicked has delivered what it could.
-        let _ = thread.join();
+        join_by(thread, until).is_some()
     }
 }
 

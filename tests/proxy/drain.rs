@@ -72,6 +72,34 @@ fn drain_is_bounded_and_a_second_signal_ends_it_at_once() {
     }
 }
 
+/// A worker that never comes back keeps nobody from ending the process, whose access log is not waited for either.
+#[test]
+fn a_stuck_worker_keeps_neither_the_drain_nor_a_second_signal_from_ending_the_process() {
+    let backend = slow(0);
+    for second in [false, true] {
+        let (listen, directory) = (free_address(), tempfile::tempdir().unwrap());
+        let timeout = if second { "600s" } else { "500ms" };
+        let log = format!("access_log: {{ target: {:?} }}\n", directory.path().join("access.log"));
+        let file = simple(listen, "", &[("a", backend.address)]);
+        let mut ringway = Ringway::start(&format!("drain_timeout: {timeout}\n{log}{file}"));
+        let Some(stopped) = StoppedWorker::new(&ringway, 1) else { return };
+        ringway.signal("TERM");
+        if second {
+            wait_for("the drain to begin", || ringway.log().contains("draining").then_some(()));
+            ringway.signal("TERM");
+        }
+        let stat = format!("/proc/{}/stat", ringway.pid());
+        wait_for("the process to be over", || {
+            let stat = std::fs::read_to_string(&stat).ok()?;
+            // What is left of it waits for who has stopped its thread.
+            stat.rsplit_once(") ")?.1.starts_with('Z').then_some(())
+        });
+        drop(stopped);
+        assert_eq!(ringway.wait(), 1);
+        assert!(ringway.log().contains("a worker is stuck"), "{}", ringway.log());
+    }
+}
+
 /// Ringway before a fleet, with a listener for each protocol, and one that a reload may take away.
 struct Site {
     certificates: Certificates,

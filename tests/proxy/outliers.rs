@@ -1,4 +1,4 @@
-//! Warnings that name backends which fail or are slow against their peers, where nothing ejects them.
+//! Warnings that name backends which fail or are slow against their peers, where nothing ejects them; and who asks one that is ejected.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use crate::common::peers::curl_body;
@@ -125,4 +125,54 @@ fn who_fails_or_is_slow_against_its_peers_is_named_until_it_is_good_again() {
         is_over.store(true, Relaxed);
         looked.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
     });
+}
+
+/// Backends that restart one after the other: what live traffic has said of the first is over when the second is away.
+#[test]
+fn a_backend_that_was_ejected_is_asked_where_all_others_have_failed() {
+    let (dead, gone, web, tcp) = (free_address(), free_address(), free_address(), free_address());
+    let b = Backend::echo("b");
+    let file = |b: std::net::SocketAddr| {
+        let service = |name: &str| {
+            format!(
+                "  - {{ name: {name}, balance: {{ policy: round_robin }}, outlier: {{ base_ejection: 10m, max_ejection: 10m }}, \
+                 backends: [ {{ id: a, address: \"{dead}\" }}, {{ id: b, address: \"{b}\" }} ] }}\n"
+            )
+        };
+        format!(
+            "workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners: [ {{ name: w, address: \"{web}\", service: s }}, \
+             {{ name: t, address: \"{tcp}\", protocol: tcp, service: t }} ]\nservices:\n{}{}",
+            service("s"),
+            service("t")
+        )
+    };
+    let ringway = Ringway::start(&file(b.address));
+    let state = |service: usize| ringway.status()["services"][service]["backends"][0]["state"].clone();
+    // Each is another connection.
+    let answered = |listen| {
+        let mut stream = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        read_answer(&mut stream, true).unwrap()
+    };
+    for (service, listen) in [web, tcp].into_iter().enumerate() {
+        wait_for("a to be ejected", || {
+            assert_eq!(answered(listen).text(), "b");
+            (state(service) == "ejected").then_some(())
+        });
+    }
+    // It has come back, and the other has gone.
+    let a = Backend::on(std::net::TcpListener::bind(dead).unwrap(), |mut stream, _| {
+        while let Some((_, _)) = read_request(&mut stream) {
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na");
+        }
+    });
+    ringway.reconfigure(&file(gone));
+    for _ in 0..20 {
+        for listen in [web, tcp] {
+            assert_eq!(answered(listen).text(), "a");
+        }
+        let mut post = send(web, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(read_answer(&mut post, true).unwrap().text(), "a");
+    }
+    assert!((state(0), state(1)) == ("ejected".into(), "ejected".into()), "{}", ringway.status());
+    assert!(a.connections.load(std::sync::atomic::Ordering::SeqCst) > 20);
 }

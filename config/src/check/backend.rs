@@ -8,6 +8,7 @@ use crate::fleet::{self, FleetBackend};
 use crate::{model, schema};
 use ringway_ring::PolicyParams;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::SocketAddr;
 
 /// With a control plane (`fleet`), a service's backends may all be registered there, and none be so yet.
@@ -64,14 +65,21 @@ pub(crate) fn registered(
 pub(crate) fn is_plain(service: &model::Service, backends: &[model::Backend]) -> bool {
     let counts = matches!(service.policy, PolicyParams::Maglev(_) | PolicyParams::Rendezvous(_));
     let agent = service.health.as_ref().is_some_and(|health| health.agent.is_some());
-    let ids: HashSet<&str> = backends.iter().map(|backend| backend.id.as_str()).collect();
+    // What is registered comes in the order of its ids.
+    let in_order = backends.is_sorted_by(|one, next| one.id < next.id);
+    let are_ids_distinct = || in_order || are_distinct(backends.iter().map(|backend| backend.id.as_str()));
     let all = || backends.iter().flat_map(|backend| [Some(backend.address), backend.additional_address]).flatten();
-    let addresses: HashSet<SocketAddr> = all().collect();
     !counts
         && !agent
         && backends.len() <= usize::from(u16::MAX)
         && (backends.is_empty() || backends.iter().any(|backend| backend.weight > 0 && !backend.drain))
-        && (ids.len(), addresses.len()) == (backends.len(), all().count())
+        && are_ids_distinct()
+        && are_distinct(all())
+}
+
+fn are_distinct<T: Eq + Hash>(items: impl Iterator<Item = T>) -> bool {
+    let mut seen = HashSet::with_capacity(items.size_hint().0);
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// That the backends together can take any traffic: not all are drained, and the first tier has one.

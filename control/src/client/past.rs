@@ -4,6 +4,7 @@
 use crate::state::{Key, Object};
 use crate::watch::view::View;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -99,13 +100,26 @@ impl Past {
 }
 
 fn replaced(before: &View, now: &View) -> BTreeMap<Key, Option<Arc<Object>>> {
-    let places = |key: &&Key| !matches!(key, Key::Certificate(_));
     let same = |a: &Arc<Object>, b: &Arc<Object>| Arc::ptr_eq(a, b) || a == b;
-    let gone = before.objects.iter().filter(|(key, _)| places(key));
-    let gone = gone.filter(|(key, object)| now.objects.get(*key).is_none_or(|now| !same(object, now)));
-    let gone = gone.map(|(key, object)| (key.clone(), Some(Arc::clone(object))));
-    let came = now.objects.keys().filter(places).filter(|key| !before.objects.contains_key(*key));
-    gone.chain(came.map(|key| (key.clone(), None))).collect()
+    // Both are in the order of their keys, and nearly all of them alike.
+    let (mut olds, mut news) = (before.objects.iter().peekable(), now.objects.iter().peekable());
+    let mut replaced = BTreeMap::new();
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (Some(old), Some(new)) => old.0.cmp(new.0),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        let old = if order.is_le() { olds.next() } else { None };
+        let new = if order.is_ge() { news.next() } else { None };
+        let Some((key, _)) = old.or(new) else { break };
+        let is_same = old.zip(new).is_some_and(|(old, new)| same(old.1, new.1));
+        if !is_same && !matches!(key, Key::Certificate(_)) {
+            replaced.insert(key.clone(), old.map(|(_, object)| Arc::clone(object)));
+        }
+    }
+    replaced
 }
 
 #[cfg(test)]
@@ -201,5 +215,26 @@ mod tests {
             );
         }
         assert_eq!(past.changes.len(), 2);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_a_change_has_replaced_put_back_gives_what_was(
+            before in proptest::collection::btree_map(0..12_u8, 1..4_u32, 0..12),
+            now in proptest::collection::btree_map(0..12_u8, 1..4_u32, 0..12),
+        ) {
+            let of = |revision, backends: &BTreeMap<u8, u32>| {
+                let named: Vec<(String, u32)> = backends.iter().map(|(id, weight)| (format!("b{id}"), *weight)).collect();
+                view(revision, &named.iter().map(|(id, weight)| (id.as_str(), *weight)).collect::<Vec<_>>())
+            };
+            let differ = (0..12_u8).filter(|id| before.get(id) != now.get(id)).count();
+            let (before, now) = (of(1, &before), of(2, &now));
+            let mut past = Past::default();
+            past.handle_change(&before, &now);
+            proptest::prop_assert_eq!(past.changes.iter().map(|change| change.objects.len()).sum::<usize>(), differ);
+            let found = past.before(&now);
+            proptest::prop_assert_eq!(found.len(), usize::from(differ > 0));
+            proptest::prop_assert!(found.iter().all(|(found, _)| found.objects == before.objects));
+        }
     }
 }

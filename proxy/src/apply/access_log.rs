@@ -5,8 +5,10 @@ use crate::dispatcher::AccessSink;
 use ringway_config::model::{AccessLog, AccessLogFormat, LogLine, LogPart, LogSource, LogTarget};
 use ringway_telemetry::access::{self, Field, Layout, Part, Source, SyslogAddress};
 use ringway_telemetry::counters::Registry as Counters;
+use ringway_telemetry::threads::join_by;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// The access log's writer.
 pub(super) struct AccessWriter {
@@ -20,10 +22,10 @@ impl AccessWriter {
         self.reopen.ask();
     }
 
-    /// Waits until it has written all. Its senders must be gone.
-    pub(super) fn join(self) {
+    /// Waits until it has written all, or until then. Its senders must be gone. `false`: it is writing still.
+    pub(super) fn join(self, until: Instant) -> bool {
         // One that has panicked has written what it could.
-        let _ = self.thread.join();
+        join_by(self.thread, until).is_some()
     }
 }
 
@@ -84,6 +86,8 @@ pub(super) fn start(section: &AccessLog, counters: &Arc<Counters>) -> Result<New
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ambient;
+    use std::time::Duration;
 
     #[test]
     fn every_field_that_a_configuration_may_name_is_a_field_of_lines() {
@@ -99,7 +103,7 @@ mod tests {
         let file = directory.path().join("access.log");
         let NewLog { sink, writer } = start(&section(AccessLogFormat::Json, file.clone()), &Arc::default()).unwrap();
         drop(sink);
-        writer.unwrap().join();
+        assert!(writer.unwrap().join(ambient::now() + Duration::from_secs(600)));
         assert!(file.exists());
         let off = start(&section(AccessLogFormat::Off, file), &Arc::default()).unwrap();
         assert!(off.sink.is_none() && off.writer.is_none());

@@ -11,7 +11,6 @@ use super::prepare::Change;
 use crate::net::shortage::PER_CONNECTION;
 use crate::snapshot::{Service, ServiceLive, Snapshot, handoff_events, health_events};
 use ringway_config::model::{Config, Metrics};
-use ringway_ring::Movement;
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,9 +25,16 @@ impl Control {
     /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away
     /// takes effect once they read it.
     pub(super) fn commit(&self, change: Change<'_>) -> Applied {
-        let Change { state, old, new, diff, moved, sockets, access, exporter, age, now } = change;
-        let generation = new.generation;
-        self.put_into_force(state, &old, new, &moved, (sockets, access, exporter), (age, now));
+        let Change { state, old, new, diff, sockets, access, exporter, age, now } = change;
+        let (generation, new) = (new.generation, Arc::new(new));
+        self.put_into_force(state, &old, &new, (sockets, access, exporter), (age, now));
+        // Nobody waits for it.
+        let moved = movements::movements(&old, &new);
+        for (name, movement) in &moved {
+            if let Some(service) = new.service(name) {
+                *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
+            }
+        }
         // It may be freed here, which takes its time: nobody who asks for the status waits for that.
         drop(old);
         tracing::info!(generation, changes = %diff, "configuration applied");
@@ -41,30 +47,22 @@ impl Control {
         &self,
         mut state: MutexGuard<'_, State>,
         old: &Snapshot,
-        new: Snapshot,
-        moved: &[(String, Movement)],
+        new: &Arc<Snapshot>,
         (sockets, access, exporter): (NewSockets, Option<NewLog>, Option<NewExporter>),
         (age, now): (Duration, Instant),
     ) {
-        let generation = new.generation;
-        for (name, movement) in moved {
-            if let Some(service) = new.service(name) {
-                *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
-            }
-        }
-        let new = Arc::new(new);
-        for service in &self.registry.hand_over(&new, age, now) {
+        for service in &self.registry.hand_over(new, age, now) {
             handoff_events::opened(service);
         }
-        self.registry.commit(&new, now);
-        self.current.store(Arc::clone(&new));
-        for (service, events) in &self.registry.settle(&new) {
+        self.registry.commit(new, now);
+        self.current.store(Arc::clone(new));
+        for (service, events) in &self.registry.settle(new) {
             // A request that waits for room looks among the new backends too.
             service.live.wake_all();
             health_events::publish(service, events);
         }
         state.listeners.reconcile(&new.config, sockets, (&self.commands, &self.shared.doors));
-        tell_of_metrics(old, &new);
+        tell_of_metrics(old, new);
         self.compare_with_descriptors(&old.config, &new.config, old.generation == 0);
         if let Some(log) = access {
             self.shared.access.store(Arc::new(log.sink));
@@ -77,10 +75,12 @@ impl Control {
             state.exporter = new.exporter;
         }
         self.reconcile_drivers(&old.services, &new.services);
-        self.metrics.counters.retain(
-            |name| new.service(name).is_some(),
-            |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
-        );
+        if old.services.iter().any(|service| loses_some(service, new)) {
+            self.metrics.counters.retain(
+                |name| new.service(name).is_some(),
+                |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
+            );
+        }
     }
 
     /// Logs where the process may have fewer descriptors than `connections_max` could take.
@@ -123,6 +123,16 @@ impl Control {
             service.live.health_changed.notify_one();
         }
     }
+}
+
+/// Whether a service, or a backend of it, is not in this version. Backends are in the order of their ids.
+fn loses_some(before: &Arc<Service>, new: &Snapshot) -> bool {
+    let Some(now) = new.service(&before.config.name) else { return true };
+    if Arc::ptr_eq(before, now) {
+        return false;
+    }
+    let mut ids = now.backends.iter().map(|backend| &backend.config.id);
+    !before.backends.iter().all(|gone| ids.any(|id| *id == gone.config.id))
 }
 
 /// Logs where the metrics begin to leave something out because there are too many backends.

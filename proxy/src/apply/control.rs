@@ -190,7 +190,7 @@ impl Control {
     }
 
     /// Ends the access log and the exporter of spans, once the workers have gone.
-    pub(crate) fn end(self: Arc<Self>) {
+    pub(crate) fn end(self: Arc<Self>, until: Instant) {
         let (writer, exporter) = {
             let mut state = self.state();
             self.shared.access.store(Arc::default());
@@ -198,12 +198,14 @@ impl Control {
             (state.access.take(), state.exporter.take())
         };
         drop(self);
-        if let Some(writer) = writer {
-            // Its senders are gone: it writes what it has and ends.
-            writer.join();
+        // The senders are gone: each does what it has, and ends.
+        if writer.is_some_and(|writer| !writer.join(until)) {
+            tracing::error!(
+                "the last lines of the access log may be lost: what they are written to takes them too slowly, or a worker is stuck"
+            );
         }
-        if let Some(exporter) = exporter {
-            exporter.join();
+        if exporter.is_some_and(|exporter| !exporter.join(until)) {
+            tracing::error!("the last spans may be lost: their collector takes them too slowly, or a worker is stuck");
         }
     }
 }

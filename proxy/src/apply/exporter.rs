@@ -99,7 +99,7 @@ mod tests {
         assert!(matches!(refused, Err(ReloadError::Tracing { .. })));
         let NewExporter { sink, exporter } = start(section("").as_ref(), &Arc::default()).unwrap();
         drop(sink);
-        exporter.unwrap().join();
+        assert!(exporter.unwrap().join(crate::ambient::now() + std::time::Duration::from_secs(600)));
         assert!(start(None, &Arc::default()).unwrap().exporter.is_none());
     }
 }

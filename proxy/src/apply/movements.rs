@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
 
-/// Comparisons of members that a change may cost before it is in force, over all services: a tenth of a second where all are placed by
+/// Comparisons of members that a change may cost before the next may come, over all services: a tenth of a second where all are placed by
 /// weighted rendezvous. Rings cost none: what they move is reckoned.
 const COMPARISONS_MAX: u64 = 3_000_000;
 

@@ -4,14 +4,12 @@ use super::access_log::{self, NewLog};
 use super::control::{Control, State};
 use super::exporter::{self, NewExporter};
 use super::listeners::NewSockets;
-use super::movements::movements;
 use super::outcome::ReloadError;
 use crate::ambient;
 use crate::net::tls;
 use crate::snapshot::Snapshot;
 use ringway_config::model::Config;
 use ringway_config::{Diagnostics, Diff, Origin, diff};
-use ringway_ring::Movement;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +21,6 @@ pub(super) struct Change<'c> {
     pub(super) old: Arc<Snapshot>,
     pub(super) new: Snapshot,
     pub(super) diff: Diff,
-    pub(super) moved: Vec<(String, Movement)>,
     pub(super) sockets: NewSockets,
     /// `None`: the access log stays as it is.
     pub(super) access: Option<NewLog>,
@@ -78,7 +75,6 @@ impl Control {
         }
         // Where it listens does not change before a restart, so that somebody has to say who may ask.
         new.admin = new.admin.or_else(|| old.admin.clone());
-        let moved = movements(&old, &new);
         let section = &new.config.access_log;
         let access = if is_first || old.config.access_log != *section {
             Some(access_log::start(section, &self.metrics.counters)?)
@@ -103,7 +99,7 @@ impl Control {
             Files::Read(Some(_)) => self.source.age(),
             Files::Read(None) | Files::Stay => Duration::ZERO,
         };
-        Ok(Some(Change { state, old, new, diff, moved, sockets, access, exporter, age, now }))
+        Ok(Some(Change { state, old, new, diff, sockets, access, exporter, age, now }))
     }
 
     /// What is different: by field, where the texts of both are known.

@@ -1,13 +1,20 @@
 //! The workers' threads, and how they begin and end.
 
 use super::commands::run;
+use crate::ambient;
 use crate::dispatcher::{Command, Shared};
+use ringway_telemetry::threads::join_by;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// All workers. Dropping it ends them, whatever they serve, and waits for their threads: a start that fails leaves none behind.
+/// How long workers that are told to end are waited for: they look for what they are told each time that they have done something.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// All workers. Dropping it ends them, whatever they serve, and waits for their threads: a start that fails leaves none behind. One that is stuck is
+/// waited for no longer than [`END_TIME`].
 pub(crate) struct Crew {
     commands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
@@ -43,16 +50,32 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
-    fn drop(&mut self) {
+impl Crew {
+    /// Ends the workers, whatever they serve, and waits for their threads. `false`: one is stuck and was waited for no longer.
+    pub(crate) fn end(&mut self) -> bool {
         for sender in &self.commands {
             // A worker that has ended needs no command.
             let _ = sender.send(Command::Stop);
         }
+        let until = ambient::now() + END_TIME;
+        let mut ended = true;
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker has panicked");
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            match join_by(thread, until) {
+                Some(true) => {}
+                Some(false) => tracing::error!(name, "a worker has panicked"),
+                None => {
+                    ended = false;
+                    tracing::error!(name, "a worker is stuck: the process ends without waiting for it any longer");
+                }
             }
         }
+        ended
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.end();
     }
 }

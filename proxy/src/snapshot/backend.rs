@@ -37,6 +37,8 @@ pub struct BackendState {
     pub load: Arc<Load>,
     /// Set while the next success matters to the passive detector, so that the hot path reports no other.
     pub suspect: AtomicBool,
+    /// It is ejected, and its checks do not say that it is down: a request that all others have failed may try it.
+    pub(crate) last_resort: AtomicBool,
     /// It takes nothing new, and keeps the clients that a cookie has bound to it.
     pub(crate) keeps_clients: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
@@ -63,6 +65,7 @@ impl BackendState {
             id: id.into(),
             load: Arc::new(Load::new(id)),
             suspect: AtomicBool::new(false),
+            last_resort: AtomicBool::new(false),
             keeps_clients: AtomicBool::new(false),
             connections: AtomicU32::new(0),
             ending: AtomicU32::new(0),

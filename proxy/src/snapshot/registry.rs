@@ -260,9 +260,15 @@ impl Registry {
         self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
         snapshot.services.iter().for_each(|service| service.live.forget_departed());
         for service in snapshot.services.iter().filter(|service| !service.is_newest()) {
-            let fresh: Vec<bool> =
-                service.backends.iter().map(|backend| !service.live.knows(&backend.config.id)).collect();
-            service.live.keep(service);
+            let before = lock(&service.live.newest).upgrade();
+            // Mostly nobody has come or gone.
+            let same = before.is_some_and(|before| before.has_backends_of(service));
+            let is_fresh = |backend: &Backend| !same && !service.live.knows(&backend.config.id);
+            let fresh: Vec<bool> = service.backends.iter().map(is_fresh).collect();
+            if !same {
+                service.live.keep_backends(service);
+            }
+            service.live.keep_limiter(service);
             let mut health = service.live.health();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members::of_health(service), now);

@@ -64,7 +64,7 @@ impl Service {
     }
 
     pub(super) fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
-        let mut some_keep = false;
+        let (mut some_keep, mut some_are_ejected) = (false, false);
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
                 // First: a backend that gets a share only in panic must not be taken for one that is up.
@@ -72,11 +72,15 @@ impl Service {
                 backend.state.load.set_active_fraction(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }
+            let is_last_resort = health.is_last_resort(&backend.config.id);
+            backend.state.last_resort.store(is_last_resort, Relaxed);
+            some_are_ejected |= is_last_resort;
             let keeps = health.keeps_clients(&backend.config.id);
             backend.state.keeps_clients.store(keeps, Relaxed);
             some_keep |= keeps;
         }
         self.live.some_keep.store(some_keep, Relaxed);
+        self.live.some_are_ejected.store(some_are_ejected, Relaxed);
         self.backend_set.set_level_shares(health.level_shares());
         self.backend_set.refresh();
         self.live.wake_all();
@@ -118,6 +122,12 @@ impl Service {
     pub(super) fn is_of(&self, config: &Arc<model::Service>, transport: u64, check_files: u64) -> bool {
         let same = Arc::ptr_eq(&self.config, config) || self.config == *config;
         same && self.transport == transport && self.check_files == check_files
+    }
+
+    /// Whether another version has these very backends, in the same slots.
+    pub(super) fn has_backends_of(&self, other: &Self) -> bool {
+        let pairs = || self.backends.iter().zip(&other.backends);
+        self.backends.len() == other.backends.len() && pairs().all(|(one, other)| Arc::ptr_eq(&one.state, &other.state))
     }
 
     /// Whether it is of the version that was put into force last.
@@ -229,6 +239,8 @@ pub struct ServiceLive {
     pub health_changed: Notify,
     /// Some of its backends keep their clients although they take nothing new.
     pub(crate) some_keep: AtomicBool,
+    /// Some of its backends are a last resort.
+    pub(crate) some_are_ejected: AtomicBool,
     /// Requests admitted, where the service has a limit on them.
     pub(crate) admitted: AtomicU32,
     /// Retries under way, where the service has a limit on them.
@@ -282,6 +294,7 @@ impl ServiceLive {
             falls: AtomicU64::new(0),
             health_changed: Notify::new(),
             some_keep: AtomicBool::new(false),
+            some_are_ejected: AtomicBool::new(false),
             admitted: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
@@ -355,7 +368,7 @@ impl ServiceLive {
     }
 
     /// The next snapshot finds the backends of this one, and of the removed ones those on which something still runs.
-    pub(super) fn keep(&self, service: &Service) {
+    pub(super) fn keep_backends(&self, service: &Service) {
         let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
         let states: HashMap<_, _> = states.collect();
         let mut backends = lock(&self.backends);
@@ -364,7 +377,10 @@ impl ServiceLive {
         let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
         departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
         *backends = states;
-        drop((backends, departed));
+    }
+
+    /// The next snapshot finds this one's limiter.
+    pub(super) fn keep_limiter(&self, service: &Service) {
         *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
     }
 

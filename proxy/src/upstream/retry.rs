@@ -5,7 +5,7 @@ use crate::snapshot::connections;
 use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{Worker, WorkerService};
 use ringway_config::model;
-use ringway_ring::Selection;
+use ringway_ring::{Selection, Slot};
 use ringway_telemetry::counters::RetryLimit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -70,10 +70,27 @@ impl Retries {
     }
 }
 
+/// An ejected backend for a request that has been given to others, which is to be asked where none of these is left: the next that it has
+/// not been given to, in slot order from the last of them on. `None`: there is none, or it has been given to nobody.
+pub(super) fn last_resort(service: &Service, selection: &Selection) -> Option<Slot> {
+    if !service.live.some_are_ejected.load(Relaxed) {
+        return None;
+    }
+    let last = usize::from(selection.tried().last()?.0);
+    let mut slots = (last..service.backends.len()).chain(0..last);
+    let is_tried = |slot: usize| selection.tried().any(|tried| usize::from(tried.0) == slot);
+    let found = slots.find(|&slot| service.backends[slot].state.last_resort.load(Relaxed) && !is_tried(slot));
+    found.map(|slot| Slot(slot as u16))
+}
+
+fn has_another(service: &Service, selection: &Selection) -> bool {
+    service.backend_set.has_another(selection) || last_resort(service, selection).is_some()
+}
+
 /// Whether a request that was given to the backends of the selection may be retried at all: there is a backend that may be tried.
 pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
-        model::SameBackend::Never => service.backend_set.has_another(selection),
+        model::SameBackend::Never => has_another(service, selection),
         model::SameBackend::LastResort | model::SameBackend::Always => service.backend_set.eligible_members() > 0,
     }
 }
@@ -82,7 +99,7 @@ pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
 pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
         model::SameBackend::Never => false,
-        model::SameBackend::LastResort => !service.backend_set.has_another(selection),
+        model::SameBackend::LastResort => !has_another(service, selection),
         model::SameBackend::Always => true,
     }
 }

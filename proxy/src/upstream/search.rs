@@ -3,6 +3,7 @@
 use crate::error::ProxyError;
 use crate::upstream::failover::Failover;
 use crate::upstream::in_flight::{Connected, InFlight};
+use crate::upstream::retry::last_resort;
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use ringway_ring::{AllFull, HeldShare, Pick, Selection, Slot};
@@ -61,7 +62,14 @@ impl BackendSearch<'_> {
 pub(crate) fn acquire_or_wait(search: &mut BackendSearch<'_>) -> Result<Option<InFlight>, ProxyError> {
     let found = match search.acquire_now() {
         // Its snapshot is outdated: a reload may have removed all its backends, and added others.
-        Err(ProxyError::NoBackend) if search.follow() => search.acquire_now()?,
+        Err(ProxyError::NoBackend) if search.follow() => search.acquire_now(),
+        found => found,
+    };
+    let found = match found {
+        Err(ProxyError::NoBackend) => {
+            let ejected = acquire_ejected(search.view, *search.service, search.selection, search.worker.index);
+            Some(ejected.ok_or(ProxyError::NoBackend)?)
+        }
         found => found?,
     };
     let waits = || search.view.services[*search.service].service.config.all_full == AllFull::Queue;
@@ -76,6 +84,19 @@ pub(crate) fn acquire_now(
     shard: usize,
 ) -> Option<InFlight> {
     try_acquire(view, service, selection, shard).ok().flatten()
+}
+
+/// A reservation on an ejected backend, for a request that all others have failed: what live traffic said of it is over before its ejection
+/// is, as often as not.
+fn acquire_ejected(view: &Rc<View>, service: usize, selection: &mut Selection, shard: usize) -> Option<InFlight> {
+    let this = &view.services[service].service;
+    let slot = last_resort(this, selection)?;
+    let connected = Connected::enter(this)?;
+    if !this.backend_set.reserve(selection, slot, true, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    Some(InFlight::new(view, service, (slot, shard), false, connected))
 }
 
 /// A reservation on a backend that the request has tried, if it is available.
@@ -130,6 +151,10 @@ pub(crate) fn acquire_for_retry(
             if let Some(found) = take(Some(found), selection) {
                 return Ok(Some(found));
             }
+        }
+        let ejected = acquire_ejected(view, service, selection, shard);
+        if let Some(found) = take(ejected, selection) {
+            return Ok(Some(found));
         }
         match same_backend {
             model::SameBackend::LastResort | model::SameBackend::Always if round == 0 => {

@@ -135,7 +135,12 @@ impl Circle {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = u64> {
-        self.blocks.iter().flat_map(|block| block[self.index_words..].iter().copied())
+        self.blocks_of_entries().flatten().copied()
+    }
+
+    /// The entries of each block, in order.
+    pub(super) fn blocks_of_entries(&self) -> impl Iterator<Item = &[u64]> {
+        self.blocks.iter().map(|block| &block[self.index_words..])
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -8,45 +8,59 @@ use xxhash_rust::xxh3::Xxh3;
 const BUFFER: usize = 1 << 14;
 /// Ids that are shorter are copied in one go, with what follows them.
 const LABEL_ROOM: usize = 32;
+/// Of an entry whose id is that short.
+const ENTRY_ROOM: usize = 8 + LABEL_ROOM;
 
-/// A member's id, as it is hashed.
-struct Label<'a> {
-    id: &'a str,
-    /// Filled up with NUL.
-    begin: [u8; LABEL_ROOM],
+/// Members' ids as they are hashed, by slot.
+struct Labels {
+    /// Filled up with NUL; none of an id that is longer.
+    begins: Vec<[u8; LABEL_ROOM]>,
+    /// Bytes with the NUL behind it; of a longer one none.
+    lens: Vec<u8>,
 }
 
-impl<'a> Label<'a> {
-    fn new(id: &'a str) -> Self {
-        let mut begin = [0; LABEL_ROOM];
-        let len = id.len().min(LABEL_ROOM);
-        begin[..len].copy_from_slice(&id.as_bytes()[..len]);
-        Self { id, begin }
+impl Labels {
+    fn new(slots: &Slots, roster: &Roster) -> Self {
+        let label = |&rank: &u16| {
+            let mut begin = [0; LABEL_ROOM];
+            let id = roster.member(usize::from(rank)).id.as_bytes();
+            if id.len() >= LABEL_ROOM {
+                return (begin, 0);
+            }
+            begin[..id.len()].copy_from_slice(id);
+            (begin, id.len() as u8 + 1)
+        };
+        let (begins, lens) = slots.ranks().iter().map(label).unzip();
+        Self { begins, lens }
     }
 }
 
 /// XXH3-64 over (point as u64 LE, id, NUL) of every entry, in order.
 pub(super) fn of(circle: &Circle, slots: &Slots, roster: &Roster) -> u64 {
-    let label = |&rank: &u16| Label::new(roster.member(usize::from(rank)).id);
-    let labels: Vec<Label<'_>> = slots.ranks().iter().map(label).collect();
+    let labels = Labels::new(slots, roster);
     let mut hasher = Xxh3::new();
-    let mut bytes = vec![0; BUFFER + 8 + LABEL_ROOM];
+    let mut bytes = [0; BUFFER + ENTRY_ROOM];
     let mut at = 0;
-    for entry in circle.entries() {
-        bytes[at..at + 8].copy_from_slice(&(entry & !SLOT_MASK).to_le_bytes());
-        at += 8;
-        let label = &labels[usize::from(owner(entry))];
-        if label.id.len() < LABEL_ROOM {
-            bytes[at..at + LABEL_ROOM].copy_from_slice(&label.begin);
-            at += label.id.len() + 1;
-        } else {
-            hasher.update(&bytes[..at]);
-            hasher.update(label.id.as_bytes());
-            (bytes[0], at) = (0, 1);
-        }
-        if at >= BUFFER {
-            hasher.update(&bytes[..at]);
-            at = 0;
+    for entries in circle.blocks_of_entries() {
+        for &entry in entries {
+            let slot = usize::from(owner(entry));
+            // Arrays, so that each is one move.
+            if let Some((point, rest)) = bytes[at..].split_first_chunk_mut::<8>()
+                && let Some(label) = rest.first_chunk_mut::<LABEL_ROOM>()
+            {
+                *point = (entry & !SLOT_MASK).to_le_bytes();
+                *label = labels.begins[slot];
+            }
+            at += 8 + usize::from(labels.lens[slot]);
+            if labels.lens[slot] == 0 {
+                hasher.update(&bytes[..at]);
+                hasher.update(roster.member(usize::from(slots.rank(slot as u16))).id.as_bytes());
+                (bytes[0], at) = (0, 1);
+            }
+            if at >= BUFFER {
+                hasher.update(&bytes[..at]);
+                at = 0;
+            }
         }
     }
     hasher.update(&bytes[..at]);

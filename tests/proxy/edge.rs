@@ -58,6 +58,29 @@ fn redirections_keep_what_they_do_not_name() {
     assert_eq!(backend.requests().len(), 1);
 }
 
+/// As in front of a site that has moved: there is nothing to send requests on to.
+#[test]
+fn who_only_sends_elsewhere_needs_no_service() {
+    let (plain, mixed) = (free_address(), free_address());
+    let file = format!(
+        "workers: 1\nadmin: {{ address: \"ADMIN\" }}\n\
+         listeners: [ {{ name: l, address: \"{plain}\", routes: [ {{ redirect: {{ scheme: https }} }} ] }} ]\n"
+    );
+    let ringway = Ringway::start(&file);
+    let url = format!("http://{plain}/a?b");
+    let is_sent = || {
+        let head = curl(&[&url]).to_lowercase();
+        head.starts_with("http/1.1 308") && head.contains(&format!("location: https://{}/a?b\r\n", plain.ip()))
+    };
+    assert!(is_sent(), "{}", curl(&[&url]));
+    let status = ringway.status();
+    assert_eq!(status["services"], serde_json::json!([]), "{status}");
+    // One listener more that leads to nobody.
+    ringway.write_config(&file.replace(" ]\n", &format!(", {{ name: m, address: \"{mixed}\", service: s }} ]\n")));
+    wait_for("the refusal", || ringway.log().contains("there is no service").then_some(()));
+    assert!(is_sent(), "{}", curl(&[&url]));
+}
+
 #[test]
 fn paths_and_fields_are_changed_both_ways() {
     if require("curl").is_none() {

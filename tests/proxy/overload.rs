@@ -124,15 +124,21 @@ fn without_memory_nothing_is_accepted_the_admin_listener_and_checks_go_on_and_mo
 fn new_requests_and_sessions_are_refused_before_connections_are() {
     let backend = Backend::echo("a");
     let (http, raw) = (free_address(), free_address());
-    let ringway = Ringway::start(&config("", http, raw, backend.address));
+    let file = |section: &str| {
+        let moved = "{ match: { path: /moved }, redirect: { path: / } }, { service: s }";
+        config(section, http, raw, backend.address).replacen("service: s }", &format!("routes: [ {moved} ] }}"), 1)
+    };
+    let ringway = Ringway::start(&file(""));
+    assert_eq!(get(http, "/moved").unwrap().status, 308);
     // All of it is in use, which is not yet enough for the last stage: 100 % of it never is, as long as the limit is this high.
     let limit = resident(&ringway);
     let section =
         |limit: u64| format!("memory_max: {limit}, stop_keep_alive: 1%, refuse_requests: 2%, stop_accepting: 100%");
-    ringway.reconfigure(&config(&section(limit * 20), http, raw, backend.address));
+    ringway.reconfigure(&file(&section(limit * 20)));
     wait_for_stage(&ringway, "refuse_requests");
-    for _ in 0..2 {
-        let refused = wait_for("an answer", || get(http, "/"));
+    // What is answered here, too.
+    for path in ["/", "/", "/moved", "/moved"] {
+        let refused = wait_for("an answer", || get(http, path));
         assert_eq!((refused.status, refused.header("x-ringway-reason")), (503, Some("overloaded")));
         assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("1"), Some("close")));
     }

@@ -17,7 +17,8 @@ use ringway_ring::{AllFull, ConcurrencyParams, PolicyParams};
 use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
-    if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
+    let missing = root.services.value.is_empty() && !root.services.value.lost && root.control.is_none();
+    if missing && !only_redirects(root) {
         findings.error(
             root.services.place,
             "empty_services",
@@ -29,6 +30,18 @@ pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Opti
     let zone = root.zone.as_ref().map(|at| at.value.as_str());
     let fleet = root.control.is_some();
     root.services.value.iter().map(|service| service_model(&service.value, zone, fleet, findings)).collect()
+}
+
+/// Whether all that listeners take is sent elsewhere, so that no service is needed.
+fn only_redirects(root: &schema::Root) -> bool {
+    let mut listeners = root.listeners.value.iter().map(|listener| &listener.value);
+    !root.listeners.value.is_empty()
+        && listeners.all(|listener| {
+            let mut routes = listener.routes.value.iter().map(|route| &route.value);
+            listener.service.is_none()
+                && !listener.routes.value.is_empty()
+                && routes.all(|route| route.redirect.is_some() && route.service.is_none())
+        })
 }
 
 fn service_model(

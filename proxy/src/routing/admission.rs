@@ -49,9 +49,7 @@ pub(crate) fn admit(
 ) -> Result<Admitted, ProxyError> {
     let this = &view.services[service].service;
     if arrival == Arrival::New {
-        if worker.shared.overload.sheds() {
-            shed(worker, priority.unwrap_or(this.config.priority))?;
-        }
+        shed(worker, priority.unwrap_or(this.config.priority))?;
         rate_limit::admit(this, worker, input, key_bytes, now)?;
     }
     let mut admitted = Admitted::default();
@@ -68,9 +66,18 @@ pub(crate) fn admit(
     Ok(admitted)
 }
 
+/// Refuses a request under overload, or does not.
+///
+/// # Errors
+/// It is refused.
+#[inline]
+pub(crate) fn shed(worker: &Worker, priority: Priority) -> Result<(), ProxyError> {
+    if worker.shared.overload.sheds() { shed_some(worker, priority) } else { Ok(()) }
+}
+
 /// Whether it is refused, now that some are: by chance, so that no client is hit by how its requests alternate with those of others.
 #[cold]
-fn shed(worker: &Worker, priority: Priority) -> Result<(), ProxyError> {
+fn shed_some(worker: &Worker, priority: Priority) -> Result<(), ProxyError> {
     let overload = &worker.shared.overload;
     if overload.refuses_all() {
         return Err(ProxyError::Overloaded);

@@ -12,7 +12,7 @@ use crate::routing::hash_key::KeyInput;
 use crate::routing::split::{Target, target_of};
 use crate::snapshot::Service;
 use crate::worker::{Peer, View};
-use ringway_config::model::{HttpListener, Networks, UpstreamProtocol};
+use ringway_config::model::{HttpListener, Networks, Priority, UpstreamProtocol};
 use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -93,8 +93,13 @@ pub(super) fn route_of(
     now: Instant,
 ) -> Result<Routed, Unrouted> {
     let (http, table) = (view.http(listener), view.routes(listener));
-    let Matched { origin, route } = match_route(http, table, &client.peer, buffer, head)
-        .map_err(|(why, route)| Unrouted { why, route, service: None })?;
+    let worker = &client.open.worker;
+    let Matched { origin, route } = match_route(http, table, &client.peer, buffer, head).map_err(|(why, route)| {
+        let priority = route.and_then(|route| http.routes[route].priority).unwrap_or(Priority::Default);
+        // What Ringway answers itself is refused as what it forwards is.
+        let shed = matches!(why, Cause::Answer(_)).then(|| admission::shed(worker, priority).err()).flatten();
+        Unrouted { why: shed.map_or(why, Cause::Error), route, service: None }
+    })?;
     let server_name = client.peer.server_name.as_deref();
     let input = KeyInput {
         buffer,
@@ -104,7 +109,6 @@ pub(super) fn route_of(
         server_name,
         connection_id: None,
     };
-    let worker = &client.open.worker;
     let Target { service, hold } = target_of(&http.routes[route], view, &input, head, key_bytes, worker);
     let this = &view.services[service].service;
     let refuse = |error| Unrouted { why: Cause::Error(error), route: Some(route), service: Some(service) };

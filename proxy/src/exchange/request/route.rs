@@ -93,9 +93,9 @@ pub(super) fn route_of(
     now: Instant,
 ) -> Result<Routed, Unrouted> {
     let (http, table) = (view.http(listener), view.routes(listener));
-    let Matched { origin, route } = match_route(http, table, &client.peer, buffer, head)
+    let Matched { origin, route } = match_route(http, table, &client.open.peer, buffer, head)
         .map_err(|(why, route)| Unrouted { why, route, service: None })?;
-    let server_name = client.peer.server_name.as_deref();
+    let server_name = client.open.peer.server_name.as_deref();
     let input = KeyInput {
         buffer,
         head: Some(head),
@@ -117,7 +117,7 @@ pub(super) fn route_of(
     {
         return Err(refuse(ProxyError::WebSocketKey));
     }
-    let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
+    let explain = explains(&http.explain_allow, client.open.peer.ip(), head, buffer);
     let arrived = (Arrival::New, http.routes[route].priority);
     let admitted = admission::admit((view, service), worker, &input, arrived, key_bytes, now).map_err(refuse)?;
     Ok(Routed { route, service, origin, hold, explain, admitted })

@@ -18,6 +18,8 @@ const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
 /// The deadline of a timer that has fired.
 const FIRED: u64 = NEVER - 1;
+/// So many times as long as it is the table grows by.
+const GROWTH: usize = 15;
 /// The room of so many timers is kept, whether they are in use or not.
 const KEPT: usize = 1024;
 
@@ -61,6 +63,11 @@ impl Timers {
             entries[index as usize] = entry;
             index
         } else {
+            if entries.len() == entries.capacity() {
+                // By much: room that has not been used yet takes no memory, while the table of before is not given back at once.
+                let more = GROWTH * entries.len().max(4);
+                entries.reserve_exact(more);
+            }
             entries.push(entry);
             (entries.len() - 1) as u32
         };
@@ -289,6 +296,11 @@ mod tests {
         assert!(!fired(&timer));
         timers.advance(start + Duration::from_millis(70_200));
         assert!(fired(&timer));
+    }
+
+    #[test]
+    fn each_connection_has_a_small_entry() {
+        assert!(size_of::<Entry>() <= 32 && size_of::<Timer>() <= 16, "{}", size_of::<Entry>());
     }
 
     #[test]

@@ -3,16 +3,16 @@
 //! Each enters a table when it begins and leaves it when it ends, whichever way: its entry is a value that it owns. What changes
 //! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
 
-use self::connected::Connected;
-pub(crate) use self::connected::ConnectionEntry;
+use self::connected::{Connected, Connections, Place, version_name};
+use super::active_listener::ActiveListener;
 use super::booked::KeyInFlight;
 use super::view::View;
-use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState};
+use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
 use crate::snapshot::Backend;
 use ringway_message::Version;
-use slab::Slab;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 mod connected;
@@ -26,9 +26,7 @@ const LINE_BYTES_MAX: usize = 64;
 pub(crate) struct Sessions {
     worker: usize,
     timers: Rc<Timers>,
-    connections: RefCell<Slab<Connected>>,
-    /// Connections there have been: each has a number of its own.
-    begun: Cell<u32>,
+    connections: RefCell<Connections>,
     under_way: RefCell<Table>,
 }
 
@@ -64,18 +62,14 @@ struct UnderWay {
 }
 
 impl Sessions {
-    /// The table of connections is freed once it is empty and has had room for more than these.
-    const CONNECTIONS_KEPT: usize = 1024;
-
     pub(super) fn new(worker: usize, timers: Rc<Timers>) -> Rc<Self> {
-        let (connections, under_way) = <_>::default();
-        Rc::new(Self { worker, timers, connections, begun: Cell::new(0), under_way })
+        Rc::new(Self { worker, timers, connections: RefCell::default(), under_way: RefCell::default() })
     }
 
     /// How many connections and requests it lists.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.connections.borrow().len(), self.under_way.borrow().in_use().count())
+        (self.connections.borrow().iter().count(), self.under_way.borrow().in_use().count())
     }
 
     /// Lists what is asked for, the first rows in their order.
@@ -94,7 +88,7 @@ impl Sessions {
                 && one.is_asked(query)
                 && query.state.is_none_or(|wanted| wanted == one.state())
         };
-        let matching: Vec<&Connected> = connections.iter().map(|(_, one)| one).filter(is_asked).collect();
+        let matching: Vec<&Connected> = connections.iter().filter(is_asked).collect();
         let row = |one: &&Connected| {
             Some(SessionRow {
                 worker: self.worker,
@@ -119,7 +113,7 @@ impl Sessions {
     fn list_under_way(&self, query: &SessionQuery) -> SessionPage {
         let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
         let now = self.timers.now();
-        let connection_of = |one: &UnderWay| one.connection.among(&connections);
+        let connection_of = |one: &UnderWay| connections.at(one.connection);
         let is_asked = |one: &&UnderWay| {
             now.since(one.begun) >= query.age_min
                 && query.state.is_none_or(|wanted| wanted == one.state)
@@ -250,20 +244,42 @@ impl UnderWay {
     }
 }
 
-/// Where a connection stands in the table, as long as it is there: it has the number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Place {
-    index: u32,
-    number: u32,
+/// A connection's entry: dropping it takes it out.
+pub(crate) struct ConnectionEntry {
+    sessions: Rc<Sessions>,
+    place: Place,
 }
 
-impl Place {
-    fn among(self, connections: &Slab<Connected>) -> Option<&Connected> {
-        connections.get(self.index as usize).filter(|one| one.number == self.number)
+impl ConnectionEntry {
+    pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Self {
+        let place = sessions.connections.borrow_mut().begin(sessions.timers.now(), listener, client);
+        Self { sessions: Rc::clone(sessions), place }
     }
 
-    fn among_mut(self, connections: &mut Slab<Connected>) -> Option<&mut Connected> {
-        connections.get_mut(self.index as usize).filter(|one| one.number == self.number)
+    /// Its TLS session, once the handshake is done.
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        self.tell(|connected| connected.tls = Some(session));
+    }
+
+    /// The same, for who tells of a request on it.
+    pub(crate) fn tls(&self) -> Option<TlsSession> {
+        self.sessions.connections.borrow().at(self.place)?.tls
+    }
+
+    /// Part of a request's head has come, and the rest is waited for.
+    pub(crate) fn set_receiving(&self) {
+        self.tell(|connected| connected.is_receiving = true);
+    }
+
+    #[inline]
+    fn tell(&self, telling: impl FnOnce(&mut Connected)) {
+        self.sessions.connections.borrow_mut().at_mut(self.place).map(telling);
+    }
+}
+
+impl Drop for ConnectionEntry {
+    fn drop(&mut self) {
+        self.sessions.connections.borrow_mut().end(self.place);
     }
 }
 
@@ -301,12 +317,12 @@ impl SessionEntry {
 
     #[inline]
     fn enter(on: &ConnectionEntry, version: Option<Version>, fill: impl FnOnce(&mut UnderWay)) -> Self {
-        let ConnectionEntry { sessions, place } = on;
-        if let Some(connection) = place.among_mut(&mut sessions.connections.borrow_mut()) {
+        on.tell(|connection| {
             connection.under_way += 1;
             connection.is_receiving = false;
             connection.version = version.or(connection.version);
-        }
+        });
+        let ConnectionEntry { sessions, place } = on;
         let mut table = sessions.under_way.borrow_mut();
         let index = table.take();
         let entry = &mut table.entries[index];
@@ -365,16 +381,8 @@ impl SessionEntry {
 impl Drop for SessionEntry {
     fn drop(&mut self) {
         self.sessions.under_way.borrow_mut().give(self.index as usize);
-        if let Some(connection) = self.connection.among_mut(&mut self.sessions.connections.borrow_mut()) {
+        if let Some(connection) = self.sessions.connections.borrow_mut().at_mut(self.connection) {
             connection.under_way -= 1;
         }
-    }
-}
-
-fn version_name(version: Version) -> &'static str {
-    match version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
-        Version::Http2 => "HTTP/2",
     }
 }

@@ -1,11 +1,10 @@
 //! A client's connection, as it is listed.
 
-use super::{Place, Sessions, version_name};
 use crate::dispatcher::{SessionQuery, SessionState, TlsSession};
 use crate::net::timer::Deadline;
-use crate::overload::released;
 use crate::worker::active_listener::ActiveListener;
 use ringway_message::Version;
+use slab::Slab;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -14,7 +13,7 @@ pub(super) struct Connected {
     pub(super) begun: Deadline,
     pub(super) listener: Rc<ActiveListener>,
     client: (IpAddr, u16),
-    pub(super) number: u32,
+    number: u32,
     /// Requests, sessions and flows.
     pub(super) under_way: u32,
     /// Part of the next request's head has come.
@@ -50,67 +49,87 @@ impl Connected {
     }
 }
 
-/// A connection's entry in the table: dropping it takes it out.
-pub(crate) struct ConnectionEntry {
-    pub(super) sessions: Rc<Sessions>,
-    pub(super) place: Place,
+/// Where a connection stands in the table, as long as it is there: it has the number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    index: u32,
+    number: u32,
 }
 
-impl ConnectionEntry {
-    pub(in crate::worker) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Self {
-        let number = sessions.begun.get().wrapping_add(1);
-        sessions.begun.set(number);
-        let connected = Connected {
-            begun: sessions.timers.now(),
+/// Those that are open.
+#[derive(Default)]
+pub(super) struct Connections {
+    rows: Slab<Connected>,
+    /// How many there have been.
+    begun: u32,
+}
+
+impl Connections {
+    /// The table is freed once it is empty and has had room for more than these.
+    const KEPT: usize = 1024;
+    /// So many times as long as it is the table grows by.
+    const GROWTH: usize = 15;
+
+    pub(super) fn begin(&mut self, now: Deadline, listener: &Rc<ActiveListener>, client: SocketAddr) -> Place {
+        self.begun = self.begun.wrapping_add(1);
+        if self.rows.len() == self.rows.capacity() {
+            // By much: room that has not been used yet takes no memory, while the table of before is not given back at once.
+            self.rows.reserve_exact(Self::GROWTH * self.rows.len().max(4));
+        }
+        let index = self.rows.insert(Connected {
+            begun: now,
             listener: Rc::clone(listener),
             client: (client.ip(), client.port()),
-            number,
+            number: self.begun,
             under_way: 0,
             is_receiving: false,
             version: None,
             tls: None,
-        };
-        let mut connections = sessions.connections.borrow_mut();
-        if connections.len() == connections.capacity() {
-            // The table grows, and so do others that are as long as it: what they had before is free.
-            released::note();
+        });
+        Place { index: index as u32, number: self.begun }
+    }
+
+    pub(super) fn end(&mut self, place: Place) {
+        if self.at_mut(place).is_some() {
+            self.rows.remove(place.index as usize);
         }
-        let index = connections.insert(connected) as u32;
-        drop(connections);
-        Self { sessions: Rc::clone(sessions), place: Place { index, number } }
+        // A burst that has gone leaves no table of its size.
+        if self.rows.is_empty() && self.rows.capacity() > Self::KEPT {
+            self.rows.shrink_to_fit();
+        }
     }
 
-    fn ask<T>(&self, asking: impl FnOnce(&Connected) -> T) -> Option<T> {
-        self.place.among(&self.sessions.connections.borrow()).map(asking)
+    pub(super) fn at(&self, place: Place) -> Option<&Connected> {
+        self.rows.get(place.index as usize).filter(|one| one.number == place.number)
     }
 
-    fn tell(&self, telling: impl FnOnce(&mut Connected)) {
-        self.place.among_mut(&mut self.sessions.connections.borrow_mut()).map(telling);
+    #[inline]
+    pub(super) fn at_mut(&mut self, place: Place) -> Option<&mut Connected> {
+        self.rows.get_mut(place.index as usize).filter(|one| one.number == place.number)
     }
 
-    /// Its TLS session, once the handshake is done.
-    pub(crate) fn set_tls(&self, session: TlsSession) {
-        self.tell(|connected| connected.tls = Some(session));
-    }
-
-    /// The same, for who tells of a request on it.
-    pub(crate) fn tls(&self) -> Option<TlsSession> {
-        self.ask(|connected| connected.tls).flatten()
-    }
-
-    /// Part of a request's head has come, and the rest is waited for.
-    pub(crate) fn set_receiving(&self) {
-        self.tell(|connected| connected.is_receiving = true);
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connected> {
+        self.rows.iter().map(|(_, one)| one)
     }
 }
 
-impl Drop for ConnectionEntry {
-    fn drop(&mut self) {
-        let mut connections = self.sessions.connections.borrow_mut();
-        connections.remove(self.place.index as usize);
-        // A burst that has gone leaves no table of its size.
-        if connections.is_empty() && connections.capacity() > Sessions::CONNECTIONS_KEPT {
-            connections.shrink_to_fit();
-        }
+/// As lists name it.
+pub(super) fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+        Version::Http2 => "HTTP/2",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_connection_has_a_small_row() {
+        // As the table has it: in use or free.
+        let bytes = size_of::<Option<Connected>>();
+        assert!(bytes <= 48, "{bytes}");
     }
 }

@@ -4,7 +4,8 @@ use anyhow::Context;
 use std::hint::black_box;
 use std::time::Duration;
 
-/// What connections that have gone held is given back to the system: the C library's allocator keeps it.
+/// What connections that have gone held is given back to the system: the C library's allocator keeps it. It also serves what is written in C,
+/// such as the keys of each TLS session: a feature of it defines `malloc` and `free`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

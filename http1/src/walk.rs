@@ -28,11 +28,11 @@ impl From<ParseError> for Stop {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resume {
     /// What has been looked at.
-    looked: usize,
+    looked: u32,
     /// Where the line begins that has not ended.
-    line: usize,
+    line: u32,
     /// How many field lines have ended.
-    fields: usize,
+    fields: u32,
     /// Whether the start line has.
     in_fields: bool,
 }
@@ -41,6 +41,16 @@ impl Resume {
     /// Nothing has come of the next head.
     pub fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    /// So much of a head has been looked at. A connection keeps this while it idles: it is small, and of a head beyond it nothing is
+    /// remembered.
+    fn at(looked: usize, line: usize, fields: usize, in_fields: bool) -> Self {
+        match u32::try_from(looked) {
+            // A line begins, and fields have ended, before what has been looked at.
+            Ok(looked) => Self { looked, line: line as u32, fields: fields as u32, in_fields },
+            Err(_) => Self::default(),
+        }
     }
 
     /// Whether what has come since the last look may change what is known. `start` walks over the start line.
@@ -61,7 +71,7 @@ impl Resume {
         limits: &Limits,
         start: impl FnOnce(&mut Walk<'_>) -> Result<(), Stop>,
     ) -> bool {
-        let Some(fresh) = buffer.get(self.looked..) else {
+        let Some(fresh) = buffer.get(self.looked as usize..) else {
             self.reset();
             return true;
         };
@@ -69,11 +79,12 @@ impl Resume {
             return true;
         }
         if memchr::memchr(b'\n', fresh).is_none() {
-            self.looked = buffer.len();
+            *self = Self::at(buffer.len(), self.line as usize, self.fields as usize, self.in_fields);
             return false;
         }
-        let mut walk = Walk { at: self.line, line: self.line, in_fields: self.in_fields, ..Walk::new(buffer) };
-        let fields_max = limits.fields_max.min(FIELDS_CEILING).saturating_sub(self.fields);
+        let line = self.line as usize;
+        let mut walk = Walk { at: line, line, in_fields: self.in_fields, ..Walk::new(buffer) };
+        let fields_max = limits.fields_max.min(FIELDS_CEILING).saturating_sub(self.fields as usize);
         let mut count = 0;
         let result = if self.in_fields { Ok(()) } else { start(&mut walk) };
         let result = result.and_then(|()| {
@@ -84,16 +95,14 @@ impl Resume {
         });
         let waits = result == Err(Stop::More) && !walk.bare_feed;
         if waits {
-            let fields = self.fields + count;
-            *self = Self { looked: buffer.len(), line: walk.line, fields, in_fields: walk.in_fields };
+            *self = Self::at(buffer.len(), walk.line, self.fields as usize + count, walk.in_fields);
         }
         !waits
     }
 
     /// Remembers where a walk has stopped, if it was for want of more.
     pub(crate) fn remember(&mut self, walk: &Walk<'_>, fields: usize, waits: bool) {
-        let told = Self { looked: walk.buffer.len(), line: walk.line, fields, in_fields: walk.in_fields };
-        *self = if waits { told } else { Self::default() };
+        *self = if waits { Self::at(walk.buffer.len(), walk.line, fields, walk.in_fields) } else { Self::default() };
     }
 }
 

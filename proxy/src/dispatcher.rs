@@ -22,7 +22,7 @@ pub(crate) use command::Command;
 pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
 pub(crate) use doors::{Doors, Known};
 pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
-pub(crate) use per_ip::{PerIp, Place};
+pub(crate) use per_ip::PerIp;
 pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
 pub(crate) use session_query::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 pub(crate) use shared::{AccessSink, Shared};

@@ -268,8 +268,8 @@ async fn open_at(address: SocketAddr, user_timeout: Duration, worker: &Worker) -
 fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Header {
     let Some(peer) = peer else { return proxy_protocol::Header::default() };
     proxy_protocol::Header {
-        addresses: peer.destination.map(|destination| (peer.address, destination)),
-        authority: peer.server_name.clone(),
+        addresses: peer.destination().map(|destination| (peer.address(), destination)),
+        authority: peer.server_name.clone().map(String::from),
         secure: peer.secure,
         unique_id: matches!(version, ProxyHeader::V2 { unique_id: true }).then(|| peer.unique_id(worker).into()),
     }

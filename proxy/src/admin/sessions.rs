@@ -64,7 +64,7 @@ fn row_json(row: &SessionRow, listed: Listed) -> Value {
         "protocol": row.protocol,
         "client": row.client.to_string(),
         "listener": row.listener,
-        "tls": row.tls.map(|tls| json!({ "version": tls.version, "resumed": tls.is_resumed })),
+        "tls": row.tls.map(|tls| json!({ "version": tls.version(), "resumed": tls.is_resumed })),
     });
     let more = match listed {
         Listed::Connections => json!({ "under_way": row.under_way }),

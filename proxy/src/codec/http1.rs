@@ -17,7 +17,7 @@ pub(crate) struct Http1 {
     pub(crate) input: Buffer,
     /// How far the body of the message under way has been read.
     pub(crate) body: Body,
-    /// How far the head of a response that is still incomplete has been parsed.
+    /// How far a head that is still incomplete has been parsed: the next request of a client, the response of a backend.
     pub(crate) resume: Resume,
     /// Trailer lines that came behind a chunked body which is forwarded without chunks.
     pub(crate) trailers: Vec<u8>,

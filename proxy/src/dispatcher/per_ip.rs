@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const SHARDS: usize = 64;
+/// The table of a shard is freed once it is empty and has had room for more clients than these.
+const CLIENTS_KEPT: usize = 32;
 
 type Shard = Mutex<HashMap<(Arc<str>, IpAddr), u32>>;
 
@@ -14,10 +16,6 @@ pub(crate) struct PerIp {
     shards: Box<[Shard]>,
 }
 
-/// One connection's permit: return it by [`PerIp::leave`].
-#[derive(Debug)]
-pub(crate) struct Place(Arc<str>, IpAddr);
-
 impl Default for PerIp {
     fn default() -> Self {
         Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
@@ -25,31 +23,31 @@ impl Default for PerIp {
 }
 
 impl PerIp {
-    /// Counts a connection, if its address has fewer than `most` already. An IPv6 client is its /64: that is what one
-    /// subscriber is given.
-    pub(crate) fn enter(&self, listener: &Arc<str>, address: IpAddr, most: u32) -> Option<Place> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-            v4 => v4,
-        };
+    /// Counts a connection, if its address has fewer than `most` already: until [`PerIp::leave`].
+    pub(crate) fn enter(&self, listener: &Arc<str>, address: IpAddr, most: u32) -> bool {
+        let address = client_of(address);
         let mut counts = self.shard(address).lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry((Arc::clone(listener), address)).or_default();
         if *count >= most {
-            return None;
+            return false;
         }
         *count += 1;
-        Some(Place(Arc::clone(listener), address))
+        true
     }
 
-    /// Returns a permit: its connection has ended.
-    pub(crate) fn leave(&self, place: Place) {
-        let Place(listener, address) = place;
+    /// A connection that was counted has ended.
+    pub(crate) fn leave(&self, listener: &Arc<str>, address: IpAddr) {
+        let address = client_of(address);
         let mut counts = self.shard(address).lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (listener, address);
+        let key = (Arc::clone(listener), address);
         if let Some(count) = counts.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
                 counts.remove(&key);
+                // A burst that has gone leaves no table of its size.
+                if counts.is_empty() && counts.capacity() > CLIENTS_KEPT {
+                    counts.shrink_to_fit();
+                }
             }
         }
     }
@@ -63,6 +61,14 @@ impl PerIp {
     }
 }
 
+/// An IPv6 client is its /64: that is what one subscriber is given.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,23 +76,20 @@ mod tests {
     #[test]
     fn places_are_limited_by_address_and_given_back() {
         let per_ip = PerIp::default();
-        let web: Arc<str> = "web".into();
+        let (web, other): (Arc<str>, Arc<str>) = ("web".into(), "other".into());
         let enter = |text: &str| per_ip.enter(&web, text.parse().unwrap(), 2);
-        let (first, second) = (enter("192.0.2.1"), enter("::ffff:192.0.2.1"));
-        assert!(first.is_some() && second.is_some() && enter("192.0.2.1").is_none());
-        let neighbour = enter("192.0.2.2");
-        assert!(neighbour.is_some());
-        per_ip.leave(first.unwrap());
-        let again = enter("192.0.2.1");
-        assert!(again.is_some());
+        let leave = |text: &str| per_ip.leave(&web, text.parse().unwrap());
+        assert!(enter("192.0.2.1") && enter("::ffff:192.0.2.1") && !enter("192.0.2.1"));
+        assert!(enter("192.0.2.2"));
+        leave("192.0.2.1");
+        assert!(enter("192.0.2.1") && !enter("192.0.2.1"));
         // One /64 is one client; another listener counts apart.
-        let six = (enter("2001:db8::1"), enter("2001:db8::2"));
-        assert!(six.0.is_some() && six.1.is_some() && enter("2001:db8::3").is_none());
-        let other = per_ip.enter(&"other".into(), "192.0.2.1".parse().unwrap(), 1);
-        assert!(other.is_some());
-        for place in [second, again, six.0, six.1, neighbour, other] {
-            per_ip.leave(place.unwrap());
+        assert!(enter("2001:db8::1") && enter("2001:db8::2") && !enter("2001:db8::3"));
+        assert!(per_ip.enter(&other, "192.0.2.1".parse().unwrap(), 1));
+        for text in ["::ffff:192.0.2.1", "192.0.2.1", "2001:db8::3", "2001:db8::4", "192.0.2.2"] {
+            leave(text);
         }
+        per_ip.leave(&other, "192.0.2.1".parse().unwrap());
         assert!(per_ip.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 }

@@ -142,7 +142,7 @@ pub(crate) struct ConnectionPermit {
     occupancy: Arc<Occupancy>,
     /// Permits taken on its listener, over all workers.
     listener: Arc<ListenerPermits>,
-    worker: usize,
+    worker: u32,
     /// A flow of datagrams takes one descriptor, its backend's; a connection takes two.
     is_flow: bool,
 }
@@ -167,7 +167,12 @@ impl ConnectionPermit {
             return Err(Full::Listener);
         }
         occupancy.open[worker].fetch_add(1, Relaxed);
-        Ok(Self { occupancy: Arc::clone(occupancy), listener: Arc::clone(listener), worker, is_flow: false })
+        Ok(Self {
+            occupancy: Arc::clone(occupancy),
+            listener: Arc::clone(listener),
+            worker: worker as u32,
+            is_flow: false,
+        })
     }
 
     /// The same for a flow of datagrams, of which there may be fewer: anybody's datagram begins one.
@@ -191,9 +196,9 @@ impl ConnectionPermit {
 
     /// Counts for another worker from here on, so that a burst of connections does not all go to the same one.
     pub(crate) fn move_to(&mut self, worker: usize) {
-        self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
+        self.occupancy.open[self.worker as usize].fetch_sub(1, Relaxed);
         self.occupancy.open[worker].fetch_add(1, Relaxed);
-        self.worker = worker;
+        self.worker = worker as u32;
     }
 }
 
@@ -205,7 +210,7 @@ impl Drop for ConnectionPermit {
         if self.is_flow {
             self.occupancy.flows.fetch_sub(1, Relaxed);
         }
-        self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
+        self.occupancy.open[self.worker as usize].fetch_sub(1, Relaxed);
         self.listener.taken.fetch_sub(1, Relaxed);
         self.occupancy.connections.fetch_sub(1, Relaxed);
         released::note();

@@ -92,10 +92,17 @@ pub(crate) struct SessionQuery {
 /// What is told of a client's TLS session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TlsSession {
-    /// `1.2` or `1.3`.
-    pub(crate) version: &'static str,
+    /// Of TLS 1.3, not 1.2.
+    pub(crate) is_1_3: bool,
     /// It goes on with a session of before.
     pub(crate) is_resumed: bool,
+}
+
+impl TlsSession {
+    /// `1.2` or `1.3`.
+    pub(crate) fn version(self) -> &'static str {
+        if self.is_1_3 { "1.3" } else { "1.2" }
+    }
 }
 
 /// A connection, a request, a session or a flow.

@@ -10,9 +10,10 @@ use crate::exchange::local_reply::LocalReply;
 use crate::exchange::request::{self, Request};
 use crate::net::client_hello::TLS_HANDSHAKE;
 use crate::net::stream::Stream;
+use crate::net::timer::Span;
 use crate::worker::View;
 use ringway_config::model::HttpListener;
-use ringway_http1::{Body, Resume, parse_request_on};
+use ringway_http1::{Body, parse_request_on};
 use ringway_message::{Limits, Method};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -29,11 +30,6 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// A client's connection.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// Whether a request has come, and, on a listener that closes, whether the time to close has been set.
-    asked: bool,
-    leaving: bool,
-    /// How far the head in the input has been parsed.
-    resume: Resume,
     /// What the wait for a head goes by, as of the last request.
     wait: Wait,
 }
@@ -49,16 +45,21 @@ pub(super) enum Arrival {
     Closed,
 }
 
-/// Limits of a listener on a connection that waits for a head; all others are looked up when a request has come.
+/// What a connection that waits for a head goes by: limits of its listener, of which all others are looked up when a request has come.
 struct Wait {
-    head_bytes_max: usize,
-    idle: Duration,
-    head: Duration,
+    head_bytes_max: u32,
+    idle: Span,
+    head: Span,
+    /// Whether a request has come, and, on a listener that closes, whether the time to close has been set.
+    asked: bool,
+    leaving: bool,
 }
 
 impl Wait {
-    fn of(http: &HttpListener) -> Self {
-        Self { head_bytes_max: http.head_bytes_max, idle: http.timeouts.idle, head: http.timeouts.head }
+    fn of(http: &HttpListener, asked: bool, leaving: bool) -> Self {
+        let head_bytes_max = http.head_bytes_max.try_into().unwrap_or(u32::MAX);
+        let timeouts = &http.timeouts;
+        Self { head_bytes_max, idle: timeouts.idle.into(), head: timeouts.head.into(), asked, leaving }
     }
 }
 
@@ -70,17 +71,18 @@ impl Connection {
     /// One that begins.
     pub(super) fn new(client: Client, view: &View, listener: usize) -> Self {
         let http = view.http(listener);
-        let wait = Wait::of(http);
-        client.timer.set(wait.head);
-        Self { client, asked: false, leaving: false, resume: Resume::default(), wait }
+        let wait = Wait::of(http, false, false);
+        client.timer.set_span(wait.head);
+        Self { client, wait }
     }
 
     /// A request has been served.
     pub(super) fn wait_for_next(&mut self) {
-        self.resume.reset();
+        let Http1 { input, resume, .. } = self.http1();
+        resume.reset();
         // Part of the next head may be here already.
-        let idle = self.http1().input.is_empty();
-        self.client.timer.set(if idle { self.wait.idle } else { self.wait.head });
+        let idle = input.is_empty();
+        self.client.timer.set_span(if idle { self.wait.idle } else { self.wait.head });
     }
 
     pub(super) fn http1(&mut self) -> &mut Http1 {
@@ -105,8 +107,8 @@ impl Connection {
                     Poll::Ready(Ok(())) => *input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
                     Poll::Pending => {
-                        if self.client.open.ends_with_response() && !std::mem::replace(&mut self.leaving, true) {
-                            self.client.timer.shorten(self.client.open.leave_after(self.asked));
+                        if self.client.open.ends_with_response() && !std::mem::replace(&mut self.wait.leaving, true) {
+                            self.client.timer.shorten(self.client.open.leave_after(self.wait.asked));
                         }
                         // Between requests nothing is lost by closing, unless a request has just arrived.
                         return if !self.client.timer.poll_fired(context) || self.http1().stream.has_unread() {
@@ -118,7 +120,7 @@ impl Connection {
                 }
             }
             // One more than the limit, so that a head of exactly that length is told from a longer one.
-            let bytes_max = self.wait.head_bytes_max + 1;
+            let bytes_max = self.wait.head_bytes_max as usize + 1;
             let Http1 { stream, input, .. } = self.client.end.http1();
             let was_empty = input.is_empty();
             match input.poll_read(stream, bytes_max, context) {
@@ -126,7 +128,7 @@ impl Connection {
                 Poll::Ready(Ok(count)) => {
                     worker.counters.received_bytes.add(count as u64);
                     if was_empty {
-                        self.client.timer.set(self.wait.head);
+                        self.client.timer.set_span(self.wait.head);
                     }
                 }
                 Poll::Pending if input.is_empty() => {
@@ -156,11 +158,11 @@ impl Connection {
         };
         // The listener may have changed since the last request.
         let http = view.http(listener);
-        self.wait = Wait::of(http);
+        self.wait = Wait::of(http, self.wait.asked, self.wait.leaving);
         let limits = limits_of(http);
         let mut scratch = worker.scratch.borrow_mut();
-        let Self { client: Client { end, .. }, resume, .. } = self;
-        match parse_request_on(end.http1().input.bytes(), &limits, resume, &mut scratch.request) {
+        let Http1 { input, resume, .. } = self.client.end.http1();
+        match parse_request_on(input.bytes(), &limits, resume, &mut scratch.request) {
             Ok(false) => None,
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
@@ -173,7 +175,7 @@ impl Connection {
             }),
             Ok(true) => Some(match self.prepare(&view, listener, &mut scratch) {
                 Ok(request) => {
-                    (self.asked, self.leaving) = (true, false);
+                    (self.wait.asked, self.wait.leaving) = (true, false);
                     Arrival::Request(request)
                 }
                 Err(refusal) => Arrival::Refused(refusal),

@@ -16,7 +16,7 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
-use crate::worker::{ActiveListener, OpenConnection, Peer, View};
+use crate::worker::{ActiveListener, OpenConnection, View};
 use ringway_config::model::Protocol;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use std::future::{Future, poll_fn};
@@ -33,7 +33,6 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 /// A client's connection whose protocol is not known yet.
 struct Accepted {
     open: OpenConnection,
-    peer: Peer,
     view: Rc<View>,
     listener: usize,
 }
@@ -52,17 +51,16 @@ pub(crate) fn serve(
     let mut open = OpenConnection::begin(worker, active_listener, Some(permit), address);
     // A peer that sends a PROXY header stands for another client, which is counted once it is known.
     let stands_in = config.proxy_protocol.contains(address.ip());
-    if !stands_in && !open.enter(config, address) {
+    if !stands_in && !open.enter(config) {
         worker.shared.counters.error("", TurnedAway::PerIp.reason());
         turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));
         return;
     }
-    let mut peer = Peer::new(address);
     // The local address: on a listener with one address, the kernel need not be asked.
     let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
-    peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
+    open.peer.set_destination(if is_one { Some(config.address) } else { stream.local_addr().ok() });
     let has_tls = view.snapshot.tls[listener].is_some();
-    let accepted = Accepted { open, peer, view, listener };
+    let accepted = Accepted { open, view, listener };
     if stands_in || has_tls {
         let begun = begin(Rc::clone(frontend), accepted, stream, stands_in);
         worker.spawn("a connection that begins", begun);
@@ -73,7 +71,7 @@ pub(crate) fn serve(
 
 /// PROXY header and TLS handshake. What follows is a task of its own: an idle connection holds nothing of what beginning takes.
 async fn begin(frontend: Rc<Frontend>, mut accepted: Accepted, mut tcp: Transport, says_who: bool) {
-    let Accepted { open, peer, view, listener } = &mut accepted;
+    let Accepted { open, view, listener } = &mut accepted;
     let config = &view.snapshot.config.listeners[*listener];
     let timer = open.worker.timer();
     let hello_time = match &config.protocol {
@@ -85,9 +83,9 @@ async fn begin(frontend: Rc<Frontend>, mut accepted: Accepted, mut tcp: Transpor
         let Some(told) = proxy_protocol::receive(&tcp, &timer).await else {
             return refuse(open, &mut tcp, "proxy_header", None);
         };
-        let client = told.addresses.map(|(client, _)| client);
-        peer.take(told);
-        if client.is_some_and(|client| !open.enter(config, client)) {
+        let stands_in = told.addresses.is_some();
+        open.peer.take(told);
+        if stands_in && !open.enter(config) {
             frontend.worker.shared.counters.error("", TurnedAway::PerIp.reason());
             let Accepted { open, view, listener, .. } = accepted;
             return turn_away(&frontend, Some(open), tcp, TurnedAway::PerIp, speech(&view, listener));
@@ -95,9 +93,9 @@ async fn begin(frontend: Rc<Frontend>, mut accepted: Accepted, mut tcp: Transpor
     }
     let stream = match view.snapshot.tls[*listener].as_deref() {
         None => Stream::Plain(tcp),
-        Some(tls) => match handshake((open, peer.address), tcp, tls, (&timer, hello_time), &config.protocol).await {
+        Some(tls) => match handshake(open, tcp, tls, (&timer, hello_time), &config.protocol).await {
             Some(secured) => {
-                peer.take_session(&secured, tls);
+                open.peer.take_session(&secured, tls);
                 Stream::Server(Box::new(secured))
             }
             None => return,
@@ -108,30 +106,30 @@ async fn begin(frontend: Rc<Frontend>, mut accepted: Accepted, mut tcp: Transpor
 
 /// The client's protocol is known, except for the version of HTTP where there is no TLS to say so: starts the task that speaks it.
 fn serve_protocol(frontend: &Rc<Frontend>, accepted: Accepted, stream: Stream) {
-    let Accepted { open, peer, view, listener } = accepted;
+    let Accepted { open, view, listener } = accepted;
     let worker = &frontend.worker;
-    let (open, peer) = (Rc::new(open), Rc::new(peer));
+    let open = Rc::new(open);
     match &view.snapshot.config.listeners[listener].protocol {
         Protocol::Http(http) => {
             let is_h2 =
                 matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
             if is_h2 && http.h2.enabled {
-                let serving = http2::Serving::new(frontend, open, stream, Buffer::default(), peer, (&view, listener));
+                let serving = http2::Serving::new(frontend, open, stream, Buffer::default(), (&view, listener));
                 worker.spawn("a connection of HTTP/2", serving.serve());
             } else {
-                let client = Client::new(open, ClientEnd::Http1(Http1::new(stream)), peer);
+                let client = Client::new(open, ClientEnd::Http1(Http1::new(stream)));
                 let connection = Box::new(Connection::new(client, &view, listener));
                 worker.spawn("a connection of HTTP/1", http1::serve(Rc::clone(frontend), connection));
             }
         }
-        Protocol::Tcp(_) => worker.spawn("a session", tcp::serve(open, stream, peer, view, listener)),
+        Protocol::Tcp(_) => worker.spawn("a session", tcp::serve(open, stream, view, listener)),
         Protocol::Udp(_) => unreachable!("invariant: datagrams have no connections"),
     }
 }
 
 /// The TLS handshake. A client that speaks HTTP to a TLS port gets a response that says so.
 async fn handshake(
-    (open, client): (&OpenConnection, SocketAddr),
+    open: &OpenConnection,
     mut tcp: Transport,
     tls: &ServerTls,
     (timer, time): (&Timer, Duration),
@@ -178,7 +176,7 @@ async fn handshake(
             Some(stream)
         }
         Err(error) => {
-            handshake_failed(open, client, &error);
+            handshake_failed(open, &error);
             None
         }
     }
@@ -189,16 +187,16 @@ fn count_handshake(open: &OpenConnection, session: &ServerConnection) {
     let is_1_3 = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     open.active_listener.counters.handshakes[usize::from(is_1_3)][usize::from(is_resumed)].increment();
-    open.entry.set_tls(TlsSession { version: if is_1_3 { "1.3" } else { "1.2" }, is_resumed });
+    open.entry.set_tls(TlsSession { is_1_3, is_resumed });
 }
 
 /// Counts a handshake that has failed, by reason. The log names the client, for an operator who looks into one client's trouble.
-fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
+fn handshake_failed(open: &OpenConnection, error: &std::io::Error) {
     let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
     let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
     open.worker.shared.counters.error("", "tls_handshake");
     open.active_listener.permits.numbers.handshake_error(reason);
-    tracing::debug!(%client, listener = %open.active_listener.name(), reason, %error, "TLS handshake failed");
+    tracing::debug!(client = %open.peer.address(), listener = %open.active_listener.name(), reason, %error, "TLS handshake failed");
 }
 
 /// Ends a connection that cannot be served, with what can be written without waiting.

@@ -8,7 +8,7 @@ use crate::net::stream::Stream as Bytes;
 use crate::net::timer::Timer;
 use crate::overload::released;
 use crate::planted::{self, Fault};
-use crate::worker::{OpenConnection, Peer, View};
+use crate::worker::{OpenConnection, View};
 use ringway_config::model::Flood;
 use ringway_http2::{Config, Connection as Codec, Event, FloodLimits, Reason, Role};
 use ringway_message::Limits;
@@ -29,7 +29,6 @@ pub(super) struct Serving {
     driver: Driver,
     frontend: Rc<Frontend>,
     open: Rc<OpenConnection>,
-    peer: Rc<Peer>,
     activity: Rc<Activity>,
     /// Whether the client's first SETTINGS have come: it speaks HTTP/2, and may idle.
     begun: bool,
@@ -50,7 +49,6 @@ impl Serving {
         open: Rc<OpenConnection>,
         stream: Bytes,
         read: Buffer,
-        peer: Rc<Peer>,
         (view, listener): (&View, usize),
     ) -> Box<Self> {
         let worker = &open.worker;
@@ -76,7 +74,6 @@ impl Serving {
             driver,
             frontend: Rc::clone(frontend),
             open,
-            peer,
             activity,
             begun: false,
             asked: false,
@@ -104,13 +101,13 @@ impl Serving {
 
     /// Ready once the connection is over, but for its closing.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self { driver, frontend, open, peer, activity, asked, .. } = self;
+        let Self { driver, frontend, open, activity, asked, .. } = self;
         let link = Rc::clone(&driver.link);
         let handle = |event: Event| match event {
             Event::Request { key, fault } => {
                 *asked = true;
                 let (stream, active) = (Stream::new(&link, key), Active::begin(activity));
-                let job = Job { stream, fault, open: Rc::clone(open), peer: Rc::clone(peer), active };
+                let job = Job { stream, fault, open: Rc::clone(open), active };
                 frontend.streams.serve(&open.worker, job);
             }
             // The client's own GOAWAY: its open requests still get their responses.

@@ -8,7 +8,7 @@ use crate::exchange::local_reply::LocalReply;
 use crate::exchange::request::{self, Request};
 use crate::exchange::{self, Next};
 use crate::net::timer::Timer;
-use crate::worker::{OpenConnection, Peer, View, Worker};
+use crate::worker::{OpenConnection, View, Worker};
 use ringway_http2::Reason;
 use ringway_message::ParseError;
 use std::cell::{Cell, RefCell};
@@ -66,7 +66,6 @@ pub(super) struct Job {
     pub(super) stream: Stream,
     pub(super) fault: Option<ParseError>,
     pub(super) open: Rc<OpenConnection>,
-    pub(super) peer: Rc<Peer>,
     pub(super) active: Active,
 }
 
@@ -137,10 +136,10 @@ impl StreamTasks {
 async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask>) {
     // All in one future: futures that are awaited inside are not moved.
     while let Some(job) = poll_fn(|context| task.poll_job(context)).await {
-        let Job { stream, fault, open, peer, active } = job;
+        let Job { stream, fault, open, active } = job;
         if let Some((view, listener)) = open.worker.listener(&open.active_listener) {
             let end = ClientEnd::Http2(Downstream::new(stream));
-            serve_stream(Client::new(open, end, peer), fault, &view, listener).await;
+            serve_stream(Client::new(open, end), fault, &view, listener).await;
         } else {
             // It was not processed: the client may send it elsewhere.
             stream.reset(Reason::RefusedStream);

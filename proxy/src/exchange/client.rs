@@ -23,22 +23,21 @@ pub(crate) struct Client {
     pub(crate) open: Rc<OpenConnection>,
     pub(crate) end: ClientEnd,
     pub(crate) timer: Timer,
-    pub(crate) peer: Rc<Peer>,
     /// Whether the end of its input has come.
     ended: bool,
 }
 
 impl Client {
-    pub(crate) fn new(open: Rc<OpenConnection>, end: ClientEnd, peer: Rc<Peer>) -> Self {
+    pub(crate) fn new(open: Rc<OpenConnection>, end: ClientEnd) -> Self {
         let timer = open.worker.timer();
-        Self { open, end, timer, peer, ended: false }
+        Self { open, end, timer, ended: false }
     }
 
     /// What shows whether the client is still connected, and what can be used at the same time. `may_end`: the end of its input
     /// alone does not mean that it has left.
     pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
-        let Self { open, end, ended, timer, peer, .. } = self;
-        (Presence { line: end.into(), ended, dispatcher: &open.worker, may_end }, timer, peer)
+        let Self { open, end, ended, timer, .. } = self;
+        (Presence { line: end.into(), ended, dispatcher: &open.worker, may_end }, timer, &open.peer)
     }
 
     /// What a local reply is written into.

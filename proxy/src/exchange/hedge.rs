@@ -16,8 +16,7 @@ use crate::net::timer::{Deadline, Timer};
 use crate::upstream::Connector;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::search;
-use crate::worker::Peer;
-use crate::worker::{View, Worker};
+use crate::worker::{OpenConnection, View, Worker};
 use ringway_config::model;
 use ringway_telemetry::counters::class_of;
 use std::future::{Future, poll_fn};
@@ -267,7 +266,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         request: copied,
         limit: timer.deadline(this.service.config.retry.per_try_timeout).min(request.limit),
         request_limit: request.limit,
-        peer: Rc::clone(&exchange.client.peer),
+        open: Rc::clone(&exchange.client.open),
     };
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
@@ -291,7 +290,7 @@ struct Sending {
     limit: Deadline,
     /// End of the whole exchange.
     request_limit: Deadline,
-    peer: Rc<Peer>,
+    open: Rc<OpenConnection>,
 }
 
 /// Why the hedge brought no response.
@@ -318,7 +317,8 @@ async fn run(
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
-    let reach = Connector { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
+    let reach =
+        Connector { worker, service: this, slot: guard.slot, peer: Some(&what.open.peer), limit: what.limit, timer };
     let connection = reach.connection(false, true).await?;
     upstream.counters.requests.increment();
     let mut attempt = Attempt::begin(connection, Clock::begin(view, service, guard), worker);

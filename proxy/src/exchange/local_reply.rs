@@ -222,7 +222,7 @@ impl LocalReply {
         let listener = client.open.active_listener.name();
         let pairs = [
             (Field::TIME_MS, Value::Number(ambient::unix_millis())),
-            (Field::CLIENT, Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
+            (Field::CLIENT, Value::Word(self.client.as_deref().unwrap_or(client.open.peer.text()))),
             (Field::LISTENER, Value::Word(&listener)),
             (Field::METHOD, word()),
             (Field::TARGET, word()),
@@ -236,10 +236,10 @@ impl LocalReply {
             write_hex(&trace_id, &mut digits);
             (Field::TRACE_ID, Value::Bytes(&digits))
         });
-        let peer = &client.peer;
+        let peer = &client.open.peer;
         let more = || More {
             fields: [
-                (Field::PEER, Value::Word(&peer.text)),
+                (Field::PEER, Value::Word(peer.text())),
                 (Field::PROTOCOL, Value::Word(self.version.name())),
                 (Field::ROUTE, self.route.map_or(Value::Nothing, |route| Value::Number(route as u64 + 1))),
                 (Field::TRIES, Value::Number(0)),

@@ -95,11 +95,11 @@ pub(super) fn attributes(with_query: bool, beginning: &Beginning<'_>) -> Attribu
         text("http.route", path.as_bytes());
     }
     text("user_agent.original", head.value_of(bytes, b"user-agent").unwrap_or_default());
-    if origin.address == client.peer.ip() {
-        text("client.address", client.peer.text.as_bytes());
+    if origin.address == client.open.peer.ip() {
+        text("client.address", client.open.peer.text_bytes());
     } else {
         text("client.address", origin.address.to_string().as_bytes());
-        text("network.peer.address", client.peer.text.as_bytes());
+        text("network.peer.address", client.open.peer.text_bytes());
     }
     let authority = Authority::new(head.authority.of(bytes));
     text("server.address", authority.host());

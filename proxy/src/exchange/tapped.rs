@@ -287,11 +287,11 @@ impl Kept {
     fn new(beginning: &Beginning<'_>, listener: Arc<str>) -> Self {
         let Beginning { client, bytes, head, origin, started, .. } = *beginning;
         let since = ambient::since(started).as_secs_f64();
-        let server_name = || client.peer.server_name.as_deref().map(Into::into);
+        let server_name = || client.open.peer.server_name.as_deref().map(Into::into);
         Self {
             at: ambient::unix_nanos() as f64 / 1e9 - since,
             listener,
-            peer: client.peer.address,
+            peer: client.open.peer.address(),
             client: origin.address,
             tls: client.open.entry.tls().map(|tls| (tls, server_name())),
             version: head.version,
@@ -308,7 +308,7 @@ impl Kept {
         let tls = self
             .tls
             .as_ref()
-            .map(|(tls, name)| json!({ "version": tls.version, "resumed": tls.is_resumed, "server_name": name }));
+            .map(|(tls, name)| json!({ "version": tls.version(), "resumed": tls.is_resumed, "server_name": name }));
         let version = match self.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",

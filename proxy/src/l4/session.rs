@@ -71,7 +71,7 @@ pub(super) async fn serve(
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
     let entry = SessionEntry::begin(&open.entry, &view, service, "tcp");
     let hash = found.map(|found| found.hash);
-    let (client, protocol) = (peer.address, "TCP");
+    let (client, protocol) = (peer.address(), "TCP");
     let tapped = Tapped::begin(&Beginning { open, protocol, client, server_name, view: &view, service, hash, started });
     let mut session =
         Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry, tapped };
@@ -344,7 +344,7 @@ impl Session {
         let listener = open.active_listener.name();
         let pairs = [
             (Field::TIME_MS, Value::Number(ambient::unix_millis())),
-            (Field::CLIENT, Value::Word(&peer.text)),
+            (Field::CLIENT, Value::Word(peer.text())),
             (Field::LISTENER, Value::Word(&listener)),
             (Field::REASON, Value::Word(reason)),
             (Field::SERVICE, Value::Word(&service.config.name)),
@@ -362,7 +362,7 @@ impl Session {
         ];
         let more = || More {
             fields: [
-                (Field::PEER, Value::Word(&peer.text)),
+                (Field::PEER, Value::Word(peer.text())),
                 (Field::PROTOCOL, Value::Word("TCP")),
                 (Field::ROUTE, Value::Nothing),
                 (Field::TRIES, Value::Number(self.backend.map_or(0, |_| u64::from(self.retries) + 1))),

@@ -88,7 +88,7 @@ impl Tapped {
         if followed.is_empty() {
             return None;
         }
-        let tls = open.entry.tls().map(|tls| json!({ "version": tls.version, "resumed": tls.is_resumed }));
+        let tls = open.entry.tls().map(|tls| json!({ "version": tls.version(), "resumed": tls.is_resumed }));
         let at = ambient::unix_nanos() as f64 / 1e9 - ambient::since(started).as_secs_f64();
         let session = json!({
             "at": at, "listener": &*listener, "peer": client.to_string(), "client": client.ip().to_canonical().to_string(),

@@ -6,7 +6,7 @@ use crate::net::client_hello::{HelloReader, NoHello, TLS_HANDSHAKE};
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::routes::NameTable;
-use crate::worker::{OpenConnection, Peer, View};
+use crate::worker::{OpenConnection, View};
 use ringway_config::model::{KeySource, Protocol, TcpListener};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -22,15 +22,9 @@ const HELLO_BYTES_MAX: usize = 64 * 1024;
 const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
 /// Serves a session to its end.
-pub(crate) async fn serve(
-    open: Rc<OpenConnection>,
-    mut stream: Stream,
-    peer: Rc<Peer>,
-    view: Rc<View>,
-    listener: usize,
-) {
+pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, view: Rc<View>, listener: usize) {
     let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
-    let worker = Rc::clone(&open.worker);
+    let (worker, peer) = (Rc::clone(&open.worker), &open.peer);
     let timer = worker.timer();
     let mut hello = Buffer::default();
     let mut named = None;
@@ -55,7 +49,7 @@ pub(crate) async fn serve(
         worker.buffers.give(hello);
         return;
     };
-    session::serve(&open, stream, hello, (&peer, server_name), (view.clone(), service), &timer).await;
+    session::serve(&open, stream, hello, (peer, server_name), (view.clone(), service), &timer).await;
 }
 
 /// Whether the name that a TLS client asks for matters.

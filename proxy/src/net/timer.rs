@@ -16,6 +16,12 @@ const TICKS_PER_SECOND: u64 = 20;
 /// Buckets of the wheel: entries with later deadlines are visited once a turn (51 s).
 const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
+/// The deadline of a timer that has fired.
+const FIRED: u64 = NEVER - 1;
+/// So many times as long as it is the table grows by.
+const GROWTH: usize = 15;
+/// The room of so many timers is kept, whether they are in use or not.
+const KEPT: usize = 1024;
 
 /// A worker's wheel.
 pub(crate) struct Timers {
@@ -30,7 +36,6 @@ struct Entry {
     deadline: u64,
     /// When the wheel visits this entry next.
     visit: u64,
-    fired: bool,
     waker: Option<Waker>,
 }
 
@@ -52,12 +57,17 @@ impl Timers {
     }
 
     pub(crate) fn timer(self: &Rc<Self>) -> Timer {
-        let entry = Entry { deadline: NEVER, visit: NEVER, fired: false, waker: None };
+        let entry = Entry { deadline: NEVER, visit: NEVER, waker: None };
         let mut entries = self.entries.borrow_mut();
         let index = if let Some(index) = self.free.borrow_mut().pop() {
             entries[index as usize] = entry;
             index
         } else {
+            if entries.len() == entries.capacity() {
+                // By much: room that has not been used yet takes no memory, while the table of before is not given back at once.
+                let more = GROWTH * entries.len().max(4);
+                entries.reserve_exact(more);
+            }
             entries.push(entry);
             (entries.len() - 1) as u32
         };
@@ -78,13 +88,13 @@ impl Timers {
         let due = std::mem::take(&mut self.buckets.borrow_mut()[(tick % BUCKETS) as usize]);
         for &index in &due {
             let waker = {
-                let entry = &mut self.entries.borrow_mut()[index as usize];
-                if entry.visit != tick {
-                    // Filed again elsewhere since, or reused by another connection.
+                let mut entries = self.entries.borrow_mut();
+                let Some(entry) = entries.get_mut(index as usize).filter(|entry| entry.visit == tick) else {
+                    // Filed again elsewhere since, reused by another connection, or freed.
                     continue;
-                }
+                };
                 entry.visit = NEVER;
-                if entry.deadline == NEVER {
+                if entry.deadline >= FIRED {
                     continue;
                 }
                 if entry.deadline > tick {
@@ -92,14 +102,29 @@ impl Timers {
                     self.buckets.borrow_mut()[(entry.visit % BUCKETS) as usize].push(index);
                     continue;
                 }
-                entry.fired = true;
-                entry.deadline = NEVER;
+                entry.deadline = FIRED;
                 entry.waker.take()
             };
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
+    }
+
+    /// Frees the room of a busier time, as far as no timer in use stands in it.
+    pub(crate) fn trim(&self) {
+        let (mut entries, mut free) = (self.entries.borrow_mut(), self.free.borrow_mut());
+        if entries.capacity() <= KEPT || free.len() < entries.len() / 4 * 3 {
+            return;
+        }
+        let mut is_free = vec![false; entries.len()];
+        free.iter().for_each(|index| is_free[*index as usize] = true);
+        let len = is_free.iter().rposition(|is_free| !is_free).map_or(0, |last| last + 1);
+        // What the buckets still know of the others leads nowhere, or to a successor that is not due.
+        entries.truncate(len);
+        entries.shrink_to(2 * len);
+        free.retain(|index| (*index as usize) < len);
+        free.shrink_to(2 * len);
     }
 
     /// Timers in use.
@@ -109,7 +134,7 @@ impl Timers {
 
     /// Timers with a deadline.
     pub(crate) fn armed(&self) -> usize {
-        self.entries.borrow().iter().filter(|entry| entry.deadline != NEVER).count()
+        self.entries.borrow().iter().filter(|entry| entry.deadline < FIRED).count()
     }
 
     /// Wakes every connection, so that each sees that the worker is draining.
@@ -136,10 +161,30 @@ impl Timers {
 
     /// A point in time on the wheel, for [`Timer::set_before`].
     pub(crate) fn deadline(&self, after: Duration) -> Deadline {
+        self.deadline_in(ticks(after))
+    }
+
+    fn deadline_in(&self, ticks: u64) -> Deadline {
         // The tick under way has begun already: one more makes sure that the whole time has passed.
-        let ticks = after.as_secs().saturating_mul(TICKS_PER_SECOND);
-        let ticks = ticks.saturating_add(u64::from(after.subsec_nanos().div_ceil(TICK.subsec_nanos())));
         Deadline(self.now.get().saturating_add(ticks).saturating_add(1))
+    }
+}
+
+/// Ticks of so much time.
+#[inline]
+fn ticks(after: Duration) -> u64 {
+    let whole = after.as_secs().saturating_mul(TICKS_PER_SECOND);
+    whole.saturating_add(u64::from(after.subsec_nanos().div_ceil(TICK.subsec_nanos())))
+}
+
+/// How long a timer runs: a fourth of a `Duration`, for who keeps it. Zero is for ever, nothing is longer than six years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(u32);
+
+impl From<Duration> for Span {
+    #[inline]
+    fn from(after: Duration) -> Self {
+        Self(ticks(after).min(u32::MAX.into()) as u32)
     }
 }
 
@@ -163,14 +208,23 @@ impl Timer {
         self.set_before(after, Deadline::NEVER);
     }
 
+    /// As [`Timer::set`].
+    #[inline]
+    pub(crate) fn set_span(&self, after: Span) {
+        self.file(if after.0 == 0 { NEVER } else { self.timers.deadline_in(after.0.into()).0 });
+    }
+
     /// As [`Timer::set`], but never later than `limit`. Zero is no limit of its own.
     #[inline]
     pub(crate) fn set_before(&self, after: Duration, limit: Deadline) {
-        let deadline = if after.is_zero() { limit.0 } else { self.timers.deadline(after).min(limit).0 };
+        self.file(if after.is_zero() { limit.0 } else { self.timers.deadline(after).min(limit).0 });
+    }
+
+    #[inline]
+    fn file(&self, deadline: u64) {
         let mut entries = self.timers.entries.borrow_mut();
         let entry = &mut entries[self.index as usize];
         entry.deadline = if planted::is_planted(Fault::TimerLost) { NEVER } else { deadline };
-        entry.fired = false;
         if deadline < entry.visit {
             let now = self.timers.now.get();
             entry.visit = deadline.clamp(now + 1, now + BUCKETS - 1);
@@ -180,11 +234,8 @@ impl Timer {
 
     /// Fires `after` from now at the latest.
     pub(crate) fn shorten(&self, after: Duration) {
-        let (fired, deadline) = {
-            let entry = &self.timers.entries.borrow()[self.index as usize];
-            (entry.fired, Deadline(entry.deadline))
-        };
-        if !fired {
+        let deadline = Deadline(self.timers.entries.borrow()[self.index as usize].deadline);
+        if deadline.0 != FIRED {
             // Zero would be no limit.
             self.set_before(after.max(Duration::from_millis(1)), deadline);
         }
@@ -200,7 +251,7 @@ impl Timer {
     pub(crate) fn poll_fired(&self, context: &Context<'_>) -> bool {
         let mut entries = self.timers.entries.borrow_mut();
         let entry = &mut entries[self.index as usize];
-        if entry.fired {
+        if entry.deadline == FIRED {
             return true;
         }
         if planted::is_planted(Fault::BusyLoop) {
@@ -248,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_has_a_small_entry() {
+        assert!(size_of::<Entry>() <= 32 && size_of::<Timer>() <= 16, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn a_span_fires_when_its_duration_does() {
+        let start = crate::ambient::now();
+        let timers = Timers::new(start);
+        for millis in [1, 49, 50, 51, 999, 1_000, 1_001, 51_200, 75_000] {
+            let (one, other) = (timers.timer(), timers.timer());
+            one.set(Duration::from_millis(millis));
+            other.set_span(Duration::from_millis(millis).into());
+            let deadline = |timer: &Timer| timers.entries.borrow()[timer.index as usize].deadline;
+            assert_eq!(deadline(&one), deadline(&other), "{millis}");
+        }
+        let never = timers.timer();
+        never.set_span(Duration::ZERO.into());
+        assert_eq!(timers.armed(), 0);
+        never.set_span(Duration::MAX.into());
+        timers.advance(start + Duration::from_secs(3_600));
+        assert!(!fired(&never) && timers.armed() == 1);
+    }
+
+    #[test]
     fn deadline_moves_both_ways() {
         let start = crate::ambient::now();
         let timers = Timers::new(start);
@@ -283,6 +358,28 @@ mod tests {
         timer.shorten(Duration::ZERO);
         timers.advance(start + Duration::from_secs(7));
         assert!(fired(&timer));
+    }
+
+    #[test]
+    fn room_of_a_burst_is_freed_and_timers_that_come_after_it_fire_in_their_time() {
+        let start = crate::ambient::now();
+        let timers = Timers::new(start);
+        let stays = timers.timer();
+        stays.set(Duration::from_secs(3));
+        let burst: Vec<Timer> = (0..5_000).map(|_| timers.timer()).collect();
+        burst.iter().for_each(|timer| timer.set(Duration::from_secs(2)));
+        timers.trim();
+        assert_eq!((timers.in_use(), timers.armed()), (5_001, 5_001));
+        drop(burst);
+        timers.trim();
+        assert!(timers.entries.borrow().capacity() < 10 && timers.free.borrow().capacity() < 10);
+        assert_eq!((timers.in_use(), timers.armed()), (1, 1));
+        let next: Vec<Timer> = (0..10).map(|_| timers.timer()).collect();
+        next.iter().for_each(|timer| timer.set(Duration::from_secs(4)));
+        timers.advance(start + Duration::from_millis(3_500));
+        assert!(fired(&stays) && !next.iter().any(fired));
+        timers.advance(start + Duration::from_secs(5));
+        assert!(next.iter().all(fired));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn append_x_forwarded(
         // Writing to a Vec does not fail.
         let _ = write!(text, "{}, ", origin.address);
     }
-    text.extend_from_slice(client.text.as_bytes());
+    text.extend_from_slice(client.text_bytes());
     out.end(line);
     out.field("x-forwarded-proto", scheme_of(origin.secure).as_bytes());
     let host = believed(FieldName::XForwardedHost).next().unwrap_or_else(|| head.authority.of(buffer));

@@ -253,6 +253,7 @@ impl WorkerLoop {
                 worker.shared.shortage.look();
             }
             worker.expire_idle();
+            worker.timers.trim();
             preconnect::keep_open(worker);
             if self.saves.get() {
                 self.save();

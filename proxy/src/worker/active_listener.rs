@@ -20,7 +20,7 @@ pub(crate) struct ActiveListener {
     pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
     /// How often its TLS has changed so that earlier connections may not go on.
-    pub(super) secured: Cell<u64>,
+    pub(super) secured: Cell<u32>,
     /// While it closes, or earlier connections may not go on: when the last idle one of them must be closed.
     pub(super) leave_until: Cell<Deadline>,
     /// Its permits, over all workers.
@@ -61,7 +61,7 @@ impl ActiveListener {
     pub(super) fn end_earlier(&self, leave_until: Deadline) {
         if !self.closing.get() {
             self.leave_until.set(leave_until);
-            self.secured.set(self.secured.get() + 1);
+            self.secured.set(self.secured.get().wrapping_add(1));
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::active_listener::ActiveListener;
 use super::context::Worker;
+use super::peer::Peer;
 use super::sessions::ConnectionEntry;
-use crate::dispatcher::{ConnectionPermit, Place};
+use crate::dispatcher::ConnectionPermit;
 use crate::net::timer::Deadline;
 use ringway_config::model::{KeepAlive, Listener, Protocol};
 use std::cell::Cell;
@@ -24,23 +25,25 @@ const OVERLOAD_SPREAD: Duration = Duration::from_secs(3);
 /// Most thousandths by which a connection ends before its greatest age.
 const JITTER_MAX: u64 = 100;
 
-/// A connection, from accept to its last byte. See [`OpenConnection::begin`].
+/// A connection, from accept to its last byte. See [`OpenConnection::begin`]. Each is one block of memory, for as long as it idles too.
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) active_listener: Rc<ActiveListener>,
     /// Its permit; a flow of datagrams keeps its own.
     _permit: Option<ConnectionPermit>,
+    /// The other end.
+    pub(crate) peer: Peer,
     /// Among the connections of its client's address.
-    place: Option<Place>,
+    is_entered: bool,
     /// In the table of what is open.
-    pub(crate) entry: Rc<ConnectionEntry>,
+    pub(crate) entry: ConnectionEntry,
     begun: Deadline,
     /// [`ActiveListener::secured`] when it began.
-    secured: u64,
+    secured: u32,
     /// Requests that have come while their number or its age had a limit.
     requests: Cell<u32>,
     /// By so many thousandths its age is limited earlier.
-    jitter: Cell<u32>,
+    jitter: Cell<u16>,
     /// It has reached one.
     is_worn: Cell<bool>,
 }
@@ -61,7 +64,8 @@ impl OpenConnection {
             worker: Rc::clone(worker),
             active_listener: Rc::clone(active_listener),
             _permit: permit,
-            place: None,
+            peer: Peer::new(client),
+            is_entered: false,
             entry: ConnectionEntry::new(&worker.sessions, active_listener, client),
             begun: worker.timers.now(),
             secured: active_listener.secured.get(),
@@ -72,9 +76,9 @@ impl OpenConnection {
     }
 
     /// Counts it among its client's. `false`: the client has as many as the listener allows.
-    pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
+    pub(crate) fn enter(&mut self, config: &Listener) -> bool {
         let is_trusted = || match &config.protocol {
-            Protocol::Http(http) => http.forwarded.trusted.contains(client.ip()),
+            Protocol::Http(http) => http.forwarded.trusted.contains(self.peer.ip()),
             Protocol::Tcp(_) | Protocol::Udp(_) => false,
         };
         let most = match config.connections_per_ip_max {
@@ -82,8 +86,9 @@ impl OpenConnection {
             _ if is_trusted() => u32::MAX,
             most => most,
         };
-        self.place = self.worker.shared.per_ip.enter(&self.active_listener.address_text, client.ip(), most);
-        self.place.is_some()
+        let per_ip = &self.worker.shared.per_ip;
+        self.is_entered = per_ip.enter(&self.active_listener.address_text, self.peer.ip(), most);
+        self.is_entered
     }
 
     /// Whether this connection should end after its current work.
@@ -95,12 +100,12 @@ impl OpenConnection {
     /// A request has come.
     pub(crate) fn count_request(&self, most: &KeepAlive) {
         if self.requests.get() == 0 {
-            self.jitter.set((self.worker.random() % (JITTER_MAX + 1)) as u32);
+            self.jitter.set((self.worker.random() % (JITTER_MAX + 1)) as u16);
         }
         self.requests.set(self.requests.get().saturating_add(1));
         let age = self.worker.timers.now().since(self.begun);
         // Connections that came together do not end together.
-        let age_max = most.age_max.saturating_sub(most.age_max / 1000 * self.jitter.get());
+        let age_max = most.age_max.saturating_sub(most.age_max / 1000 * u32::from(self.jitter.get()));
         if self.requests.get() >= most.requests_max || age >= age_max {
             self.is_worn.set(true);
         }
@@ -138,8 +143,8 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let worker = &self.worker;
-        if let Some(place) = self.place.take() {
-            worker.shared.per_ip.leave(place);
+        if self.is_entered {
+            worker.shared.per_ip.leave(&self.active_listener.address_text, self.peer.ip());
         }
         worker.open.set(worker.open.get() - 1);
         worker.counters.connections.subtract(1);

@@ -3,14 +3,14 @@
 //! Each enters a table when it begins and leaves it when it ends, whichever way: its entry is a value that it owns. What changes
 //! meanwhile is written to the table in place, so that nothing is looked up, allocated or formatted before somebody asks.
 
-use self::connected::{Activity, Connected};
+use self::connected::{Connected, Connections, Place, version_name};
 use super::active_listener::ActiveListener;
 use super::booked::KeyInFlight;
 use super::view::View;
 use crate::dispatcher::{Listed, Order, SessionPage, SessionQuery, SessionRow, SessionState, TlsSession};
 use crate::net::timer::{Deadline, Timers};
 use crate::snapshot::Backend;
-use slab::Slab;
+use ringway_message::Version;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: usize = 64;
 pub(crate) struct Sessions {
     worker: usize,
     timers: Rc<Timers>,
-    connections: RefCell<Slab<Connected>>,
+    connections: RefCell<Connections>,
     under_way: RefCell<Table>,
 }
 
@@ -41,8 +41,8 @@ struct Table {
 /// A request, a session or a flow.
 struct UnderWay {
     begun: Deadline,
-    /// Index of its connection.
-    connection: usize,
+    /// Its connection.
+    connection: Place,
     /// `None`: the entry is nobody's.
     view: Option<Rc<View>>,
     route: Option<u32>,
@@ -69,7 +69,7 @@ impl Sessions {
     /// How many connections and requests it lists.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.connections.borrow().len(), self.under_way.borrow().in_use().count())
+        (self.connections.borrow().iter().count(), self.under_way.borrow().in_use().count())
     }
 
     /// Lists what is asked for, the first rows in their order.
@@ -88,22 +88,24 @@ impl Sessions {
                 && one.is_asked(query)
                 && query.state.is_none_or(|wanted| wanted == one.state())
         };
-        let matching: Vec<&Connected> = connections.iter().map(|(_, one)| one).filter(is_asked).collect();
-        let row = |one: &&Connected| SessionRow {
-            worker: self.worker,
-            age: now.since(one.begun),
-            state: one.state(),
-            protocol: one.activity.protocol.get().unwrap_or_else(|| one.listener.key().kind.name()),
-            client: one.client,
-            listener: one.listener.name().to_string(),
-            tls: one.tls,
-            request: None,
-            route: None,
-            service: None,
-            backend: None,
-            received_bytes: 0,
-            sent_bytes: 0,
-            under_way: one.activity.under_way.get(),
+        let matching: Vec<&Connected> = connections.iter().filter(is_asked).collect();
+        let row = |one: &&Connected| {
+            Some(SessionRow {
+                worker: self.worker,
+                age: now.since(one.begun),
+                state: one.state(),
+                protocol: one.protocol(),
+                client: one.client(),
+                listener: one.listener.name().to_string(),
+                tls: one.tls,
+                request: None,
+                route: None,
+                service: None,
+                backend: None,
+                received_bytes: 0,
+                sent_bytes: 0,
+                under_way: one.under_way,
+            })
         };
         page(matching, query, |one| now.since(one.begun).as_nanos(), row)
     }
@@ -111,23 +113,23 @@ impl Sessions {
     fn list_under_way(&self, query: &SessionQuery) -> SessionPage {
         let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
         let now = self.timers.now();
+        let connection_of = |one: &UnderWay| connections.at(one.connection);
         let is_asked = |one: &&UnderWay| {
-            let connection = &connections[one.connection];
             now.since(one.begun) >= query.age_min
                 && query.state.is_none_or(|wanted| wanted == one.state)
-                && connection.is_asked(query)
+                && connection_of(one).is_some_and(|connection| connection.is_asked(query))
                 && query.service.as_ref().is_none_or(|wanted| wanted == one.service_name())
                 && query.backend.as_deref().is_none_or(|wanted| one.backend_id() == Some(wanted))
         };
         let matching: Vec<&UnderWay> = under_way.in_use().filter(is_asked).collect();
         let row = |one: &&UnderWay| {
-            let connection = &connections[one.connection];
-            SessionRow {
+            let connection = connection_of(one)?;
+            Some(SessionRow {
                 worker: self.worker,
                 age: now.since(one.begun),
                 state: one.state,
                 protocol: one.protocol,
-                client: connection.client,
+                client: connection.client(),
                 listener: connection.listener.name().to_string(),
                 tls: connection.tls,
                 request: one.request(),
@@ -137,7 +139,7 @@ impl Sessions {
                 received_bytes: one.received_bytes,
                 sent_bytes: one.sent_bytes,
                 under_way: 0,
-            }
+            })
         };
         let rank = |one: &UnderWay| match query.order {
             Order::Age => now.since(one.begun).as_nanos(),
@@ -152,7 +154,7 @@ fn page<T>(
     mut matching: Vec<&T>,
     query: &SessionQuery,
     rank: impl Fn(&T) -> u128,
-    row: impl Fn(&&T) -> SessionRow,
+    row: impl Fn(&&T) -> Option<SessionRow>,
 ) -> SessionPage {
     let total = matching.len();
     let first = |one: &&T| std::cmp::Reverse(rank(one));
@@ -161,7 +163,7 @@ fn page<T>(
         matching.truncate(query.rows_max);
     }
     matching.sort_by_key(first);
-    SessionPage { total, rows: matching.iter().map(row).collect() }
+    SessionPage { total, rows: matching.iter().filter_map(row).collect() }
 }
 
 impl Table {
@@ -196,7 +198,7 @@ impl UnderWay {
     fn new() -> Self {
         Self {
             begun: Deadline::NEVER,
-            connection: 0,
+            connection: Place::default(),
             view: None,
             route: None,
             service: 0,
@@ -242,67 +244,67 @@ impl UnderWay {
     }
 }
 
-/// A connection's entry.
+/// A connection's entry: dropping it takes it out.
 pub(crate) struct ConnectionEntry {
     sessions: Rc<Sessions>,
-    index: usize,
-    activity: Rc<Activity>,
+    place: Place,
 }
 
 impl ConnectionEntry {
-    pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Rc<Self> {
-        let begun = sessions.timers.now();
-        let activity = Rc::<Activity>::default();
-        let (listener, tls) = (Rc::clone(listener), None);
-        let connected = Connected { begun, listener, client, tls, activity: Rc::clone(&activity) };
-        let index = sessions.connections.borrow_mut().insert(connected);
-        Rc::new(Self { sessions: Rc::clone(sessions), index, activity })
+    pub(super) fn new(sessions: &Rc<Sessions>, listener: &Rc<ActiveListener>, client: SocketAddr) -> Self {
+        let place = sessions.connections.borrow_mut().begin(sessions.timers.now(), listener, client);
+        Self { sessions: Rc::clone(sessions), place }
     }
 
     /// Its TLS session, once the handshake is done.
     pub(crate) fn set_tls(&self, session: TlsSession) {
-        self.sessions.connections.borrow_mut()[self.index].tls = Some(session);
-    }
-
-    /// Part of a request's head has come, and the rest is waited for.
-    pub(crate) fn set_receiving(&self) {
-        self.activity.is_receiving.set(true);
+        self.tell(|connected| connected.tls = Some(session));
     }
 
     /// The same, for who tells of a request on it.
     pub(crate) fn tls(&self) -> Option<TlsSession> {
-        self.sessions.connections.borrow()[self.index].tls
+        self.sessions.connections.borrow().at(self.place)?.tls
+    }
+
+    /// Part of a request's head has come, and the rest is waited for.
+    pub(crate) fn set_receiving(&self) {
+        self.tell(|connected| connected.is_receiving = true);
+    }
+
+    #[inline]
+    fn tell(&self, telling: impl FnOnce(&mut Connected)) {
+        self.sessions.connections.borrow_mut().at_mut(self.place).map(telling);
     }
 }
 
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
-        self.sessions.connections.borrow_mut().remove(self.index);
+        self.sessions.connections.borrow_mut().end(self.place);
     }
 }
 
-/// The entry of a request, a session or a flow, which keeps that of its connection.
+/// The entry of a request, a session or a flow.
 pub(crate) struct SessionEntry {
-    connection: Rc<ConnectionEntry>,
-    index: usize,
+    sessions: Rc<Sessions>,
+    connection: Place,
+    index: u32,
 }
 
 impl SessionEntry {
     /// One that begins on this connection.
-    pub(crate) fn begin(on: &Rc<ConnectionEntry>, view: &Rc<View>, service: usize, protocol: &'static str) -> Self {
-        Self::enter(on, |entry| entry.begin(view, service, protocol))
+    pub(crate) fn begin(on: &ConnectionEntry, view: &Rc<View>, service: usize, protocol: &'static str) -> Self {
+        Self::enter(on, None, |entry| entry.begin(view, service, protocol))
     }
 
     /// A request, with method and path, the number of the route that has taken it, and the bytes of its head.
     pub(crate) fn of_request(
-        (on, protocol): (&Rc<ConnectionEntry>, &'static str),
+        (on, version): (&ConnectionEntry, Version),
         (view, service): (&Rc<View>, usize),
         (method, path): (&[u8], &[u8]),
         (route, head_bytes): (usize, u64),
     ) -> Self {
-        on.activity.protocol.set(Some(protocol));
-        Self::enter(on, |entry| {
-            entry.begin(view, service, protocol);
+        Self::enter(on, Some(version), |entry| {
+            entry.begin(view, service, version_name(version));
             entry.received_bytes = head_bytes;
             let of_method = method.len().min(LINE_BYTES_MAX / 2);
             entry.line[..of_method].copy_from_slice(&method[..of_method]);
@@ -314,25 +316,29 @@ impl SessionEntry {
     }
 
     #[inline]
-    fn enter(on: &Rc<ConnectionEntry>, fill: impl FnOnce(&mut UnderWay)) -> Self {
-        on.activity.under_way.set(on.activity.under_way.get() + 1);
-        on.activity.is_receiving.set(false);
-        let mut table = on.sessions.under_way.borrow_mut();
+    fn enter(on: &ConnectionEntry, version: Option<Version>, fill: impl FnOnce(&mut UnderWay)) -> Self {
+        on.tell(|connection| {
+            connection.under_way += 1;
+            connection.is_receiving = false;
+            connection.version = version.or(connection.version);
+        });
+        let ConnectionEntry { sessions, place } = on;
+        let mut table = sessions.under_way.borrow_mut();
         let index = table.take();
         let entry = &mut table.entries[index];
-        (entry.begun, entry.connection) = (on.sessions.timers.now(), on.index);
+        (entry.begun, entry.connection) = (sessions.timers.now(), *place);
         fill(entry);
-        Self { connection: Rc::clone(on), index }
+        Self { sessions: Rc::clone(sessions), connection: *place, index: index as u32 }
     }
 
     /// A flow of datagrams, which has its backend.
     pub(crate) fn of_flow(
-        on: &Rc<ConnectionEntry>,
+        on: &ConnectionEntry,
         view: &Rc<View>,
         service: usize,
         (backend, key): (usize, Option<KeyInFlight>),
     ) -> Self {
-        let this = Self::enter(on, |entry| {
+        let this = Self::enter(on, None, |entry| {
             entry.begin(view, service, "udp");
             (entry.is_flow, entry.booked_bytes) = (true, 0);
         });
@@ -343,8 +349,8 @@ impl SessionEntry {
 
     /// The backend that it goes to, of this version, and the key that it is in flight for there.
     pub(crate) fn set_backend(&self, view: &Rc<View>, service: usize, (backend, key): (usize, Option<KeyInFlight>)) {
-        let mut table = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut table.entries[self.index];
+        let mut table = self.sessions.under_way.borrow_mut();
+        let entry = &mut table.entries[self.index as usize];
         if !entry.view.as_ref().is_some_and(|known| Rc::ptr_eq(known, view)) {
             entry.view = Some(Rc::clone(view));
         }
@@ -354,28 +360,29 @@ impl SessionEntry {
 
     /// Its backend has nothing of it any more.
     pub(crate) fn leave_backend(&self) {
-        self.connection.sessions.under_way.borrow_mut().entries[self.index].key = None;
+        self.sessions.under_way.borrow_mut().entries[self.index as usize].key = None;
     }
 
     /// How far it has come.
     #[inline]
     pub(crate) fn set_state(&self, state: SessionState) {
-        self.connection.sessions.under_way.borrow_mut().entries[self.index].state = state;
+        self.sessions.under_way.borrow_mut().entries[self.index as usize].state = state;
     }
 
     /// How many bytes have moved so far.
     #[inline]
     pub(crate) fn set_bytes(&self, received: u64, sent: u64) {
-        let mut table = self.connection.sessions.under_way.borrow_mut();
-        let entry = &mut table.entries[self.index];
+        let mut table = self.sessions.under_way.borrow_mut();
+        let entry = &mut table.entries[self.index as usize];
         (entry.received_bytes, entry.sent_bytes) = (received, sent);
     }
 }
 
 impl Drop for SessionEntry {
     fn drop(&mut self) {
-        let ConnectionEntry { sessions, activity, .. } = &*self.connection;
-        sessions.under_way.borrow_mut().give(self.index);
-        activity.under_way.set(activity.under_way.get() - 1);
+        self.sessions.under_way.borrow_mut().give(self.index as usize);
+        if let Some(connection) = self.sessions.connections.borrow_mut().at_mut(self.connection) {
+            connection.under_way -= 1;
+        }
     }
 }

@@ -144,8 +144,8 @@ impl RequestExplanation {
         let buffer = described.head(host)?;
         let mut peer = Peer::new(SocketAddr::new(described.from, 0));
         peer.secure = listener.tls.is_some();
-        peer.server_name = described.server_name.as_ref().map(|name| name.to_ascii_lowercase());
-        self.client = peer.text.clone();
+        peer.server_name = described.server_name.as_ref().map(|name| name.to_ascii_lowercase().into());
+        self.client = peer.text().to_owned();
         let head = match parse(http, &buffer) {
             Ok(head) => head,
             Err(error) => {

@@ -16,7 +16,7 @@ use crate::net::transport::Transport;
 use crate::net::transport::memory::{Shape, Socket, pair};
 use crate::upstream::Connection;
 use crate::worker::testing::Rig;
-use crate::worker::{ActiveListener, OpenConnection, Peer};
+use crate::worker::{ActiveListener, OpenConnection};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,8 +54,7 @@ impl Stage {
         let active = ActiveListener::new(key, "127.0.0.1:0".into(), Arc::<ListenerPermits>::default());
         let open = Rc::new(OpenConnection::begin(&worker, &active, None, SocketAddr::from(([127, 0, 0, 1], 1))));
         let (http1, theirs) = connection(shape);
-        let peer = Rc::new(Peer::new(SocketAddr::from(([127, 0, 0, 1], 1))));
-        let mut client = Client::new(open, ClientEnd::Http1(http1), peer);
+        let mut client = Client::new(open, ClientEnd::Http1(http1));
         assert_eq!(client.end.http1().input.put(text.as_bytes()), text.len());
         let mut scratch = worker.scratch.borrow_mut();
         let limits = ringway_http1::Limits::default();

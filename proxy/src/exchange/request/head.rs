@@ -71,7 +71,7 @@ pub(super) fn write_head(
     let (keep_host, authority) = write_host(client, bytes, head, host.map(String::as_bytes), &mut out);
     let upgrade = upgrade_of(this, head, bytes);
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
-    let certificate = client.peer.certificate.as_ref();
+    let certificate = client.open.peer.certificate();
     // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
     let replacing = marks.filter(|marks| marks.may_replace());
     let has_own = certificate.is_some() || replacing.is_some() || !snapshot.handoff_fields.is_empty();
@@ -91,7 +91,7 @@ pub(super) fn write_head(
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !kind.is_forwarding(),
     });
-    forwarded::append(&http.forwarded, origin, &client.peer, bytes, head, &mut out);
+    forwarded::append(&http.forwarded, origin, &client.open.peer, bytes, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         out.field(name, fingerprint.as_bytes());
     }

@@ -141,7 +141,7 @@ impl Request {
         let listener = client.open.active_listener.name();
         let pairs = [
             (Field::TIME_MS, Value::Number(ambient::unix_millis())),
-            (Field::CLIENT, Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
+            (Field::CLIENT, Value::Word(self.report.client.as_deref().unwrap_or(client.open.peer.text()))),
             (Field::LISTENER, Value::Word(&listener)),
             (Field::METHOD, line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             (Field::TARGET, line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
@@ -164,17 +164,17 @@ impl Request {
             (Field::CONNECT_US, number(self.report.connect_micros)),
             (Field::UPSTREAM_HEAD_US, number(self.report.head_micros)),
             (Field::DURATION_US, Value::Number(elapsed.as_micros() as u64)),
-            (Field::CONNECTION_ID, client.peer.logged_id()),
+            (Field::CONNECTION_ID, client.open.peer.logged_id()),
         ];
         let more = || More {
             fields: [
-                (Field::PEER, Value::Word(&client.peer.text)),
+                (Field::PEER, Value::Word(client.open.peer.text())),
                 (Field::PROTOCOL, Value::Word(self.version.name())),
                 (Field::ROUTE, Value::Number(self.route as u64 + 1)),
                 (Field::TRIES, Value::Number(self.report.backend.map_or(0, |_| u64::from(self.report.retries) + 1))),
-                (Field::TLS_VERSION, client.peer.tls_version()),
-                (Field::TLS_CIPHER, client.peer.tls_cipher()),
-                (Field::SNI, client.peer.logged_name()),
+                (Field::TLS_VERSION, client.open.peer.tls_version()),
+                (Field::TLS_CIPHER, client.open.peer.tls_cipher()),
+                (Field::SNI, client.open.peer.logged_name()),
             ],
             head: line.get(..self.head_len).unwrap_or_default(),
         };

@@ -52,7 +52,7 @@ pub(crate) fn prepare(
             if worker.logs_chosen_fields() {
                 refusal.keep_head(bytes, head);
             }
-            let origin = forwarded::origin(&http.forwarded, &client.peer, bytes, head);
+            let origin = forwarded::origin(&http.forwarded, &client.open.peer, bytes, head);
             refusal.client = named_client(client, origin);
             let marks = Marks::of((http, tracing), origin.trusted, worker, bytes, head);
             if let Some(service) = service {
@@ -102,7 +102,7 @@ pub(crate) fn prepare(
     let (out, lines) = out.into_parts();
     // Without its query, which may hold secrets.
     let asked = (head.method_span.of(bytes), head.path.of(bytes));
-    let spoken = (&client.open.entry, version_name(head.version));
+    let spoken = (&client.open.entry, head.version);
     let entry = SessionEntry::of_request(spoken, (view, service), asked, (route, head.head_len as u64));
     Ok(Box::new(Request {
         routed_by: Rc::clone(view),
@@ -171,17 +171,9 @@ fn beginning<'a>(
     Beginning { client, bytes, head, origin, started, route, number, service, hash }
 }
 
-fn version_name(version: Version) -> &'static str {
-    match version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
-        Version::Http2 => "HTTP/2",
-    }
-}
-
 /// The client for the access log, where a trusted hop has named another than the peer.
 fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
-    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
+    let named = origin.address != client.open.peer.ip() && client.open.worker.logs_access();
     named.then(|| origin.address.to_string().into())
 }
 

@@ -94,13 +94,14 @@ pub(super) fn route_of(
 ) -> Result<Routed, Unrouted> {
     let (http, table) = (view.http(listener), view.routes(listener));
     let worker = &client.open.worker;
-    let Matched { origin, route } = match_route(http, table, &client.peer, buffer, head).map_err(|(why, route)| {
-        let priority = route.and_then(|route| http.routes[route].priority).unwrap_or(Priority::Default);
-        // What Ringway answers itself is refused as what it forwards is.
-        let shed = matches!(why, Cause::Answer(_)).then(|| admission::shed(worker, priority).err()).flatten();
-        Unrouted { why: shed.map_or(why, Cause::Error), route, service: None }
-    })?;
-    let server_name = client.peer.server_name.as_deref();
+    let Matched { origin, route } =
+        match_route(http, table, &client.open.peer, buffer, head).map_err(|(why, route)| {
+            let priority = route.and_then(|route| http.routes[route].priority).unwrap_or(Priority::Default);
+            // What Ringway answers itself is refused as what it forwards is.
+            let shed = matches!(why, Cause::Answer(_)).then(|| admission::shed(worker, priority).err()).flatten();
+            Unrouted { why: shed.map_or(why, Cause::Error), route, service: None }
+        })?;
+    let server_name = client.open.peer.server_name.as_deref();
     let input = KeyInput {
         buffer,
         head: Some(head),
@@ -121,7 +122,7 @@ pub(super) fn route_of(
     {
         return Err(refuse(ProxyError::WebSocketKey));
     }
-    let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
+    let explain = explains(&http.explain_allow, client.open.peer.ip(), head, buffer);
     let arrived = (Arrival::New, http.routes[route].priority);
     let admitted = admission::admit((view, service), worker, &input, arrived, key_bytes, now).map_err(refuse)?;
     Ok(Routed { route, service, origin, hold, explain, admitted })

@@ -11,14 +11,14 @@ impl Sessions {
     /// Connections by kind and state, and what is under way by protocol and state: how many of each that there is.
     pub(in crate::worker) fn counts_by(&self) -> (Counts, Counts) {
         let (connections, under_way) = (self.connections.borrow(), self.under_way.borrow());
-        let connected = connections.iter().map(|(_, one)| (one.listener.key().kind.name(), one.state().name()));
+        let connected = connections.iter().map(|one| (one.listener.key().kind.name(), one.state().name()));
         (count(connected), count(under_way.in_use().map(|one| (one.protocol, one.state.name()))))
     }
 
     /// The listeners that connections came to, and how many came to each.
     pub(in crate::worker) fn by_listener(&self) -> Vec<(Rc<ActiveListener>, usize)> {
         let mut counts: HashMap<*const ActiveListener, (Rc<ActiveListener>, usize)> = HashMap::new();
-        for (_, one) in self.connections.borrow().iter() {
+        for one in self.connections.borrow().iter() {
             counts.entry(Rc::as_ptr(&one.listener)).or_insert_with(|| (Rc::clone(&one.listener), 0)).1 += 1;
         }
         counts.into_values().collect()

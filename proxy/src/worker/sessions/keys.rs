@@ -44,7 +44,7 @@ mod tests {
     struct Table {
         rig: Rig,
         view: Rc<View>,
-        client: Rc<ConnectionEntry>,
+        client: ConnectionEntry,
         begin: Instant,
     }
 

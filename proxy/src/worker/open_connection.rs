@@ -82,7 +82,8 @@ impl OpenConnection {
             _ if is_trusted() => u32::MAX,
             most => most,
         };
-        self.place = self.worker.shared.per_ip.enter(&self.active_listener.address_text, client.ip(), most);
+        let (worker, listener) = (&self.worker, self.active_listener.address_hash);
+        self.place = worker.shared.per_ip.enter(worker.index, listener, client.ip(), most);
         self.place.is_some()
     }
 
@@ -139,7 +140,7 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let worker = &self.worker;
         if let Some(place) = self.place.take() {
-            worker.shared.per_ip.leave(place);
+            worker.shared.per_ip.leave(worker.index, place);
         }
         worker.open.set(worker.open.get() - 1);
         worker.counters.connections.subtract(1);

@@ -237,7 +237,8 @@ impl Connection {
     /// `certain`: ask the kernel too, not only the runtime's readiness.
     pub(super) fn has_nothing_unread(&mut self, certain: bool) -> bool {
         let stream = &mut self.http1().stream;
-        !stream.needs_close_notify() && !stream.has_sent_more() && !(certain && stream.has_unread())
+        let holds = stream.needs_close_notify() || stream.has_sent_more() || certain && stream.has_unread();
+        !holds
     }
 
     /// Closes the writing side and reads on for a while, so that the client sees the response and not a reset.

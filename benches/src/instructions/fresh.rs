@@ -25,8 +25,8 @@ pub(super) fn load(port: u16, at_a_time: u32, requests: u64, half_closes: bool, 
                 scope.spawn(move || (0..count).try_for_each(|_| doing(ask(port, half_closes, parked), "ask the proxy")))
             })
             .collect();
-        let ended = clients.into_iter().map(|client| client.join());
-        ended.map(|client| client.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
+        let mut ended = clients.into_iter().map(|client| client.join());
+        ended.try_for_each(|client| client.unwrap_or_else(|_| Err("a client panicked".to_owned())))
     })
 }
 

@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod callgrind;
 mod doing;
+mod fresh;
 pub mod parked;
 pub mod record;
 
@@ -41,6 +42,10 @@ pub enum Scenario {
     Http2,
     /// Unary calls of gRPC: HTTP/2 on both sides.
     Grpc,
+    /// HTTP/1.1 on both sides, and a client's connection for each request.
+    Http1New,
+    /// TCP, with a session for each request.
+    TcpNew,
 }
 
 /// How many ask at a time.
@@ -81,8 +86,8 @@ impl Setting<'_> {
 }
 
 impl Scenario {
-    /// All, the cheapest first.
-    pub const ALL: [Self; 4] = [Self::Http1, Self::Https, Self::Http2, Self::Grpc];
+    /// All: those over kept connections first, the cheapest before the others.
+    pub const ALL: [Self; 6] = [Self::Http1, Self::Https, Self::Http2, Self::Grpc, Self::Http1New, Self::TcpNew];
 
     /// As in the record.
     #[must_use]
@@ -92,6 +97,8 @@ impl Scenario {
             Self::Https => "https",
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
+            Self::Http1New => "http1-new",
+            Self::TcpNew => "tcp-new",
         }
     }
 
@@ -115,7 +122,7 @@ impl Scenario {
         let parked = Parked::default();
         let backend = match self {
             Self::Grpc => backend::serve_grpc(&parked)?,
-            Self::Http1 | Self::Https | Self::Http2 => backend::serve_http1(&parked)?,
+            Self::Http1 | Self::Https | Self::Http2 | Self::Http1New | Self::TcpNew => backend::serve_http1(&parked)?,
         };
         let port = free_port()?;
         let config = directory.join("ringway.yaml");
@@ -128,42 +135,57 @@ impl Scenario {
         let front = match load {
             Load::AtRest => {
                 parked.watch(proxy.child.id())?;
-                parked.relay(port)?
+                // Who connects for each request waits itself until the proxy sleeps.
+                if self.is_fresh() { port } else { parked.relay(port)? }
             }
             Load::Busy(_) => port,
         };
         let crowd = if load == Load::AtRest { (1, 1) } else { self.crowd() };
         // What comes first pays for what is made once: connections to the backends, buffers.
-        self.load(front, crowd, WARMING, directory)?;
+        let load = |requests| match self.is_fresh() {
+            true => fresh::load(front, crowd.0, requests, self == Self::TcpNew, &parked),
+            false => self.load(front, crowd, requests, directory),
+        };
+        load(WARMING)?;
         proxy.count()?;
-        self.load(front, crowd, requests, directory)?;
+        load(requests)?;
         of.rest();
         let once = proxy.count()?;
-        self.load(front, crowd, 2 * requests, directory)?;
+        load(2 * requests)?;
         of.rest();
         let twice = proxy.count()?;
         proxy.end()?;
         Ok((once, twice))
     }
 
+    /// Whether each request has a connection of its own.
+    fn is_fresh(self) -> bool {
+        matches!(self, Self::Http1New | Self::TcpNew)
+    }
+
     fn config(self, load: Load, port: u16, backend: u16, directory: &Path) -> String {
-        let tls = match self {
+        let more = match self {
             Self::Https => format!(
                 ", tls: {{ certificates: [ {{ certificate: {:?}, key: {:?} }} ] }}",
                 directory.join("server.pem"),
                 directory.join("server.key")
             ),
-            Self::Http1 | Self::Http2 | Self::Grpc => String::new(),
+            Self::TcpNew => ", protocol: tcp".to_owned(),
+            Self::Http1 | Self::Http2 | Self::Grpc | Self::Http1New => String::new(),
         };
         let protocol = if self == Self::Grpc { "    protocol: h2\n" } else { "" };
+        let balance = match self {
+            Self::TcpNew => "policy: round_robin",
+            _ => "policy: ring, hash_key: [ { header: x-user-id } ], bounded_load: { factor: 1.25 }",
+        };
         let backends: String =
             (0..4).map(|index| format!("      - {{ id: b{index}, address: \"127.0.0.1:{backend}\" }}\n")).collect();
         let workers = if let Load::Busy(workers) = load { workers } else { 1 };
         format!(
             "workers: {workers}\nadmin: {{ enabled: false }}\n\
-             listeners: [ {{ name: front, address: \"127.0.0.1:{port}\", service: s{tls} }} ]\n\
+             listeners: [ {{ name: front, address: \"127.0.0.1:{port}\", service: s{more} }} ]\n\
              services:\n  - name: s\n{protocol}    \
-             balance: {{ policy: ring, hash_key: [ {{ header: x-user-id }} ], bounded_load: {{ factor: 1.25 }} }}\n    \
+             balance: {{ {balance} }}\n    \
              backends:\n{backends}"
         )
     }
@@ -171,7 +193,7 @@ impl Scenario {
     /// Connections, and streams of each, of a busy proxy.
     fn crowd(self) -> (u32, u32) {
         match self {
-            Self::Http1 | Self::Https => (64, 1),
+            Self::Http1 | Self::Https | Self::Http1New | Self::TcpNew => (64, 1),
             Self::Http2 | Self::Grpc => (10, 32),
         }
     }
@@ -183,7 +205,7 @@ impl Scenario {
         command.args([&LIMIT.as_secs().to_string(), "h2load", "-t1", "-H", "x-user-id: user-1"]);
         command.args([format!("-n{requests}"), format!("-c{connections}"), format!("-m{streams}")]);
         match self {
-            Self::Http1 | Self::Https => {
+            Self::Http1 | Self::Https | Self::Http1New | Self::TcpNew => {
                 command.arg("--h1");
             }
             Self::Http2 => {}

@@ -184,7 +184,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         overload: Arc::new(OverloadState::new(workers, ambient::now())),
         shortage: Shortage::new(Arc::clone(&metrics.counters)),
         journal: Arc::default(),
-        per_ip: PerIp::default(),
+        per_ip: PerIp::new(workers, RandomState::new().hash_one(2_u8)),
         doors: Arc::default(),
         workers,
         occupancy: Arc::new(Occupancy::new(workers)),

@@ -45,6 +45,30 @@ fn half_close_is_kept_and_bulk_passes() {
     assert_eq!((class("2xx"), class("none"), class("5xx")), (0.0, 0.0, 0.0));
 }
 
+#[test]
+fn a_backend_that_ends_first_still_gets_what_its_client_sends_and_the_end_behind_it() {
+    let (told, heard) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let backend = Backend::custom(move |mut stream, _| {
+        let _ = stream.write_all(b"bye");
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut bytes = Vec::new();
+        let ended = stream.read_to_end(&mut bytes).map_err(|error| error.kind());
+        let _ = told.lock().map(|told| told.send((bytes.len(), ended)));
+    });
+    let listen = free_address();
+    let _ringway = Ringway::start(&tcp(listen, "", &[("a", backend.address)]));
+    for size in [0_usize, 1, 100_000, 2_000_000] {
+        let mut stream = send(listen, b"");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "bye");
+        stream.write_all(&vec![b'x'; size]).unwrap();
+        drop(stream);
+        assert_eq!(heard.recv_timeout(Duration::from_secs(60)), Ok((size, Ok(size))));
+    }
+}
+
 /// A key is a key, whatever has it: as a request's (`policies::hot_key_is_spread_and_cools_down_again`).
 #[test]
 fn sessions_of_a_hot_key_are_spread_over_its_owners_and_counted_as_requests_are() {

@@ -1,4 +1,4 @@
-//! The gate on instructions: what a request costs in user space in four scenarios, beside what was recorded. Fails where one costs
+//! The gate on instructions: what a request costs in user space in six scenarios, beside what was recorded. Fails where one costs
 //! over 3 % more; says where one costs so much less that the record is to be made anew.
 //!
 //!     cargo build --release --workspace && target/release/instructions [--record | --busy [--workers N]] [--requests N] [--sample SHARE] [SCENARIO...]

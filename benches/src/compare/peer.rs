@@ -69,6 +69,8 @@ pub struct Setup {
     pub checks: bool,
     /// What is on the front: see there.
     pub cover: Cover,
+    /// No connection to a backend of HTTP/1.1 carries a second request.
+    pub fresh: bool,
 }
 
 /// How a proxy follows a control plane.
@@ -174,7 +176,7 @@ impl Peer {
             }
             Self::Traefik => {
                 let services = file("dynamic.yaml", traefik_services(setup));
-                let main = traefik(port, &services.0);
+                let main = traefik(setup, port, &services.0);
                 vec![file("yaml", main), services]
             }
             Self::Floor => Vec::new(),
@@ -380,6 +382,9 @@ pub fn ringway_service(setup: &Setup) -> String {
     if setup.cover == Cover::Grpc {
         text.push_str("    protocol: h2\n");
     }
+    if setup.fresh {
+        text.push_str("    pool: { requests_max: 1 }\n");
+    }
     for line in setup.service.lines() {
         let _ = writeln!(text, "    {line}");
     }
@@ -412,7 +417,11 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
     };
     // A spliced connection needs descriptors for its pipe as well.
     let connections = if setup.front == Front::Tcp { 4000 } else { 9000 };
-    let reuse = if setup.front == Front::Tcp { "  option splice-auto\n" } else { "  http-reuse always\n" };
+    let reuse = match setup.front {
+        Front::Tcp => "  option splice-auto\n",
+        Front::Http if setup.fresh => "  option http-server-close\n  http-reuse never\n",
+        Front::Http => "  http-reuse always\n",
+    };
     let mut text = format!(
         "global\n  nbthread 1\n  maxconn {connections}\n  tune.pipesize 262144\ndefaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 60s\n  \
          timeout server 60s\n{reuse}frontend f\n  bind 127.0.0.1:{port}{cover}\n  default_backend b\nbackend b\n{balance}"
@@ -468,11 +477,13 @@ fn nginx(setup: &Setup, port: u16, directory: &Path) -> String {
              server {{ listen 127.0.0.1:{port} reuseport{cover}; location / {{ grpc_pass grpc://u; }} }} }}\n"
         );
     }
+    let kept = if setup.fresh { "" } else { "keepalive 1024; keepalive_requests 1000000000; " };
+    let told = if setup.fresh { "close" } else { "" };
     format!(
         "{head}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
-         upstream u {{ {hash}{servers} keepalive 1024; keepalive_requests 1000000000; }}\n\
+         upstream u {{ {hash}{servers} {kept}}}\n\
          server {{ listen 127.0.0.1:{port} reuseport{cover}; {certificate} location / {{ proxy_pass http://u; proxy_http_version 1.1;\n\
-         proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n"
+         proxy_set_header Connection \"{told}\"; proxy_set_header Host $host; }} }} }}\n"
     )
 }
 
@@ -508,13 +519,19 @@ fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
     } else {
         ""
     };
-    let upstream = if setup.cover == Cover::Grpc {
-        ", typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \"@type\": \
-         type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: { \
-         http2_protocol_options: {} } } }"
-    } else {
-        ""
+    let spoken = match (setup.cover, setup.fresh) {
+        (Cover::Grpc, _) => Some("explicit_http_config: { http2_protocol_options: {} }"),
+        (_, true) => Some(
+            "common_http_protocol_options: { max_requests_per_connection: 1 }, explicit_http_config: { http_protocol_options: {} }",
+        ),
+        (Cover::Plain | Cover::Tls | Cover::H2, false) => None,
     };
+    let upstream = spoken.map_or_else(String::new, |spoken| {
+        format!(
+            ", typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \"@type\": \
+             type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {spoken} }} }}"
+        )
+    });
     format!(
         "node: {{ id: bench, cluster: bench }}\nstatic_resources:\n  listeners:\n  - name: f\n    \
          address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}\n    filter_chains: [ {{ filters: [ {filter} ] }} ]\n  \
@@ -538,11 +555,12 @@ fn envoy_endpoints(setup: &Setup) -> String {
     text + "  ] } ]\n"
 }
 
-fn traefik(port: u16, services: &Path) -> String {
+fn traefik(setup: &Setup, port: u16, services: &Path) -> String {
+    let idle = if setup.fresh { -1 } else { 1024 };
     format!(
         "global: {{ checkNewVersion: false, sendAnonymousUsage: false }}\nlog: {{ level: ERROR }}\n\
          entryPoints: {{ front: {{ address: \"127.0.0.1:{port}\" }} }}\n\
-         providers: {{ file: {{ filename: \"{}\" }} }}\nserversTransport: {{ maxIdleConnsPerHost: 1024 }}\n",
+         providers: {{ file: {{ filename: \"{}\" }} }}\nserversTransport: {{ maxIdleConnsPerHost: {idle} }}\n",
         services.display()
     )
 }

@@ -39,12 +39,14 @@ impl Effort {
 }
 
 /// Names of all scenarios.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 23] = [
     "http-round-robin",
     "http-hash",
     "http-bound",
     "http-64k",
     "http-1m",
+    "http-new",
+    "http-new-both",
     "latency",
     "slow-readers",
     "https",
@@ -80,6 +82,16 @@ pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
         "http-bound" => http("HTTP/1.1, 128 B, hash of a header, bound 1.25", Balance::HashBound, "/", 64),
         "http-64k" => http("HTTP/1.1, 64 KiB, hash of a header, bound 1.25", Balance::HashBound, "/64k", 64),
         "http-1m" => http("HTTP/1.1, 1 MiB, hash of a header, bound 1.25", Balance::HashBound, "/1m", 16),
+        "http-new" | "http-new-both" => {
+            let fleet = Backends::start(4, effort.load_core, directory)?;
+            let (title, fresh) = if name == "http-new" {
+                ("HTTP/1.1, 128 B, round robin, a client's connection for each request", false)
+            } else {
+                ("HTTP/1.1, 128 B, round robin, a connection for each request on both sides", true)
+            };
+            let setup = Setup { fresh, ..setup(Front::Http, Balance::RoundRobin, &fleet) };
+            saturated(title, &setup, "/", 64, true, effort, directory)
+        }
         "https" | "tls-handshake" | "tls-resumed" | "h2" | "grpc" => covered(name, effort, directory),
         "tcp-small" | "tcp-new" => {
             let fleet = Backends::start(4, effort.load_core, directory)?;

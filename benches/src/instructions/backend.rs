@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 /// Bytes of an answer's body.
-const BODY_BYTES: usize = 128;
+pub(super) const BODY_BYTES: usize = 128;
 
 /// Serves HTTP/1.1 for as long as the process lives; gives the port.
 ///
@@ -60,6 +60,7 @@ fn http1(mut stream: TcpStream, answer: &[u8], parked: &Parked) -> std::io::Resu
     loop {
         let count = stream.read(&mut buffer)?;
         if count == 0 {
+            parked.wait();
             return Ok(());
         }
         seen.extend_from_slice(&buffer[..count]);

@@ -109,11 +109,11 @@ impl Direction {
         Self { buffer, moved: 0, pipe: None, last_read: 0, turn: BulkTurn::default(), state: State::Open }
     }
 
-    /// Moves what can be moved. `Ok(true)`: something was.
+    /// Moves what can be moved. `Ok(true)`: something was. `last`: nothing comes the other way any more.
     fn poll(
         &mut self,
-        from: &mut impl Duplex,
-        to: &mut impl Duplex,
+        (from, to): (&mut impl Duplex, &mut impl Duplex),
+        last: bool,
         dispatcher: &Dispatcher,
         context: &mut Context<'_>,
     ) -> io::Result<bool> {
@@ -133,14 +133,17 @@ impl Direction {
             }
             match self.state {
                 State::Ended => return Ok(progress),
-                State::Ending => match to.poll_shutdown(context) {
-                    Poll::Ready(_) => {
-                        self.state = State::Ended;
-                        self.release(dispatcher);
-                        return Ok(true);
+                // A socket that has nothing to read and nothing more to write is closed by whoever has it, which says the end as well.
+                State::Ending => {
+                    match if last && to.plain().is_some() { Poll::Ready(Ok(())) } else { to.poll_shutdown(context) } {
+                        Poll::Ready(_) => {
+                            self.state = State::Ended;
+                            self.release(dispatcher);
+                            return Ok(true);
+                        }
+                        Poll::Pending => return Ok(progress),
                     }
-                    Poll::Pending => return Ok(progress),
-                },
+                }
                 State::Open => {}
             }
             match self.poll_fill(from, to, dispatcher, context) {
@@ -273,8 +276,10 @@ pub(crate) async fn relay(
 ) -> End {
     timer.set_before(limits.idle, limits.session);
     let end = poll_fn(|context| {
-        let moved = up.poll(client, upstream, dispatcher, context).and_then(|moved_up| {
-            let moved_down = down.poll(upstream, client, dispatcher, context)?;
+        let last = down.state == State::Ended;
+        let moved = up.poll((client, upstream), last, dispatcher, context).and_then(|moved_up| {
+            let last = up.state == State::Ended;
+            let moved_down = down.poll((upstream, client), last, dispatcher, context)?;
             Ok(moved_up || moved_down)
         });
         match moved {

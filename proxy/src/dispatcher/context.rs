@@ -103,6 +103,7 @@ impl Dispatcher {
     }
 
     /// Begins a task; `what` names it in the log if it ends by a panic.
+    #[inline]
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
         tasks::spawn(&self.counters, what, task);
     }

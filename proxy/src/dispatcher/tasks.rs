@@ -56,9 +56,19 @@ pub(crate) fn wake_after_sockets(context: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(context);
 }
 
+/// Bytes of a task that is moved as it is.
+const MOVED_BYTES_MAX: usize = 512;
+
 /// Begins a task; `what` names it in the log if it ends by a panic.
-pub(super) fn spawn(counters: &Arc<WorkerCounters>, what: &'static str, task: impl Future<Output = ()> + 'static) {
-    drop(tokio::task::spawn_local(watched(Arc::clone(counters), what, task)));
+#[inline]
+pub(super) fn spawn<T: Future<Output = ()> + 'static>(counters: &Arc<WorkerCounters>, what: &'static str, task: T) {
+    let counters = Arc::clone(counters);
+    // The runtime moves a task some ten times on its way in and out: of a large one, its address.
+    if const { size_of::<T>() > MOVED_BYTES_MAX } {
+        drop(tokio::task::spawn_local(watched(counters, what, Box::pin(task))));
+    } else {
+        drop(tokio::task::spawn_local(watched(counters, what, task)));
+    }
 }
 
 #[cfg(test)]

@@ -233,6 +233,16 @@ impl Connection {
         None
     }
 
+    /// Whether closing now loses nothing of what has been sent: nothing that the client sends waits to be read, and no layer has an end of its
+    /// own to send.
+    ///
+    /// `certain`: ask the kernel too, not only the runtime's readiness.
+    pub(super) fn has_nothing_unread(&mut self, certain: bool) -> bool {
+        let stream = &mut self.http1().stream;
+        let holds = stream.needs_close_notify() || stream.has_sent_more() || certain && stream.has_unread();
+        !holds
+    }
+
     /// Closes the writing side and reads on for a while, so that the client sees the response and not a reset.
     pub(super) async fn linger(&mut self) {
         let worker = Rc::clone(&self.client.open.worker);

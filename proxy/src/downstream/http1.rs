@@ -35,12 +35,8 @@ pub(super) async fn serve(frontend: Rc<Frontend>, mut connection: Box<Connection
             Next::Request => {}
             Next::Abort => break,
             // Unread bytes would turn the close into a reset.
-            Next::Close
-                if !connection.http1().stream.has_unread() && !connection.http1().stream.needs_close_notify() =>
-            {
-                break;
-            }
-            Next::Close | Next::Linger => {
+            Next::Close | Next::CloseAsAsked if connection.has_nothing_unread(next == Next::Close) => break,
+            Next::Close | Next::CloseAsAsked | Next::Linger => {
                 Box::pin(connection.linger()).await;
                 break;
             }

@@ -13,6 +13,8 @@ pub(crate) enum Next {
     Request,
     /// It is closed gracefully.
     Close,
+    /// It is closed as the client has asked: behind such a request it sends none (RFC 9112, 9.6).
+    CloseAsAsked,
     /// It is closed at once: the client has left, or the response must not look complete.
     Abort,
     /// It is closed after what the client still sends has been read.

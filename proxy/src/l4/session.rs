@@ -76,7 +76,9 @@ pub(super) async fn serve(
     let mut session =
         Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes, entry, tapped };
     let mut class = 0;
-    let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
+    // Boxed: it is much larger than all that a session holds once it relays.
+    let connecting = Box::pin(session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)));
+    let reason = match connecting.await {
         Ok(connected) => {
             class = SESSION;
             session.relay(connected, worker, timer, &mut stream, hello).await

@@ -31,8 +31,9 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, view: Rc
     if peer.server_name.is_none() && matches!(stream, Stream::Plain(_)) && wants_name(tcp, &view) {
         hello = worker.buffers.take();
         timer.set(HELLO_TIME);
-        // Where names only choose among backends, a client without TLS has none: its key is another one, or missing.
-        match client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty()).await {
+        // Where names only choose among backends, a client without TLS has none: its key is another one, or missing. Boxed: what reads it is
+        // larger than the session that follows.
+        match Box::pin(client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty())).await {
             Some(name) => named = name,
             None => {
                 worker.shared.counters.error("", "client_hello");

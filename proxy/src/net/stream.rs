@@ -80,6 +80,12 @@ impl Stream {
         self.transport().is_some_and(|transport| transport.look().is_ok_and(|count| count > 0))
     }
 
+    /// Whether bytes have come that nobody will read, as far as the runtime knows: one of them is read. Costs no system call while nothing has
+    /// arrived.
+    pub(crate) fn has_sent_more(&mut self) -> bool {
+        self.transport().is_some_and(|transport| transport.try_read(&mut [0]).is_ok_and(|count| count > 0))
+    }
+
     /// Whether an idle connection is still good: no end, and no unsolicited bytes.
     ///
     /// `certain`: ask the kernel too, not only the runtime's readiness.

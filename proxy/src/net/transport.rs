@@ -7,6 +7,7 @@
 use crate::net::pipe::Pipe;
 use crate::net::shortage::{Rank, Resource, Shortage};
 use socket2::{SockFilter, SockRef};
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -269,7 +270,11 @@ impl Listener {
 
     pub(crate) async fn accept(&self) -> io::Result<(Transport, SocketAddr)> {
         match self {
-            Self::Tcp(socket) => socket.accept().await.map(|(tcp, peer)| (Transport::Tcp(tcp), peer)),
+            // There is one accept loop a socket: no list of those who wait is needed.
+            Self::Tcp(socket) => {
+                let (tcp, peer) = poll_fn(|context| socket.poll_accept(context)).await?;
+                Ok((Transport::Tcp(tcp), peer))
+            }
             #[cfg(test)]
             Self::Memory(socket) => socket.accept().await.map(|(socket, peer)| (Transport::Memory(socket), peer)),
         }

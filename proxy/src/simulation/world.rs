@@ -190,7 +190,7 @@ impl World {
             occupancy: Arc::new(Occupancy::new(setup.workers)),
             commands: OnceLock::new(),
             journal: Arc::default(),
-            per_ip: PerIp::default(),
+            per_ip: PerIp::new(setup.workers, seed),
             doors: Arc::default(),
             access: Arc::default(),
             spans: Arc::default(),

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A listener's open-or-closing state, shared by its connections.
 pub(crate) struct ActiveListener {
@@ -16,6 +17,8 @@ pub(crate) struct ActiveListener {
     pub(super) name: RefCell<Arc<str>>,
     /// The address it is bound to, as text.
     pub(crate) address_text: Arc<str>,
+    /// Tells that address from others.
+    pub(crate) address_hash: u64,
     /// The successor that takes its socket over, once it closes.
     pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
@@ -38,6 +41,7 @@ impl ActiveListener {
         Rc::new(Self {
             key,
             name: RefCell::new("".into()),
+            address_hash: xxh3_64(address_text.as_bytes()),
             address_text,
             successor: RefCell::default(),
             closing: Cell::new(false),

@@ -86,8 +86,8 @@ impl OpenConnection {
             _ if is_trusted() => u32::MAX,
             most => most,
         };
-        let per_ip = &self.worker.shared.per_ip;
-        self.is_entered = per_ip.enter(&self.active_listener.address_text, self.peer.ip(), most);
+        let (worker, listener) = (&self.worker, self.active_listener.address_hash);
+        self.is_entered = worker.shared.per_ip.enter(worker.index, listener, self.peer.ip(), most);
         self.is_entered
     }
 
@@ -144,7 +144,7 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let worker = &self.worker;
         if self.is_entered {
-            worker.shared.per_ip.leave(&self.active_listener.address_text, self.peer.ip());
+            worker.shared.per_ip.leave(worker.index, self.active_listener.address_hash, self.peer.ip());
         }
         worker.open.set(worker.open.get() - 1);
         worker.counters.connections.subtract(1);

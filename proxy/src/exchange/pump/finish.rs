@@ -52,7 +52,10 @@ impl Exchange<'_> {
             Delivered::Whole => {
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
-                    (false, Upload::Done) if self.has_nothing_ahead() => Next::Close,
+                    (false, Upload::Done) if self.has_nothing_ahead() => match self.request.keep_alive {
+                        true => Next::Close,
+                        false => Next::CloseAsAsked,
+                    },
                     (false, _) => Next::Linger,
                 };
                 if self.attempt.end.is_http2() {
@@ -235,22 +238,29 @@ mod tests {
         for (request, response, next) in [
             (GET, WHOLE, Next::Request),
             (GET, chunked, Next::Request),
-            (CLOSE, WHOLE, Next::Close),
+            (CLOSE, WHOLE, Next::CloseAsAsked),
             // Closed at once, it would be reset, and the response lost.
             (&pipelined, WHOLE, Next::Linger),
             (unsent, refusal, Next::Linger),
-            (old, WHOLE, Next::Close),
-            (old, chunked, Next::Close),
+            (old, WHOLE, Next::CloseAsAsked),
+            (old, chunked, Next::CloseAsAsked),
         ] {
-            let (mut stage, client) = Stage::new(request);
-            let (attempt, backend) = stage.attempt(false);
-            let (mut exchange, _) = stage.exchange(attempt);
-            assert!(respond(&mut exchange).is_pending());
-            say(&backend, response);
-            assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
-            let status = response[9..12].parse().unwrap();
-            assert_eq!(finish(&mut exchange), Poll::Ready((status, None, next)), "{request} {response}");
-            assert_eq!(said(&client).contains("connection: close"), next != Next::Request, "{request} {response}");
+            for drains in [false, true] {
+                let (mut stage, client) = Stage::new(request);
+                if drains {
+                    stage.rig.worker.set_draining();
+                }
+                // A client that has not asked for an end may have sent its next request.
+                let next = if drains && next == Next::Request { Next::Close } else { next };
+                let (attempt, backend) = stage.attempt(false);
+                let (mut exchange, _) = stage.exchange(attempt);
+                assert!(respond(&mut exchange).is_pending());
+                say(&backend, response);
+                assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+                let status = response[9..12].parse().unwrap();
+                assert_eq!(finish(&mut exchange), Poll::Ready((status, None, next)), "{request} {response}");
+                assert_eq!(said(&client).contains("connection: close"), next != Next::Request, "{request} {response}");
+            }
         }
     }
 

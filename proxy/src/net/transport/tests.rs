@@ -115,3 +115,20 @@ async fn an_end_that_does_not_read_stops_the_other_from_writing_until_there_is_r
         assert!(one.try_write(b"x").is_ok());
     }
 }
+
+#[tokio::test]
+async fn bytes_that_nobody_will_read_are_noticed_and_an_end_is_none() {
+    for (ours, mut theirs) in pairs().await {
+        let mut stream = crate::net::stream::Stream::Plain(ours);
+        assert!(!stream.has_sent_more());
+        write(&mut theirs, b"x").await.unwrap();
+        let arrived = poll_fn(|context| stream.poll_read_ready(context)).await;
+        assert!(arrived.is_ok() && stream.has_sent_more());
+        drop(theirs);
+        // The end may come after a readiness that is out of date.
+        while stream.poll_read_ready(&mut Context::from_waker(std::task::Waker::noop())).is_pending() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!stream.has_sent_more());
+    }
+}

@@ -52,7 +52,11 @@ pub(crate) struct MemberState {
     pub(crate) last_change: Option<(EventKind, Instant)>,
     pub(crate) ejected_until: Option<Instant>,
     /// It has asked for its ejection, which is no offence: what it had failed before counts on.
-    pub(crate) by_wish: bool,
+    by_wish: bool,
+    /// It has asked, at the beginning of its ejection or since, to be left alone.
+    asks_for_peace: bool,
+    /// See [`crate::ServiceHealth::is_last_resort`]; as of when the shares were worked out last.
+    pub(crate) last_resort: bool,
     /// It has asked in vain to be left alone, and that has been told.
     pub(crate) wish_withheld: bool,
     /// How often it has been ejected in a row, and when the last ejection ended.
@@ -139,6 +143,8 @@ impl MemberState {
             last_change: None,
             ejected_until: None,
             by_wish: false,
+            asks_for_peace: false,
+            last_resort: false,
             wish_withheld: false,
             ejections: 0,
             returned_at: None,
@@ -258,7 +264,7 @@ impl MemberState {
         self.ejections = self.ejections.saturating_add(1);
         let duration = params.ejection(self.ejections, fraction).max(wish);
         self.leave_alone(duration, now);
-        self.by_wish = false;
+        (self.by_wish, self.asks_for_peace) = (false, !wish.is_zero());
         (self.failures, self.local_failures) = (0, 0);
         duration
     }
@@ -266,7 +272,7 @@ impl MemberState {
     /// Ejects it for so long, without counting it as an offence. What it has failed before is not forgiven for that: who asks for
     /// a second each time, and never serves, must not be asked once a second for ever.
     pub(crate) fn leave_alone(&mut self, duration: Duration, now: Instant) {
-        self.by_wish = true;
+        (self.by_wish, self.asks_for_peace) = (true, true);
         self.wish_withheld = false;
         self.ejected_until = Some(now + duration);
         self.good_checks = 0;
@@ -275,6 +281,12 @@ impl MemberState {
     /// It has asked again while it is ejected: whichever is longer.
     pub(crate) fn leave_alone_longer(&mut self, duration: Duration, now: Instant) {
         self.ejected_until = self.ejected_until.map(|until| until.max(now + duration));
+        self.asks_for_peace = true;
+    }
+
+    /// Ejected, for what has failed there, and nothing else is known against it.
+    pub(crate) fn may_be_last_resort(&self) -> bool {
+        self.ejected_until.is_some() && !self.asks_for_peace && self.is_up() && self.weight_asked() > 0
     }
 
     pub(crate) fn return_from_ejection(&mut self, now: Instant) {

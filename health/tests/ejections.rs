@@ -429,7 +429,12 @@ fn who_is_ejected_for_failures_alone_is_a_last_resort() {
         health.handle_outcome(name, Outcome::Status(500), now);
     }
     assert_eq!(last(&health), [true, true, true, false]);
+    assert!(health.take_changed());
     // A check says that it is down, an operator that it is to take nothing.
+    health.handle_probe("down", Probe::Failure(CheckFailure::Connect), now);
+    assert!(health.take_changed() && last(&health) == [false, true, true, false], "requests hear of it");
+    health.handle_probe("down", Probe::Success, now);
+    assert!(health.take_changed() && last(&health)[0], "and that it is back");
     health.handle_probe("down", Probe::Failure(CheckFailure::Connect), now);
     set(&mut health, &drained("leaves"));
     assert_eq!(last(&health), [false, true, false, false]);
@@ -438,4 +443,11 @@ fn who_is_ejected_for_failures_alone_is_a_last_resort() {
     let (mut health, now) = start(outlier, &named(&["a", "b"]));
     health.handle_outcome("a", Outcome::RetryAfter { status: 503, wish: SECOND }, now);
     assert!(is_ejected(&health, "a", now) && !health.is_last_resort("a"));
+    // Or while it was ejected for what had failed.
+    let outlier = OutlierParams { consecutive_failures: 1, ..outlier };
+    let (mut health, now) = start(outlier, &named(&["a", "b"]));
+    health.handle_outcome("a", Outcome::Status(503), now);
+    assert!(health.is_last_resort("a"));
+    health.handle_outcome("a", Outcome::RetryAfter { status: 503, wish: SECOND }, now);
+    assert!(!health.is_last_resort("a"));
 }

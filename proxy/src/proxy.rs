@@ -162,8 +162,8 @@ impl Proxy {
         control.begin_end();
         let ended = crew.end();
         drop((crew, socket));
-        // What a stuck worker holds will not come.
-        control.end(ambient::now() + if ended { LAST_WORDS } else { Duration::ZERO });
+        // What a stuck worker holds will not come; what the others have told is under way.
+        control.end(ambient::now() + if ended { LAST_WORDS } else { LAST_WORDS_WITHOUT_SOME });
     }
 }
 
@@ -196,6 +196,7 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
 
 /// How long the access log and the exporter of spans may take to hand on what they have, once nothing more comes.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS_WITHOUT_SOME: Duration = Duration::from_secs(3);
 
 /// Connections that the kernel may hold until the admin listener accepts them.
 const ADMIN_BACKLOG: u32 = 4096;

@@ -125,7 +125,8 @@ fn new_requests_and_sessions_are_refused_before_connections_are() {
     let backend = Backend::echo("a");
     let (http, raw) = (free_address(), free_address());
     let file = |section: &str| {
-        let moved = "{ match: { path: /moved }, redirect: { path: / } }, { service: s }";
+        let moved = "{ match: { path: /moved }, redirect: { path: / } }, \
+                     { service: s, cors: { origins: [ \"https://app.test\" ] } }";
         config(section, http, raw, backend.address).replacen("service: s }", &format!("routes: [ {moved} ] }}"), 1)
     };
     let ringway = Ringway::start(&file(""));
@@ -142,6 +143,10 @@ fn new_requests_and_sessions_are_refused_before_connections_are() {
         assert_eq!((refused.status, refused.header("x-ringway-reason")), (503, Some("overloaded")));
         assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("1"), Some("close")));
     }
+    // What a browser asks first costs nothing: it is told of the refusal by what it asks then.
+    let preflight =
+        "OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: https://app.test\r\nAccess-Control-Request-Method: PUT\r\n\r\n";
+    assert_eq!(read_answer(&mut send(http, preflight.as_bytes()), true).unwrap().status, 204);
     let mut session = send(raw, b"GET / HTTP/1.1\r\n\r\n");
     // It is reset, which a client may find out as it sends.
     assert!(matches!(session.read(&mut [0]), Err(_) | Ok(0)));

@@ -86,6 +86,7 @@ impl ServiceHealth {
         }
         if self.members[index].ejected_until.is_some() {
             self.members[index].leave_alone_longer(wish, now);
+            self.settle(now);
         } else if self.may_eject(index) {
             self.members[index].leave_alone(wish, now);
             self.tell(index, EventKind::Ejected { cause: Cause::RetryAfter, duration: wish });

@@ -60,13 +60,15 @@ impl ServiceHealth {
                 _ => member.own_share,
             };
             let doubted = !member.is_healthy();
+            let last_resort = member.may_be_last_resort();
             let kept = member.keeps_clients;
             let keeping_changed = member.update_keeping(self.params.keep_clients, now);
             if keeping_changed && kept && member.has_kept_long_enough(self.params.keep_clients, now) {
                 outlasted.push(index);
             }
             self.changed |= share != member.share || doubted != member.doubted || keeping_changed;
-            member.doubted = doubted;
+            self.changed |= last_resort != member.last_resort;
+            (member.doubted, member.last_resort) = (doubted, last_resort);
             member.share = share;
             next_move = [next_move, member.next_move(self.params.keep_clients, now)].into_iter().flatten().min();
         }

@@ -26,14 +26,11 @@ impl ServiceHealth {
         self.find(id.into()).is_ok_and(|index| self.members[index].keeps_clients)
     }
 
-    /// Whether a backend is ejected, for what has failed there, though no check says that it is down: nothing but live traffic has said
-    /// anything against it, and that a while ago.
+    /// Whether a backend is ejected, for what has failed there, though no check says that it is down and it has not asked to be left alone:
+    /// nothing but live traffic has said anything against it, and that a while ago.
     #[must_use]
     pub fn is_last_resort(&self, id: &str) -> bool {
-        self.find(id.into()).is_ok_and(|index| {
-            let member = &self.members[index];
-            member.ejected_until.is_some() && !member.by_wish && member.is_up() && member.weight_asked() > 0
-        })
+        self.find(id.into()).is_ok_and(|index| self.members[index].last_resort)
     }
 
     /// Whether a success would now change something: its last outcome was a failure.

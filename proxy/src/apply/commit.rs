@@ -12,6 +12,7 @@ use crate::net::shortage::PER_CONNECTION;
 use crate::snapshot::{Service, ServiceLive, Snapshot, handoff_events, health_events};
 use ringway_config::model::{Config, Metrics};
 use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,9 @@ impl Control {
             state.exporter = new.exporter;
         }
         self.reconcile_drivers(&old.services, &new.services);
-        if old.services.iter().any(|service| loses_some(service, new)) {
+        let loses = old.services.iter().any(|service| loses_some(service, new));
+        // Once more at the next change: what was under way then has counted since.
+        if self.lost_some.swap(loses, Relaxed) || loses {
             self.metrics.counters.retain(
                 |name| new.service(name).is_some(),
                 |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),

@@ -47,6 +47,8 @@ pub(crate) struct Control {
     changing: Mutex<()>,
     /// Runtime changes, and what the file has in their place. Held for moments, and changed by who holds `changing`.
     over: Mutex<(Overrides, Overlaid)>,
+    /// The last change has taken services or backends away.
+    pub(super) lost_some: AtomicBool,
     /// The task that takes back keys that are spread no longer.
     pub(super) spread_watch: Mutex<Option<tokio::task::AbortHandle>>,
     /// Places of those who look at requests at once.
@@ -93,6 +95,7 @@ impl Control {
             commands,
             changing: Mutex::new(()),
             over: Mutex::default(),
+            lost_some: AtomicBool::new(false),
             spread_watch: Mutex::default(),
             tap_places: Arc::new(tokio::sync::Semaphore::new(TAPS_MAX)),
             log_change: Mutex::default(),

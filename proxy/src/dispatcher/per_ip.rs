@@ -23,6 +23,7 @@ pub(crate) struct PerIp {
     limited: AtomicBool,
     /// Their counts have been put together.
     together: Once,
+    seed: Seed,
 }
 
 /// What a worker counts, on cache lines that no other one touches.
@@ -88,6 +89,7 @@ impl PerIp {
             shards: (0..SHARDS).map(|_| counts()).collect(),
             limited: AtomicBool::new(false),
             together: Once::new(),
+            seed: Seed(secret),
         }
     }
 
@@ -136,9 +138,8 @@ impl PerIp {
     }
 
     fn shard(&self, place: &Place) -> &Mutex<Counts> {
-        // Not by the hash of the tables: a shard's entries would be crowded in its own.
-        let [.., third, second, first] = place.0;
-        &self.shards[usize::from(first ^ second.rotate_left(3) ^ third) % SHARDS]
+        // By other bits of the hash than the tables go by, which are the lowest and the seven highest.
+        &self.shards[(self.seed.hash_one(place) >> 32) as usize % SHARDS]
     }
 }
 
@@ -189,6 +190,20 @@ mod tests {
         }
         per_ip.leave(0, WEB + 1, "192.0.2.1".parse().unwrap());
         assert!(is_empty(&per_ip));
+    }
+
+    #[test]
+    fn clients_are_spread_over_all_shards_whatever_network_they_are_of() {
+        let per_ip = PerIp::new(1, 7);
+        for network in [0x0000_ffff_0a00_0000_u128, 0x2001_0db8_0000_0000_0000_0000_0000_0000, 0xfd00 << 112] {
+            let step = if network >> 64 == 0 { 1 } else { 1 << 64 };
+            let clients = (0..1_000).map(|number| std::net::Ipv6Addr::from_bits(network + number * step));
+            let mut used: Vec<*const _> =
+                clients.map(|client| std::ptr::from_ref(per_ip.shard(&Place::of(WEB, client.into())))).collect();
+            used.sort_unstable();
+            used.dedup();
+            assert!(used.len() > SHARDS / 2, "{network:x}: {}", used.len());
+        }
     }
 
     #[test]

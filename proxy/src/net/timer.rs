@@ -18,8 +18,9 @@ const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
 /// The deadline of a timer that has fired.
 const FIRED: u64 = NEVER - 1;
-/// So many times as long as it is the table grows by.
+/// So many times as long as it is the table grows by, and by so many entries at most.
 const GROWTH: usize = 15;
+const GROWTH_MAX: usize = 1 << 18;
 /// The room of so many timers is kept, whether they are in use or not.
 const KEPT: usize = 1024;
 
@@ -65,7 +66,7 @@ impl Timers {
         } else {
             if entries.len() == entries.capacity() {
                 // By much: room that has not been used yet takes no memory, while the table of before is not given back at once.
-                let more = GROWTH * entries.len().max(4);
+                let more = (GROWTH * entries.len().max(4)).min(GROWTH_MAX);
                 entries.reserve_exact(more);
             }
             entries.push(entry);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// How long workers that are told to end are waited for: they look for what they are told each time that they have done something.
-const END_TIME: Duration = Duration::from_secs(2);
+const END_TIME: Duration = Duration::from_secs(3);
 
 /// All workers. Dropping it ends them, whatever they serve, and waits for their threads: a start that fails leaves none behind. One that is stuck is
 /// waited for no longer than [`END_TIME`].

@@ -70,16 +70,17 @@ impl Retries {
     }
 }
 
-/// An ejected backend for a request that has been given to others, which is to be asked where none of these is left: the next that it has
-/// not been given to, in slot order from the last of them on. `None`: there is none, or it has been given to nobody.
+/// An ejected backend for a request that has been given to others, which is to be asked where none of these is left: one with room that it
+/// has not been given to. `None`: there is none, or it has been given to nobody.
 pub(super) fn last_resort(service: &Service, selection: &Selection) -> Option<Slot> {
-    if !service.live.some_are_ejected.load(Relaxed) {
+    if !service.live.some_are_ejected.load(Relaxed) || service.backend_set.has_another(selection) {
         return None;
     }
     let last = usize::from(selection.tried().last()?.0);
     let mut slots = (last..service.backends.len()).chain(0..last);
     let is_tried = |slot: usize| selection.tried().any(|tried| usize::from(tried.0) == slot);
-    let found = slots.find(|&slot| service.backends[slot].state.last_resort.load(Relaxed) && !is_tried(slot));
+    let is_one = |slot: usize| service.backends[slot].state.last_resort.load(Relaxed) && !is_tried(slot);
+    let found = slots.find(|&slot| is_one(slot) && service.backend_set.takes_more(Slot(slot as u16)));
     found.map(|slot| Slot(slot as u16))
 }
 
@@ -91,7 +92,9 @@ fn has_another(service: &Service, selection: &Selection) -> bool {
 pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
         model::SameBackend::Never => has_another(service, selection),
-        model::SameBackend::LastResort | model::SameBackend::Always => service.backend_set.eligible_members() > 0,
+        model::SameBackend::LastResort | model::SameBackend::Always => {
+            service.backend_set.eligible_members() > 0 || last_resort(service, selection).is_some()
+        }
     }
 }
 

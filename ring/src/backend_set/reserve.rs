@@ -87,6 +87,13 @@ impl BackendSet {
         members.any(|(slot, member)| member.effective_weight() > 0 && !selection.tried.contains(slot as u16))
     }
 
+    /// Whether a member has fewer requests than it may have.
+    #[must_use]
+    pub fn takes_more(&self, slot: Slot) -> bool {
+        let member = &self.members[usize::from(slot.0)];
+        member.load.in_flight() < member.requests_max()
+    }
+
     /// Counts what goes on with a member on which it has begun, whatever became of the member since.
     pub fn resume(&self, slot: Slot, shard: usize) {
         if let Some(sum) = self.members[usize::from(slot.0)].load.reserve(u32::MAX) {

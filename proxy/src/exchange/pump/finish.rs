@@ -13,6 +13,7 @@ use crate::exchange::attempt::Attempt;
 use crate::exchange::outcome::Next;
 use crate::net::buffers::Buffer;
 use ringway_http1::{Body, Encoding};
+use ringway_message::Method;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -52,10 +53,12 @@ impl Exchange<'_> {
             Delivered::Whole => {
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
-                    (false, Upload::Done) if self.has_nothing_ahead() => match self.request.keep_alive {
-                        true => Next::Close,
-                        false => Next::CloseAsAsked,
-                    },
+                    (false, Upload::Done) if self.has_nothing_ahead() => {
+                        // Some clients send a line's end behind a body (RFC 9112, 2.2), which may be on its way.
+                        let asked =
+                            !self.request.keep_alive && matches!(self.request.method, Method::Get | Method::Head);
+                        if asked { Next::CloseAsAsked } else { Next::Close }
+                    }
                     (false, _) => Next::Linger,
                 };
                 if self.attempt.end.is_http2() {

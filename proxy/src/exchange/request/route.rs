@@ -97,8 +97,9 @@ pub(super) fn route_of(
     let Matched { origin, route } =
         match_route(http, table, &client.open.peer, buffer, head).map_err(|(why, route)| {
             let priority = route.and_then(|route| http.routes[route].priority).unwrap_or(Priority::Default);
-            // What Ringway answers itself is refused as what it forwards is.
-            let shed = matches!(why, Cause::Answer(_)).then(|| admission::shed(worker, priority).err()).flatten();
+            // A redirection is refused as what is forwarded is. A preflight costs nothing, and what follows it is judged.
+            let redirects = matches!(&why, Cause::Answer(answer) if answer.status >= 300);
+            let shed = redirects.then(|| admission::shed(worker, priority).err()).flatten();
             Unrouted { why: shed.map_or(why, Cause::Error), route, service: None }
         })?;
     let server_name = client.open.peer.server_name.as_deref();

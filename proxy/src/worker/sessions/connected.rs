@@ -69,12 +69,13 @@ impl Connections {
     const KEPT: usize = 1024;
     /// So many times as long as it is the table grows by.
     const GROWTH: usize = 15;
+    const GROWTH_MAX: usize = 1 << 18;
 
     pub(super) fn begin(&mut self, now: Deadline, listener: &Rc<ActiveListener>, client: SocketAddr) -> Place {
         self.begun = self.begun.wrapping_add(1);
         if self.rows.len() == self.rows.capacity() {
             // By much: room that has not been used yet takes no memory, while the table of before is not given back at once.
-            self.rows.reserve_exact(Self::GROWTH * self.rows.len().max(4));
+            self.rows.reserve_exact((Self::GROWTH * self.rows.len().max(4)).min(Self::GROWTH_MAX));
         }
         let index = self.rows.insert(Connected {
             begun: now,

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A service as requests see it.
@@ -247,7 +248,7 @@ pub struct ServiceLive {
     pub(crate) fleet_bounds: FleetBounds,
     /// Keys that the last change moved, as a share, and by which generation.
     pub(crate) moved: Mutex<(f64, u64)>,
-    /// The limiter, and the limit it was made from: a reload that leaves the limit alone keeps the limiter's memory.
+    /// The limiter, and the limit that is in force there: a reload that limits the same keys keeps what they have used.
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Backends of QUIC connections, by the ids that they have issued.
     pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
@@ -334,11 +335,12 @@ impl ServiceLive {
 }
 
 impl ServiceLive {
-    /// The limiter of this limit: the existing one, memory and all, if the limit is the same.
-    pub(super) fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
+    /// The limiter of this limit: the existing one, memory and all, if it limits the same keys. The limit itself comes into force with
+    /// [`ServiceLive::keep`].
+    pub(super) fn limiter_for(&self, limit: &model::RateLimit, now: Instant) -> Arc<RateLimiter> {
         match lock(&self.limiter).as_ref() {
-            Some((known, limiter)) if known == limit => Arc::clone(limiter),
-            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
+            Some((known, limiter)) if known.key == limit.key => Arc::clone(limiter),
+            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max, now)),
         }
     }
 
@@ -355,7 +357,7 @@ impl ServiceLive {
     }
 
     /// The next snapshot finds the backends of this one, and of the removed ones those on which something still runs.
-    pub(super) fn keep(&self, service: &Service) {
+    pub(super) fn keep(&self, service: &Service, now: Instant) {
         let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
         let states: HashMap<_, _> = states.collect();
         let mut backends = lock(&self.backends);
@@ -365,7 +367,14 @@ impl ServiceLive {
         departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
         *backends = states;
         drop((backends, departed));
-        *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
+        let mut limiter = lock(&self.limiter);
+        let limit = service.config.rate_limit.clone().zip(service.limiter.clone());
+        if let Some((limit, of)) =
+            limit.as_ref().filter(|(limit, _)| limiter.as_ref().is_none_or(|(known, _)| known != limit))
+        {
+            of.change(limit.interval, limit.burst, limit.keys_max, now);
+        }
+        *limiter = limit;
     }
 
     /// Forgets the backends that have departed and that nothing runs on any more.

@@ -39,7 +39,7 @@ impl Joiner {
     /// # Errors
     /// As [`crate::load_file_with`].
     pub fn load_file(&self, path: &Path, fleet: &Arc<FleetConfig>) -> Result<Loaded, Diagnostics> {
-        let text = read_file(path)?;
+        let text = read_file(path, limits::Pipes::Refused)?;
         self.load(Text::new(&path.display().to_string(), &text), &|name| std::env::var(name).ok(), fleet)
     }
 

@@ -37,8 +37,8 @@ pub use fleet::{FleetBackend, FleetConfig, FleetText};
 pub use joiner::Joiner;
 pub use limits::read_bytes;
 pub use load::{
-    Loaded, check_fleet, check_fleet_with_origin, load_file, load_file_alone, load_file_with, load_str, load_str_with,
-    read_backends,
+    Loaded, check_fleet, check_fleet_with_origin, load_file, load_file_again, load_file_alone, load_file_with,
+    load_str, load_str_with, read_backends,
 };
 pub use reference::{json_schema, reference};
 pub use stamp::FileStamp;

@@ -95,18 +95,31 @@ pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static st
 /// It cannot be read, or is too large ([`ErrorKind::FileTooLarge`]), or is a pipe: whoever waits for what comes from one waits for as long as
 /// others please.
 pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let pipe = || std::io::Error::new(ErrorKind::InvalidInput, "it is a pipe, not a file");
     if is_pipe(path)? {
-        return Err(std::io::Error::new(ErrorKind::InvalidInput, "it is a pipe, not a file"));
+        return Err(pipe());
     }
     let too_large = || std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes"));
-    let file = std::fs::File::open(path)?;
-    // A file that says how long it is costs nothing; pipes and devices say 0.
-    if file.metadata()?.len() > BYTES_MAX {
+    // It may have become one since: then nobody waits for who writes.
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_fifo() {
+        return Err(pipe());
+    }
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty())?;
+    // A file that says how long it is costs nothing; devices say 0.
+    if metadata.len() > BYTES_MAX {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Opens a file without waiting for whoever is to write into it.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn is_pipe(path: &Path) -> std::io::Result<bool> {
@@ -115,9 +128,7 @@ fn is_pipe(path: &Path) -> std::io::Result<bool> {
 
 /// What comes from a pipe, to its end: `ringway check <(ssh host cat ringway.yaml)`. Not for longer than `time`.
 fn read_pipe(path: &Path, time: Duration) -> std::io::Result<Vec<u8>> {
-    // Without this, nobody who reads gets past the opening before somebody writes.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let mut pipe = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut pipe = open(path)?;
     let (mut bytes, mut part, until) = (Vec::new(), vec![0; 64 << 10], Instant::now() + time);
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -150,21 +161,35 @@ fn read_pipe(path: &Path, time: Duration) -> std::io::Result<Vec<u8>> {
     }
 }
 
+/// Whether a configuration may come from a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pipes {
+    /// It is read once: whoever has begun the command waits.
+    Read,
+    /// It is read again and again: a pipe says nothing more, and a change would wait for it.
+    Refused,
+}
+
 /// Reads a configuration's file.
 ///
 /// # Errors
 /// One finding, without the file's name.
-pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+pub(crate) fn read(path: &Path, pipes: Pipes) -> Result<String, Box<Diagnostic>> {
     let refuse = |code, message: String, help: String| {
         Box::new(Diagnostic::new(Severity::Error, code, Place::default(), message, Some(help)))
     };
     let bytes = match is_pipe(path) {
-        Ok(true) => read_pipe(path, PIPE_TIME),
-        Ok(false) => read_bytes(path),
+        Ok(true) if pipes == Pipes::Read => read_pipe(path, PIPE_TIME),
+        Ok(_) => read_bytes(path),
         Err(error) => Err(error),
     };
     let bytes = bytes.map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => refuse("too_large", format!("the file is too large: {error}"), SPLIT.into()),
+        ErrorKind::InvalidInput => refuse(
+            "unreadable_file",
+            format!("cannot read the file: {error}"),
+            "what is read again on a reload has to be a file; `check` and the start of `run` read pipes".into(),
+        ),
         _ => {
             refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions".into())
         }
@@ -239,8 +264,22 @@ mod tests {
             let mut held = held;
             held.write_all(sent.as_bytes()).unwrap();
         });
-        assert_eq!(read(&pipe).unwrap(), text);
+        assert_eq!(read(&pipe, Pipes::Read).unwrap(), text);
         writing.join().unwrap();
+        // What is followed is no pipe, whoever holds it open.
+        let held = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let fleet = std::sync::Arc::default();
+        let refused = [
+            crate::load_file_again(&pipe).map(drop),
+            crate::load_file_with(&pipe, &crate::FleetConfig::default()).map(drop),
+            crate::Joiner::default().load_file(&pipe, &fleet).map(drop),
+            crate::read_backends(&pipe).map(drop),
+        ];
+        for refused in refused {
+            let found = refused.unwrap_err().0.remove(0);
+            assert!(found.code == "unreadable_file" && found.message.contains("it is a pipe"), "{found}");
+        }
+        drop(held);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -7,7 +7,8 @@ use crate::env::{self, Lookup};
 use crate::files::Named;
 use crate::findings::Findings;
 use crate::fleet::{self, FleetBackend, FleetConfig};
-use crate::{check, limits, model, node, schema};
+use crate::limits::{self, Pipes};
+use crate::{check, model, node, schema};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -112,12 +113,20 @@ fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
     build(&root, findings)
 }
 
-/// Reads a file, with the process's environment.
+/// Reads a file, or a pipe to its end, with the process's environment.
 ///
 /// # Errors
 /// As [`load_str`]; a file that cannot be read is one finding without a place.
 pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
-    load_str(&path.display().to_string(), &read_file(path)?, &|name| std::env::var(name).ok())
+    load_str(&path.display().to_string(), &read_file(path, Pipes::Read)?, &|name| std::env::var(name).ok())
+}
+
+/// As [`load_file`], of a file that is read time and again: a pipe is refused at once.
+///
+/// # Errors
+/// As [`load_file`].
+pub fn load_file_again(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
+    load_str(&path.display().to_string(), &read_file(path, Pipes::Refused)?, &|name| std::env::var(name).ok())
 }
 
 /// As [`load_file`], without looking at any other file that it names: for a pipeline that has none of them.
@@ -126,7 +135,7 @@ pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
 /// As [`load_file`].
 pub fn load_file_alone(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    let (file, text) = (path.display().to_string(), read_file(path)?);
+    let (file, text) = (path.display().to_string(), read_file(path, Pipes::Read)?);
     load_text(diagnostic::Text::new(&file, &text), &|name| std::env::var(name).ok(), findings)
 }
 
@@ -135,9 +144,14 @@ pub fn load_file_alone(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
 /// sections win over the fleet's.
 ///
 /// # Errors
-/// As [`load_file`]; findings name the text they are in.
+/// As [`load_file_again`]; findings name the text they are in.
 pub fn load_file_with(path: &std::path::Path, fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
-    load_str_with(&path.display().to_string(), &read_file(path)?, &|name| std::env::var(name).ok(), fleet)
+    load_str_with(
+        &path.display().to_string(),
+        &read_file(path, Pipes::Refused)?,
+        &|name| std::env::var(name).ok(),
+        fleet,
+    )
 }
 
 /// As [`load_file_with`], of a text.
@@ -200,7 +214,7 @@ pub fn check_fleet_with_origin(fleet: FleetConfig) -> Result<Loaded, Diagnostics
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read_backends(path: &std::path::Path) -> Result<Vec<FleetBackend>, Diagnostics> {
-    let text = read_file(path)?;
+    let text = read_file(path, Pipes::Refused)?;
     let name = path.display().to_string();
     let mut findings = Findings::default();
     let backends = match node::parse(&text) {
@@ -221,8 +235,8 @@ pub fn read_backends(path: &std::path::Path) -> Result<Vec<FleetBackend>, Diagno
     Ok(backends)
 }
 
-pub(crate) fn read_file(path: &std::path::Path) -> Result<String, Diagnostics> {
-    limits::read(path).map_err(|mut finding| {
+pub(crate) fn read_file(path: &std::path::Path, pipes: Pipes) -> Result<String, Diagnostics> {
+    limits::read(path, pipes).map_err(|mut finding| {
         finding.locate(&[diagnostic::Text::new(&path.display().to_string(), "")]);
         Diagnostics(vec![*finding])
     })

@@ -178,7 +178,6 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         current: Arc::new(Published::new(Arc::new(Snapshot::empty(Arc::new(empty))))),
         counters: Arc::clone(&metrics.counters),
         network: Network::Kernel,
-        started: ambient::now(),
         secret: RandomState::new().hash_one(0_u8),
         instance: RandomState::new().hash_one(1_u8),
         overload: Arc::new(OverloadState::new(workers, ambient::now())),

@@ -19,6 +19,7 @@ pub(crate) mod handoff_request;
 pub(crate) mod health_events;
 mod hot_table;
 pub(crate) mod journal;
+mod kept;
 mod members;
 mod previous_owner;
 pub(crate) mod rate_limiter;

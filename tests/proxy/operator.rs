@@ -74,6 +74,29 @@ fn a_change_that_is_refused_forgets_no_rate_limit() {
 }
 
 #[test]
+fn a_rate_limit_that_is_changed_knows_what_was_used_before_and_other_keys_begin_anew() {
+    let fleet = echoes(1);
+    let listen = free_address();
+    let config = |requests: u32, more: &str| {
+        let limit = format!("rate_limit: {{ requests: {requests}, per: 24h{more} }}");
+        simple(listen, &limit, &targets(&fleet))
+    };
+    let ringway = Ringway::start(&config(10, ""));
+    let admitted = |asked: u32| (0..asked).filter(|_| get(listen, "/").unwrap().status == 200).count();
+    assert_eq!(admitted(6), 6);
+    ringway.reconfigure(&config(8, ""));
+    assert_eq!(admitted(12), 2, "six of eight had been used");
+    for tighter in [7, 6] {
+        ringway.reconfigure(&config(tighter, ""));
+        assert_eq!(admitted(3), 0, "{tighter}");
+    }
+    ringway.reconfigure(&config(9, ", keys_max: 256"));
+    assert_eq!(admitted(12), 3, "a looser limit is in force at once, less what was used of the one before");
+    ringway.reconfigure(&config(9, ", key: [ { host: {} } ]"));
+    assert_eq!(admitted(12), 9, "nothing is known of other keys");
+}
+
+#[test]
 fn the_last_change_stays_in_the_status_and_drains_move_keys() {
     let fleet = echoes(4);
     let listen = free_address();

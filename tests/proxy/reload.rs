@@ -183,6 +183,29 @@ fn sighup_and_the_admin_api_reload_too() {
 }
 
 #[test]
+fn a_pipe_in_place_of_the_file_is_refused_at_once_and_keeps_no_later_file_waiting() {
+    let (_backends, named) = backends(2);
+    let config = simple(free_address(), HASHED, &list(&named));
+    let ringway = Ringway::start(&config);
+    std::fs::remove_file(&ringway.config).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&ringway.config).status().unwrap().success());
+    // Somebody holds it open to write: its end does not come.
+    let _held = std::fs::OpenOptions::new().read(true).write(true).open(&ringway.config).unwrap();
+    let refused = |count: f64| {
+        wait_for("the refusal", || {
+            let told = ringway.status()["last_reload"]["diagnostics"][0]["message"].to_string();
+            let counted = ringway.counter("ringway_reloads_total{result=\"refused\"}");
+            (told.contains("it is a pipe") && counted >= count).then_some(counted)
+        })
+    };
+    let count = refused(1.0);
+    ringway.signal("HUP");
+    refused(count + 1.0);
+    ringway.write_config(&config.replace("workers: 2", "workers: 2\ndrain_timeout: 5s"));
+    wait_for("the file", || (ringway.status()["generation"] == 2).then_some(()));
+}
+
+#[test]
 fn file_behind_a_symbolic_link_is_followed_as_kubernetes_replaces_it() {
     let (_backends, named) = backends(2);
     let config = simple(free_address(), HASHED, &list(&named));

@@ -36,7 +36,9 @@ impl Source {
     pub(super) fn load(&self) -> Result<Loaded, ReloadError> {
         match self {
             Self::Memory => Err(ReloadError::NoFile),
-            Self::File(path) => ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid),
+            Self::File(path) => {
+                ringway_config::load_file_again(path).and_then(files::verified).map_err(ReloadError::Invalid)
+            }
             Self::Joined { load, .. } => load().map_err(ReloadError::Invalid),
         }
     }

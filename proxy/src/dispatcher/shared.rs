@@ -14,7 +14,6 @@ use ringway_ring::Published;
 use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::traces;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What all workers share.
@@ -23,8 +22,6 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// How connections to backends are opened.
     pub(crate) network: Network,
-    /// When the process began: the clock of rate limits.
-    pub(crate) started: Instant,
     /// Seeds the hashes of rate limits' keys, so that no client can choose them.
     pub(crate) secret: u64,
     /// Tells ids of this process from those of others.

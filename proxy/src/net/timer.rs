@@ -57,6 +57,12 @@ impl Timers {
         })
     }
 
+    /// When the wheel stood at zero.
+    #[cfg(test)]
+    pub(crate) fn began(&self) -> Instant {
+        self.started
+    }
+
     pub(crate) fn timer(self: &Rc<Self>) -> Timer {
         let entry = Entry { deadline: NEVER, visit: NEVER, waker: None };
         let mut entries = self.entries.borrow_mut();

@@ -36,7 +36,8 @@ struct Index {
     candidates: Box<[u32]>,
     /// Lists that a field's value tells apart.
     by_field: Box<[ByField<List>]>,
-    /// How many of the candidates ask for more than host and path, of those that a field tells apart as many as one value leaves.
+    /// How many of the candidates ask for more than host and path, of those that a field tells apart as many as one value leaves: a
+    /// request with several values of the field has more.
     tested: usize,
 }
 
@@ -75,7 +76,7 @@ impl RouteTable {
         self.looks_at_paths
     }
 
-    /// So many routes may have to be tested for one request, at most.
+    /// So many routes may have to be tested, at most, for a request that has each field once.
     pub(crate) fn tests_max(&self) -> usize {
         self.index.as_ref().map_or(FEW, |index| index.tested)
     }
@@ -157,15 +158,17 @@ impl<'a> Asked<'a> {
         route.methods.is_empty() || route.methods.iter().any(|wanted| wanted.as_bytes() == method)
     }
 
+    /// Whether any of the fields of that name is what is asked for; a field's value is one, commas and all.
     fn has_field(&self, wanted: &HeaderMatch) -> bool {
-        match (self.head.value_of(self.buffer, wanted.name.as_bytes()), &wanted.value) {
+        let mut values = self.head.values_of(self.buffer, wanted.name.as_bytes());
+        match &wanted.value {
+            None => values.next().is_some(),
             // In whichever form it is written: an absolute target stands for the field.
-            (Some(_), Some(value)) if wanted.name == "host" => {
-                self.authority.is_same(Authority::new(value.as_bytes()), default_port(self.secure))
+            Some(value) if wanted.name == "host" => {
+                let is_same = self.authority.is_same(Authority::new(value.as_bytes()), default_port(self.secure));
+                is_same && values.next().is_some()
             }
-            (Some(found), Some(value)) => found == value.as_bytes(),
-            (Some(_), None) => true,
-            (None, _) => false,
+            Some(value) => values.any(|found| found == value.as_bytes()),
         }
     }
 }
@@ -292,13 +295,17 @@ impl Index {
         search.add(self.list(list));
     }
 
-    /// Those routes alone that ask for the request's value of the field, and those that ask for none.
+    /// Those routes alone that ask for a value of the field that the request has, and those that ask for none.
     fn add_by_field<'s>(&'s self, number: u32, search: &mut Search<'s>) {
         let ByField { name, by_value, rest } = &self.by_field[number as usize];
         search.add(self.list(*rest));
-        let value = search.asked.head.value_of(search.asked.buffer, name.as_bytes());
-        if let Some(list) = value.and_then(|value| by_value.get(value)) {
-            search.add(self.list(*list));
+        let values = || search.asked.head.values_of(search.asked.buffer, name.as_bytes());
+        for (at, value) in values().enumerate() {
+            let Some(list) = by_value.get(value) else { continue };
+            // A list is gone through once, however often its value is repeated.
+            if !values().take(at).any(|before| before == value) {
+                search.add(self.list(*list));
+            }
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn admit(
         return Ok(());
     }
     let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
-    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
+    limiter.admit(hash, now).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
     })

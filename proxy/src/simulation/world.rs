@@ -183,7 +183,6 @@ impl World {
             overload: Arc::new(OverloadState::new(setup.workers, ambient::now())),
             shortage: Shortage::new(Arc::clone(&counters)),
             counters,
-            started: ambient::now(),
             secret: seed,
             instance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             workers: setup.workers,

@@ -193,7 +193,7 @@ impl Registry {
             Some(same) => same.tls.clone(),
             None => client_tls(config)?,
         };
-        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
+        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit, now));
         let handoff = Handoff::prepare(Some(&backend_set), config)
             .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
         Ok(Arc::new(Service {
@@ -268,7 +268,7 @@ impl Registry {
             if !same {
                 service.live.keep_backends(service);
             }
-            service.live.keep_limiter(service);
+            service.live.keep_limiter(service, now);
             let mut health = service.live.health();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members::of_health(service), now);

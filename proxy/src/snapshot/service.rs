@@ -259,8 +259,8 @@ pub struct ServiceLive {
     pub(crate) fleet_bounds: FleetBounds,
     /// Keys that the last change moved, as a share, and by which generation.
     pub(crate) moved: Mutex<(f64, u64)>,
-    /// The limiter, and the limit it was made from: a reload that leaves the limit alone keeps the limiter's memory.
-    limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
+    /// The limiter, and the limit that is in force there: a reload that limits the same keys keeps what they have used.
+    pub(super) limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Backends of QUIC connections, by the ids that they have issued.
     pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
     /// Backends that stand out from their peers.
@@ -277,7 +277,7 @@ pub struct ServiceLive {
     pub(crate) turnover: AtomicU64,
     /// Whether the newest version limits connections: only then ends of requests are counted there.
     pub(crate) limits_connections: AtomicBool,
-    backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+    pub(super) backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
     /// Backends that were removed from the configuration while requests still ran on them: one that comes back is not empty.
     pub(super) departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
     /// The service of the last version that was put into force. Set under the lock of `health`.
@@ -343,50 +343,6 @@ impl ServiceLive {
         if self.line.handle_release() {
             self.room.notify_waiters();
         }
-    }
-}
-
-impl ServiceLive {
-    /// The limiter of this limit: the existing one, memory and all, if the limit is the same.
-    pub(super) fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
-        match lock(&self.limiter).as_ref() {
-            Some((known, limiter)) if known == limit => Arc::clone(limiter),
-            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
-        }
-    }
-
-    pub(super) fn knows(&self, id: &str) -> bool {
-        lock(&self.backends).contains_key(id)
-    }
-
-    pub(super) fn backend(&self, id: &str) -> Arc<BackendState> {
-        if let Some(state) = lock(&self.backends).get(id) {
-            return Arc::clone(state);
-        }
-        let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
-        still_used.unwrap_or_else(|| Arc::new(BackendState::new(id)))
-    }
-
-    /// The next snapshot finds the backends of this one, and of the removed ones those on which something still runs.
-    pub(super) fn keep_backends(&self, service: &Service) {
-        let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
-        let states: HashMap<_, _> = states.collect();
-        let mut backends = lock(&self.backends);
-        let mut departed = lock(&self.departed);
-        departed.retain(|id, _| !states.contains_key(id));
-        let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
-        departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
-        *backends = states;
-    }
-
-    /// The next snapshot finds this one's limiter.
-    pub(super) fn keep_limiter(&self, service: &Service) {
-        *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
-    }
-
-    /// Forgets the backends that have departed and that nothing runs on any more.
-    pub(super) fn forget_departed(&self) {
-        lock(&self.departed).retain(|_, state| state.strong_count() > 0);
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct ShadowService {
 impl Shadow {
     /// Reads and builds it.
     pub(crate) fn load(path: &Path) -> Result<Self, ShadowError> {
-        let config = ringway_config::load_file(path).map_err(ShadowError::Invalid)?.config;
+        let config = ringway_config::load_file_again(path).map_err(ShadowError::Invalid)?.config;
         let services = config
             .services
             .iter()

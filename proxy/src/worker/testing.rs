@@ -44,7 +44,7 @@ impl Rig {
     /// Lets so much time pass, as far as the worker's timers know.
     pub(crate) fn pass(&self, time: std::time::Duration) {
         let ticks = self.worker.timers.millis();
-        let begin = self.worker.shared.started;
+        let begin = self.worker.timers.began();
         self.worker.timers.advance(begin + std::time::Duration::from_millis(ticks + 50) + time);
     }
 }

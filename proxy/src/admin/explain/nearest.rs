@@ -38,8 +38,9 @@ fn wish(route: &Route, unmet: Unmet, (buffer, head): (&[u8], &RequestHead), valu
         Unmet::Method => (Some(route.methods.join(" or ")), words::text(head.method_span.of(buffer))),
         Unmet::Header(index) => {
             let header = &route.headers[index];
-            let has = head.value_of(buffer, header.name.as_bytes());
-            (Some(words::header(header, values)), has.map_or_else(|| "nothing".to_owned(), words::text))
+            let has: Vec<String> = head.values_of(buffer, header.name.as_bytes()).map(words::text).collect();
+            let has = if has.is_empty() { "nothing".to_owned() } else { has.join(" and ") };
+            (Some(words::header(header, values)), has)
         }
     };
     format!("{}, and this has {has}", wanted.unwrap_or_default())

@@ -82,7 +82,7 @@ impl<'r> Conditions<'r> {
     fn requests(&self) -> impl Iterator<Item = String> {
         let mut fields = format!("Host: {}\r\n", self.host());
         let mut named = BTreeSet::from(["host"]);
-        // A field with a value is also present.
+        // A field with a value is also present. Each comes once: who asks for two values of one is met by both, but nobody sends that.
         let (valued, present): (Vec<&HeaderMatch>, Vec<_>) =
             self.headers.iter().copied().partition(|header| header.value.is_some());
         for header in valued.into_iter().chain(present).filter(|header| named.insert(header.name.as_str())) {

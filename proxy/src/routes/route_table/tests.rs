@@ -79,11 +79,12 @@ fn searched(routes: &[Route], request: &str, head: &RequestHead, secure: bool) -
             && path_holds
             && (route.methods.is_empty() || route.methods.iter().any(|wanted| wanted == method))
             && route.headers.iter().all(|wanted| {
-                let found = head.fields.iter().find(|field| text(field.name).eq_ignore_ascii_case(&wanted.name));
-                found.is_some_and(|field| match &wanted.value {
-                    None => true,
-                    Some(value) if wanted.name == "host" => plain(text(head.authority)) == plain(value),
-                    Some(value) => text(field.value) == value,
+                head.fields.iter().filter(|field| text(field.name).eq_ignore_ascii_case(&wanted.name)).any(|field| {
+                    match &wanted.value {
+                        None => true,
+                        Some(value) if wanted.name == "host" => plain(text(head.authority)) == plain(value),
+                        Some(value) => text(field.value) == value,
+                    }
                 })
             })
     })
@@ -200,6 +201,54 @@ fn what_a_route_asks_for_beside_host_and_path_decides_among_those_that_are_left(
     assert_eq!(ask("GET", "X-Tenant: two\r\n", true), Some(4), "port 80 is another server where 443 is the usual one");
 }
 
+#[test]
+fn of_several_fields_of_one_name_any_meets_a_condition_in_whatever_order_they_come() {
+    let of = |headers: &[(&str, Option<&str>)]| Route {
+        headers: headers.iter().map(|(name, value)| header(name, *value)).collect(),
+        ..route(None, prefix("/x"))
+    };
+    let routes = [
+        of(&[("x-canary", Some("1")), ("x-canary", Some("2"))]),
+        of(&[("x-canary", Some("1"))]),
+        of(&[("x-canary", None)]),
+        of(&[]),
+    ];
+    for (fields, expected) in [
+        ("X-Canary: 0\r\nx-canary: 1\r\n", 1),
+        ("X-Canary: 1\r\nx-canary: 0\r\n", 1),
+        ("X-Canary: 2\r\nx-canary: 0\r\nx-canary: 1\r\n", 0),
+        // A value is one, commas and all.
+        ("X-Canary: 0, 1\r\n", 2),
+        ("X-Canary: \r\n", 2),
+        ("", 3),
+    ] {
+        let request = format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(found(&routes, &request, false), Some(expected), "{fields}");
+        let head = parsed(&request).unwrap();
+        let unmet = |route| RouteTable::unmet(route, request.as_bytes(), &head, false);
+        assert_eq!(routes.iter().position(|route| unmet(route).is_empty()), Some(expected), "{fields}");
+    }
+}
+
+/// More lists of candidates than are merged at a time, of one field's values: each is gone through once.
+#[test]
+fn a_request_of_many_values_of_a_field_comes_to_the_first_route_that_asks_for_one_of_them() {
+    let asks = |value: usize| Route {
+        headers: vec![header("x-a", Some(&value.to_string())), header("x-never", None)],
+        ..route(None, prefix("/x"))
+    };
+    let mut routes: Vec<Route> = (0..400).map(|index| asks(index % 40)).collect();
+    for (index, value) in [(390, 31), (395, 7)] {
+        routes[index] = Route { headers: vec![header("x-a", Some(&value.to_string()))], ..asks(value) };
+    }
+    for (values, expected) in [((0..40).collect::<Vec<_>>(), 390), ((0..40).rev().collect(), 390), (vec![7, 7, 8], 395)]
+    {
+        let fields: String = values.iter().map(|value| format!("X-A: {value}\r\n")).collect();
+        let request = format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(found(&routes, &request, false), Some(expected), "{values:?}");
+    }
+}
+
 /// More lists of candidates than are merged at a time, most of them of nested prefixes: each list's first is tested in its turn.
 #[test]
 fn any_number_of_prefixes_above_a_path_are_tried_in_the_order_of_the_file() {
@@ -265,8 +314,12 @@ fn thousands_of_routes_that_a_field_tells_apart_are_looked_up_and_their_order_ho
         ("", 2_001),
         ("X-Tenant: late\r\n", 2_001),
         ("X-Tenant: T0\r\n", 2_001),
-        // The first of several counts.
-        ("X-Tenant: t5\r\nX-Tenant: t4\r\n", 5),
+        // Any of several counts, and the order is the file's.
+        ("X-Tenant: t5\r\nX-Tenant: t4\r\n", 4),
+        ("X-Tenant: t4\r\nX-Tenant: t5\r\n", 4),
+        ("X-Tenant: none\r\nX-Tenant: t8\r\n", 8),
+        ("X-Tenant: t1001\r\nX-Beta: 1\r\nX-Tenant: t1000\r\n", 999),
+        ("X-Tenant: t4, t5\r\n", 2_001),
     ] {
         assert_eq!(ask(fields), Some(expected), "{fields}");
     }
@@ -334,6 +387,7 @@ fn a_route() -> impl Strategy<Value = Route> {
     let one = prop_oneof![
         Just(("x-a", None)),
         Just(("x-a", Some("1"))),
+        Just(("x-a", Some("2"))),
         Just(("x-b", Some("2"))),
         Just(("host", Some("a.b:80"))),
         Just(("host", Some("A"))),
@@ -370,7 +424,8 @@ struct Request {
 fn a_request() -> impl Strategy<Value = Request> {
     let ends = proptest::sample::select(vec!["", "", "", ".", ":80", ":443", ":8080", ".:80", ":"]);
     let path_ends = proptest::sample::select(vec!["", "", "/", "/a", "a", "?q=/a", "//", "/../a"]);
-    let fields = vec(proptest::sample::select(vec!["X-A: 1", "x-a: 2", "X-B: 2", "x-c: 1"]), 0..3);
+    let fields =
+        vec(proptest::sample::select(vec!["X-A: 1", "x-a: 2", "x-a: 3", "x-A: 1, 2", "X-B: 2", "x-c: 1"]), 0..5);
     let host = (
         any::<proptest::sample::Index>(),
         proptest::sample::select(vec!["", "a", "b", "a.b"]),

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 /// A spell of lateness is over when none has been late for as long.
 const SPELL: Duration = Duration::from_secs(60);
 
-/// A check that takes this part of its time or more is slow: the next one of its backend waits among the slow ones.
-const SLOW_PART: u32 = 4;
-
-/// Whether the last check of a backend, or the last query of its agent, was slow.
+/// Whether the last check of a backend, or the last query of its agent, was slow: it took all the time that it had. What takes less is no sign
+/// of silence; where this host is busy, all do.
 #[derive(Default)]
 pub(crate) struct Pace {
     is_slow: AtomicBool,
@@ -19,7 +17,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// One has ended, of which the whole time is `timeout`.
     pub(crate) fn handle_end(&self, took: Duration, timeout: Duration) {
-        self.is_slow.store(took >= timeout / SLOW_PART, Relaxed);
+        self.is_slow.store(took >= timeout, Relaxed);
     }
 
     /// Whether the next one waits among the slow ones.

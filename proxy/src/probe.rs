@@ -27,6 +27,7 @@ use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -119,6 +120,22 @@ impl Prober {
     /// Checks that may be under way at once.
     pub(crate) fn concurrency(&self) -> usize {
         self.check.concurrency
+    }
+
+    /// Time between two checks of a backend, the shortest.
+    pub(crate) fn interval(&self) -> Duration {
+        let params = &self.check.params;
+        params.interval.min(params.interval_down).min(params.interval_transition)
+    }
+
+    /// How long a check may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.check.params.timeout
+    }
+
+    /// Time between two queries of an agent, and how long one may take; zero without one.
+    pub(crate) fn agent_times(&self) -> (Duration, Duration) {
+        self.check.agent.as_ref().map_or_else(Default::default, |agent| (agent.interval, agent.timeout))
     }
 
     /// Whether connections are kept for the next check.

@@ -6,6 +6,7 @@
 pub(crate) mod admin_access;
 mod backend;
 pub(crate) mod certificates;
+mod check_delay;
 pub(crate) mod concurrency;
 pub(crate) mod connection_life;
 pub(crate) mod connection_slot;
@@ -30,6 +31,7 @@ mod version;
 
 pub use admin_access::AdminAccessError;
 pub use backend::{Backend, BackendState};
+pub(crate) use check_delay::Pace;
 pub use fleet_bounds::{OfferedTable, TableRefusal, TableStamp};
 pub(crate) use hot_table::HotTable;
 pub(crate) use registry::sets_up_alike;

@@ -131,6 +131,7 @@ catalogue! {
     ADMIN_EVICTED = "ringway_admin_connections_evicted_total", Counter, [], "Connections to the admin listener or its socket, of clients without credentials, that were closed because newer ones needed their places.";
     HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";
     CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result: success, failure, or not_made, which says nothing of the backend (this host was short of something).";
+    CHECKS_LATE = "ringway_checks_late_total", Counter, ["service"], "Checks and questions to agents that began a quarter of their interval late or more, as health.concurrency were under way already: of prompt backends, or of slow ones.";
     AGENT_CHECKS = "ringway_agent_checks_total", Counter, ["service", "result"], "Questions to agents ended, by result: answered, silent (nobody there, nothing known, too late: nothing changes), or not_made (this host was short of something).";
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     BACKENDS_STANDING_OUT = "ringway_backends_standing_out", Gauge, ["service", "reason"], "Backends that stand out from their peers, by reason: failing (more 5xx and failed tries), slow; see outlier_warnings.";

@@ -102,9 +102,9 @@ section! {
 section! {
     /// A source of the hash key: exactly one of these.
     KeySection, "a hash key" {
-        /// A field's value.
+        /// A field's value; of several fields of that name, the first that is not empty.
         optional header: String,
-        /// A cookie's value.
+        /// A cookie's value; of several, the first that is not empty.
         optional cookie: String,
         /// The client's address, through trusted hops.
         optional source_ip: SourceIpSection,
@@ -114,7 +114,7 @@ section! {
         optional regex: RegexSection,
         /// Path and query, as sent.
         optional uri: EmptySection,
-        /// A query parameter's value, as sent.
+        /// A query parameter's value, as sent; of several, the first that is not empty.
         optional query: String,
         /// The host, without port.
         optional host: EmptySection,
@@ -130,9 +130,9 @@ section! {
 section! {
     /// A part of a composite key: exactly one of these.
     KeyPartSection, "a part of a hash key" {
-        /// A field's value.
+        /// A field's value; of several fields of that name, the first that is not empty.
         optional header: String,
-        /// A cookie's value.
+        /// A cookie's value; of several, the first that is not empty.
         optional cookie: String,
         /// The client's address, through trusted hops.
         optional source_ip: SourceIpSection,
@@ -142,7 +142,7 @@ section! {
         optional regex: RegexSection,
         /// Path and query, as sent.
         optional uri: EmptySection,
-        /// A query parameter's value, as sent.
+        /// A query parameter's value, as sent; of several, the first that is not empty.
         optional query: String,
         /// The host, without port.
         optional host: EmptySection,

@@ -46,7 +46,9 @@ section! {
         /// overload stops keep-alive. It takes a descriptor for each backend, and about 1 KiB, over HTTP/2 40, with TLS more. The backend has
         /// one connection of each proxy all the time: not for servers that serve one connection at a time, or have a process for each.
         default("false") reuse_connection: bool,
-        /// Checks of this service that may be under way at once.
+        /// Checks of this service that may be under way at once, and as many again of backends whose last check took all
+        /// of `timeout`: those do not keep others waiting. N backends that are silent are asked in turns of N * `timeout` /
+        /// `concurrency`, if that is longer than `interval`. `ringway_checks_late_total` counts checks that had to wait.
         default("256") concurrency: Int<1, 4096>,
     }
 }

@@ -177,7 +177,7 @@ section! {
         optional method: String,
         /// One of several methods.
         default("[]") methods: List<String>,
-        /// Fields that must be there.
+        /// Fields that must be there. Of several fields of one name any may be the one.
         default("[]") headers: List<HeaderMatchSection>,
     }
 }
@@ -187,7 +187,7 @@ section! {
     HeaderMatchSection, "a header condition" {
         /// The field's name.
         required name: String,
-        /// Its value; absent is any.
+        /// Its whole value, by the byte; absent is any. Of several fields of that name one must have it; lists are not split at commas.
         optional value: Secret,
     }
 }

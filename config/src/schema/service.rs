@@ -249,7 +249,8 @@ section! {
 }
 
 section! {
-    /// Limit on the rate of requests of each key: GCRA, in bounded memory.
+    /// Limit on the rate of requests of each key: GCRA, in bounded memory. What keys have used outlives reloads that change anything but
+    /// `key`: of a key that has used 30 of 100, a limit of 80 leaves 50, one of 200 leaves 170.
     RateLimitSection, "rate_limit" {
         /// So many requests (TCP: sessions, UDP: flows),
         required requests: Int<1, 1_000_000>,

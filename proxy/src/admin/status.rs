@@ -114,6 +114,7 @@ fn service_status(control: &ControlHandle, service: &Service, overrides: &Overri
         "in_flight": service.live.total.sum(),
         "waiting": service.live.line.waiting(),
         "panic": health.is_panic(),
+        "checks_late_seconds": service.live.check_delay.recent(now).as_secs_f64(),
         "stands_out": standing_out::of_service(service),
         "backends": backends,
     })

@@ -3,6 +3,7 @@
 mod checks;
 mod fleet_shed;
 mod load_control;
+mod permits;
 mod windows;
 
 use crate::ambient;

@@ -1,5 +1,6 @@
 //! A backend as requests see it, and its state that outlives versions of the configuration.
 
+use super::check_delay::Pace;
 use super::concurrency::LatencyMeter;
 use crate::ambient;
 use crate::net::happy_eyeballs::Preferences;
@@ -55,6 +56,9 @@ pub struct BackendState {
     pub(crate) down: Falls,
     /// Which of its addresses goes first, where it has two.
     pub(crate) preferences: Arc<Preferences>,
+    /// Whether its last check, and the last query of its agent, were slow.
+    pub(crate) check_pace: Pace,
+    pub(crate) agent_pace: Pace,
     /// What its limit follows, once it has had one that follows latency.
     meter: OnceLock<Box<LatencyMeter>>,
 }
@@ -74,6 +78,8 @@ impl BackendState {
             pending: AtomicU32::new(0),
             down: Falls::default(),
             preferences: Arc::new(Preferences::new(ambient::now())),
+            check_pace: Pace::default(),
+            agent_pace: Pace::default(),
             meter: OnceLock::new(),
         }
     }

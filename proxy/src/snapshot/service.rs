@@ -1,6 +1,7 @@
 //! A service: as requests see it ([`Service`], one per version), and its state that outlives versions ([`ServiceLive`]).
 
 use super::backend::{Backend, BackendState};
+use super::check_delay::CheckDelay;
 use super::concurrency::LatencyMeter;
 use super::connections::Connections;
 use super::fleet_bounds::FleetBounds;
@@ -235,6 +236,8 @@ pub struct ServiceLive {
     health: Mutex<ServiceHealth>,
     /// Number of the last time that one of its backends has gone down.
     pub(crate) falls: AtomicU64,
+    /// How late its checks begin.
+    pub(crate) check_delay: CheckDelay,
     /// Wakes the driver: a deadline may be earlier now.
     pub health_changed: Notify,
     /// Some of its backends keep their clients although they take nothing new.
@@ -292,6 +295,7 @@ impl ServiceLive {
             journal,
             health: Mutex::new(health),
             falls: AtomicU64::new(0),
+            check_delay: CheckDelay::default(),
             health_changed: Notify::new(),
             some_keep: AtomicBool::new(false),
             some_are_ejected: AtomicBool::new(false),

@@ -176,6 +176,35 @@ fn agent_is_asked_at_its_own_address_and_times_and_no_check_takes_back_what_it_s
     assert!(ringway.metric("ringway_agent_checks_total{service=\"s\",result=\"silent\"}") >= 1.0);
 }
 
+/// As many checks at once as one: without a place of their own, four silent backends would hold it for four time-outs between two
+/// checks of the one that answers.
+#[test]
+fn silent_backends_keep_nobody_waiting_for_a_check_but_each_other() {
+    let live = Backend::echo("live");
+    // They let the kernel accept, and say nothing.
+    let silent: Vec<std::net::TcpListener> =
+        (0..4).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ids = ["s0", "s1", "s2", "s3"];
+    let mut targets: Vec<(&str, SocketAddr)> =
+        ids.into_iter().zip(silent.iter().map(|one| one.local_addr().unwrap())).collect();
+    targets.push(("live", live.address));
+    let timeout = (1_000.0 * slowness()) as u64;
+    let health = format!(
+        "panic_threshold: 0\nhealth: {{ http: {{}}, interval: 50ms, timeout: {timeout}ms, rise: 1, fall: 1, concurrency: 1 }}"
+    );
+    let ringway = Ringway::start(&simple(free_address(), &health, &targets));
+    let count = |result: &str| ringway.counter(&format!("ringway_checks_total{{service=\"s\",result=\"{result}\"}}"));
+    // Each has been silent once.
+    wait_for("failures", || (count("failure") >= 4.0).then_some(()));
+    let (good, failed) = (count("success"), count("failure"));
+    wait_for("checks of the one that answers", || (count("success") >= good + 40.0).then_some(()));
+    let failed = count("failure") - failed;
+    assert!(failed < 40.0, "{failed} of silent ones meanwhile, which take four times as long each");
+    wait_for("late ones", || (ringway.counter("ringway_checks_late_total{service=\"s\"}") >= 2.0).then_some(()));
+    assert!(ringway.status()["services"][0]["checks_late_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(ringway.log().matches("checks begin late: 1 are under way").count(), 1, "{}", ringway.log());
+}
+
 #[test]
 fn checks_show_a_certificate_of_their_own_and_follow_its_files() {
     if require("openssl").is_none() {

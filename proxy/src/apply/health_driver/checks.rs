@@ -1,10 +1,12 @@
 //! Checks and queries of agents that are running: begun within the service's concurrency, and each with one result, whatever becomes
 //! of it.
 
+use super::permits::{Permits, is_late};
+use crate::ambient;
 use crate::net::shortage::{Operation, Shortage};
 use crate::overload::OverloadState;
 use crate::probe::{Opened, Prober, Target};
-use crate::snapshot::Service;
+use crate::snapshot::{BackendState, Service, ServiceLive};
 use metrics::Counter;
 use ringway_health::{AgentReport, MemberKey, Probe, ServiceHealth};
 use ringway_ring::Slot;
@@ -14,8 +16,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -31,6 +32,7 @@ pub(super) enum CheckResult {
 pub(super) struct Asked {
     target: Target,
     prober: Arc<Prober>,
+    state: Arc<BackendState>,
 }
 
 impl Asked {
@@ -44,7 +46,8 @@ impl Asked {
         let additional = backend.config.additional_address;
         let additional = additional.map(|address| (address, Arc::clone(&backend.state.preferences)));
         let target = Target { address: backend.config.address, additional };
-        Some(Self { target, prober: Arc::clone(service.prober.as_ref()?) })
+        let state = Arc::clone(&backend.state);
+        Some(Self { target, prober: Arc::clone(service.prober.as_ref()?), state })
     }
 }
 
@@ -90,6 +93,32 @@ impl Drop for ResultGuard {
     }
 }
 
+/// When a check was due, or a query of an agent, and how often it is.
+struct Due {
+    live: Arc<ServiceLive>,
+    interval: Duration,
+    at: Instant,
+}
+
+impl Due {
+    /// It begins, having waited for a permit or not. One that is late is counted, and the first of many told of.
+    fn handle_begin(&self, waited: bool, concurrency: usize, now: Instant) {
+        let by = now.saturating_duration_since(self.at);
+        if !waited || !is_late(by, self.interval) {
+            return;
+        }
+        let service = &*self.live.name;
+        metrics::counter!(catalogue::CHECKS_LATE.name, "service" => service.to_owned()).increment(1);
+        if self.live.check_delay.handle_late(by, now) {
+            tracing::warn!(
+                service,
+                late_seconds = by.as_secs_f64(),
+                "checks begin late: {concurrency} are under way, as many as `health.concurrency` allows, those of slow backends apart"
+            );
+        }
+    }
+}
+
 /// What waits for the next check of one backend: a connection.
 type Rest = Arc<Mutex<Option<Opened>>>;
 
@@ -98,8 +127,7 @@ pub(super) struct Checks {
     counters: Arc<Counters>,
     shortage: Arc<Shortage>,
     overload: Arc<OverloadState>,
-    concurrency: usize,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
     running: JoinSet<()>,
     /// Connections that are kept from check to check, by backend, and what it is asked over them.
     kept: HashMap<Box<str>, (Asked, Rest)>,
@@ -115,8 +143,7 @@ impl Checks {
             counters,
             shortage,
             overload,
-            concurrency: 1,
-            permits: Arc::new(Semaphore::new(1)),
+            permits: Arc::new(Permits::new(1)),
             running: JoinSet::new(),
             kept: HashMap::new(),
             version: Weak::new(),
@@ -132,16 +159,20 @@ impl Checks {
             return;
         };
         let permits = self.permits(asked.prober.concurrency());
-        let (shortage, overload) = (Arc::clone(&self.shortage), Arc::clone(&self.overload));
+        let due = Due { live: Arc::clone(&service.live), interval: asked.prober.interval(), at: now };
+        let (shortage, overload, state) =
+            (Arc::clone(&self.shortage), Arc::clone(&self.overload), Arc::clone(&asked.state));
         let rest = self.keeps(&asked.prober).then(|| self.rest(&member, &asked));
-        let Asked { target, prober } = asked.clone();
+        let Asked { target, prober, .. } = asked.clone();
         let guard = ResultGuard::new(member, asked, self.results.0.clone(), CheckResult::Check(None));
         self.running.spawn(async move {
-            // The semaphore is never closed.
-            let permit = permits.acquire().await;
+            let (permit, waited) = permits.acquire(&state.check_pace).await;
+            let began = ambient::now();
+            due.handle_begin(waited, permits.concurrency(), began);
             let mut opened = Opened::default();
             let kept = rest.as_ref().and_then(|rest| lock(rest).take());
             let probe = prober.probe(&target, kept, &shortage, &mut opened).await;
+            state.check_pace.handle_end(ambient::since(began), prober.timeout());
             // A check that this host could not make says nothing of the backend.
             let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, target.address));
             guard.finish(CheckResult::Check(probe.ok()));
@@ -180,13 +211,17 @@ impl Checks {
             return;
         };
         let permits = self.permits(asked.prober.concurrency());
-        let shortage = Arc::clone(&self.shortage);
-        let Asked { target, prober } = asked.clone();
+        let due = Due { live: Arc::clone(&service.live), interval: asked.prober.agent_times().0, at: now };
+        let (shortage, state) = (Arc::clone(&self.shortage), Arc::clone(&asked.state));
+        let Asked { target, prober, .. } = asked.clone();
         let guard = ResultGuard::new(member, asked, self.results.0.clone(), CheckResult::Agent(None));
         self.running.spawn(async move {
-            let permit = permits.acquire().await;
+            let (permit, waited) = permits.acquire(&state.agent_pace).await;
+            let began = ambient::now();
+            due.handle_begin(waited, permits.concurrency(), began);
             let mut opened = Opened::default();
             let report = prober.query_agent(&target, &shortage, &mut opened).await;
+            state.agent_pace.handle_end(ambient::since(began), prober.agent_times().1);
             let report = report.inspect_err(|error| shortage.note(Operation::Check, error, target.address));
             guard.finish(CheckResult::Agent(report.ok()));
             drop(permit);
@@ -195,9 +230,9 @@ impl Checks {
     }
 
     /// Permits for checks and queries of agents, as many at once as the service is configured for.
-    fn permits(&mut self, concurrency: usize) -> Arc<Semaphore> {
-        if self.concurrency != concurrency {
-            (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
+    fn permits(&mut self, concurrency: usize) -> Arc<Permits> {
+        if self.permits.concurrency() != concurrency {
+            self.permits = Arc::new(Permits::new(concurrency));
         }
         Arc::clone(&self.permits)
     }
@@ -319,8 +354,8 @@ impl ResultCounters {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::ambient;
     use crate::overload::Stage;
+    use crate::snapshot::Pace;
     use crate::snapshot::{Registry, Snapshot};
     use ringway_health::{CheckFailure, CheckParams, Member, Params};
 
@@ -402,13 +437,45 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn permits_that_are_held_count_until_the_concurrency_changes() {
-        let mut checks = checks();
+    #[tokio::test]
+    async fn permits_that_are_held_count_until_the_concurrency_changes() {
+        let (mut checks, pace) = (checks(), Pace::default());
         let two = checks.permits(2);
-        let _held = (two.try_acquire().unwrap(), two.try_acquire().unwrap());
-        assert!(checks.permits(2).try_acquire().is_err());
-        assert!(checks.permits(3).try_acquire().is_ok());
+        let _held = (two.acquire(&pace).await, two.acquire(&pace).await);
+        let again = checks.permits(2);
+        assert!(Arc::ptr_eq(&two, &again));
+        assert!(tokio::time::timeout(Duration::ZERO, again.acquire(&pace)).await.is_err());
+        assert!(!checks.permits(3).acquire(&pace).await.1);
+    }
+
+    /// Two silent backends and one permit: what answers is checked all the same, and who waits is told of.
+    #[tokio::test(start_paused = true)]
+    async fn backends_that_are_silent_keep_only_each_other_waiting() {
+        let text = "listeners: [ { name: web, address: \"127.0.0.1:0\", service: s } ]\nservices:\n  - name: s\n    \
+             health: { tcp: {}, interval: 1s, timeout: 1s, concurrency: 1 }\n    backends: [ \
+             { id: a, address: \"127.0.0.1:9\" }, { id: b, address: \"127.0.0.1:10\" }, { id: c, address: \"127.0.0.1:11\" } ]\n";
+        let loaded = ringway_config::load_str("test.yaml", text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let registry = Registry::default();
+        let snapshot = registry.prepare(Arc::new(loaded.config), 1, 1, ambient::now()).unwrap();
+        let (service, mut checks) = (Arc::clone(&snapshot.services[0]), checks());
+        let second = Duration::from_secs(1);
+        for silent in &service.backends[..2] {
+            silent.state.check_pace.handle_end(second, second);
+        }
+        // One of them is under way.
+        let permits = checks.permits(1);
+        let held = permits.acquire(&service.backends[0].state.check_pace).await;
+        let due = ambient::now();
+        for id in ["b", "c"] {
+            checks.begin_check(&service, key(id), due);
+        }
+        let first = checks.finished().await.unwrap();
+        assert_eq!(&*first.0, "c");
+        assert_eq!(service.live.check_delay.recent(ambient::now()), Duration::ZERO);
+        tokio::time::advance(second).await;
+        drop(held);
+        assert_eq!(&*checks.finished().await.unwrap().0, "b");
+        assert!(service.live.check_delay.recent(ambient::now()) >= second);
     }
 
     #[test]

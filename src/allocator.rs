@@ -4,8 +4,8 @@ use anyhow::Context;
 use std::hint::black_box;
 use std::time::Duration;
 
-/// What connections that have gone held is given back to the system: the C library's allocator keeps it. It also serves what is written in C,
-/// such as the keys of each TLS session: a feature of it defines `malloc` and `free`.
+/// What connections that have gone held is given back to the system: the C library's allocator keeps it, as it does what is written in C
+/// (the keys of TLS sessions).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

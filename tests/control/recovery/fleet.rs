@@ -1,11 +1,11 @@
 //! What `verify` and the list of proxies say of a fleet.
 
 use crate::common::control::{Cluster, FleetProxy, curl, ringway_said, service};
-use crate::common::{Backend, get, wait_for};
+use crate::common::{Backend, Ringway, get, require, wait_for};
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn verify_and_explain_hold_while_a_backend_is_drained() {
@@ -58,33 +58,58 @@ fn verify_fails_by_name_where_nothing_or_not_everything_was_compared() {
     assert!(!said.status.success() && said.text().contains("liar is "), "{said:?}");
 }
 
-/// A file whose reader waits until it is let go.
+/// A file whose reader waits until it is let go: a terminal at which nobody has written yet.
 struct Held {
-    pipe: File,
+    terminal: Child,
     path: String,
     text: String,
 }
 
+/// Tells its name; what it is told is written at it, and that this is all.
+const TERMINAL: &str = "import os, sys, termios, time
+master, slave = os.openpty()
+modes = termios.tcgetattr(slave)
+modes[3] &= ~termios.ECHO
+termios.tcsetattr(slave, termios.TCSANOW, modes)
+print(os.ttyname(slave), flush=True)
+os.write(master, sys.stdin.buffer.read() + b'\\n\\x04')
+time.sleep(600)
+";
+
 impl Held {
-    /// `trigger` makes somebody read the file; on return they wait.
-    fn while_read(path: &str, trigger: impl FnOnce()) -> Self {
+    /// `trigger` makes the proxy read the file; on return it waits.
+    fn while_read(path: &str, ringway: &Ringway, trigger: impl FnOnce()) -> Option<Self> {
+        require("python3")?;
         let text = std::fs::read_to_string(path).unwrap();
-        let pipe = format!("{path}.pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        std::fs::rename(&pipe, path).unwrap();
+        let mut python = Command::new("python3");
+        python.args(["-c", TERMINAL]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut terminal = python.spawn().unwrap();
+        let mut name = String::new();
+        BufReader::new(terminal.stdout.take().unwrap()).read_line(&mut name).unwrap();
+        let (name, beside) = (PathBuf::from(name.trim()), format!("{path}.beside"));
+        std::os::unix::fs::symlink(&name, &beside).unwrap();
+        std::fs::rename(&beside, path).unwrap();
         trigger();
-        // Without a reader, it cannot be opened in this way.
-        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
-        let pipe =
-            wait_for("the file to be read", || OpenOptions::new().write(true).custom_flags(flags).open(path).ok());
-        Self { pipe, path: path.to_owned(), text }
+        wait_for("the file to be read", || {
+            let mut open = std::fs::read_dir(format!("/proc/{}/fd", ringway.pid())).ok()?.flatten();
+            open.any(|file| std::fs::read_link(file.path()).is_ok_and(|of| of == name)).then_some(())
+        });
+        Some(Self { terminal, path: path.to_owned(), text })
     }
 
-    fn let_go(mut self) {
+    /// What is written is read as long as this lives.
+    fn let_go(&mut self) {
         let next = format!("{}.next", self.path);
         std::fs::write(&next, &self.text).unwrap();
         std::fs::rename(&next, &self.path).unwrap();
-        self.pipe.write_all(self.text.as_bytes()).unwrap();
+        self.terminal.stdin.take().unwrap().write_all(self.text.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.terminal.kill();
+        let _ = self.terminal.wait();
     }
 }
 
@@ -117,7 +142,7 @@ fn a_proxy_that_builds_is_heard_of_answers_and_tells_revision_and_rings_together
     let triggers: [(&dyn Fn(), &str); 2] = [(&by_the_fleet, "behind"), (&by_a_signal, "synced")];
     let mut told = said_of(&before);
     for (trigger, state) in triggers {
-        let held = Held::while_read(&shadow, trigger);
+        let Some(mut held) = Held::while_read(&shadow, &proxy.ringway, trigger) else { return };
         for _ in 0..3 {
             // What it tells of now was not known before the build began.
             let already = first_proxy(&cluster)["heartbeat"]["requests"].as_u64().unwrap();

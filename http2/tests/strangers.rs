@@ -128,9 +128,12 @@ impl Server {
                     encode::status(&mut block, 200);
                     let kind = if *grpc { &b"application/grpc"[..] } else { b"text/plain" };
                     encode::field(&mut block, b"content-type", kind, false);
-                    connection.send_head(key, &block, HeadKind::Final, false).unwrap();
+                    // Who has cancelled meanwhile is told of by an event of its own, which is next.
+                    if connection.send_head(key, &block, HeadKind::Final, false).is_err() {
+                        return;
+                    }
                 }
-                echo(connection, key, *grpc)
+                echo(connection, key, *grpc).unwrap_or(false)
             }
         };
         if is_done {
@@ -140,27 +143,27 @@ impl Server {
     }
 }
 
-/// Sends what has come back. Gives whether all has.
-fn echo(connection: &mut Connection, key: StreamKey, grpc: bool) -> bool {
+/// Sends what has come back. Gives whether all has; nothing of a stream that its client has reset.
+fn echo(connection: &mut Connection, key: StreamKey, grpc: bool) -> Option<bool> {
     loop {
         let bytes = connection.data(key).to_vec();
         if bytes.is_empty() {
             break;
         }
-        let sent = connection.send_data(key, &bytes, false).unwrap();
+        let sent = connection.send_data(key, &bytes, false).ok()?;
         connection.consume(key, sent);
         if sent < bytes.len() {
-            return false;
+            return Some(false);
         }
     }
     if !connection.is_received(key) {
-        return false;
+        return Some(false);
     }
     let mut block = Vec::new();
     let name = if grpc { &b"grpc-status"[..] } else { b"x-echoed" };
     encode::field(&mut block, name, b"0", false);
-    connection.send_head(key, &block, HeadKind::Trailers, true).unwrap();
-    true
+    connection.send_head(key, &block, HeadKind::Trailers, true).ok()?;
+    Some(true)
 }
 
 /// Serves on a free port for as long as `task` runs on a thread of its own, which is given the port's address.

@@ -66,14 +66,14 @@ struct Held {
 }
 
 /// Tells its name; what it is told is written at it, and that this is all.
-const TERMINAL: &str = "import os, sys, termios, time
+const TERMINAL: &str = "import os, signal, sys, termios
 master, slave = os.openpty()
 modes = termios.tcgetattr(slave)
 modes[3] &= ~termios.ECHO
 termios.tcsetattr(slave, termios.TCSANOW, modes)
 print(os.ttyname(slave), flush=True)
 os.write(master, sys.stdin.buffer.read() + b'\\n\\x04')
-time.sleep(600)
+signal.pause()
 ";
 
 impl Held {

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -424,8 +425,16 @@ impl Drop for Running {
     }
 }
 
+/// Below the ports that the kernel gives to whoever connects: none of them takes it meanwhile. Each call gives another.
 fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let candidate = |_| {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        10_000 + (first.wrapping_add(step) % 20_000) as u16
+    };
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..20_000).map(candidate).find(is_free).unwrap()
 }
 
 /// Waits until somebody listens there.

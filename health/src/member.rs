@@ -278,10 +278,10 @@ impl MemberState {
         self.good_checks = 0;
     }
 
-    /// It has asked again while it is ejected: whichever is longer.
-    pub(crate) fn leave_alone_longer(&mut self, duration: Duration, now: Instant) {
+    /// It has asked again while it is ejected: whichever is longer. `true`: for the first time.
+    pub(crate) fn leave_alone_longer(&mut self, duration: Duration, now: Instant) -> bool {
         self.ejected_until = self.ejected_until.map(|until| until.max(now + duration));
-        self.asks_for_peace = true;
+        !std::mem::replace(&mut self.asks_for_peace, true)
     }
 
     /// Ejected, for what has failed there, and nothing else is known against it.

@@ -85,8 +85,10 @@ impl ServiceHealth {
             return;
         }
         if self.members[index].ejected_until.is_some() {
-            self.members[index].leave_alone_longer(wish, now);
-            self.settle(now);
+            // It may say so with every answer.
+            if self.members[index].leave_alone_longer(wish, now) {
+                self.settle(now);
+            }
         } else if self.may_eject(index) {
             self.members[index].leave_alone(wish, now);
             self.tell(index, EventKind::Ejected { cause: Cause::RetryAfter, duration: wish });
